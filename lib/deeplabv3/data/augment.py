@@ -1,0 +1,128 @@
+"""Training augmentation and the stream of training samples (Section 4.1).
+
+Every sample is a pure function of (seed, number of the sample): a resumed run sees what an uninterrupted one would have
+seen, with any number of data workers.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from deeplabv3.data.voc import VOID, VOCData
+from deeplabv3.errors import UserError
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+MEAN_PIXEL = tuple(round(255 * value) for value in MEAN)
+"""What pictures are padded with: it is zero, or nearly, after normalisation."""
+
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+"""Random scales of the paper, 0.5 to 2.0, in the steps of the authors' public code."""
+
+
+def random_crop(
+    picture: np.ndarray,
+    label: np.ndarray,
+    crop: int,
+    rng: np.random.Generator,
+    scales: tuple[float, ...] = SCALES,
+    flip: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scale by one of ``scales``, pad bottom and right with the mean pixel (label 255), crop at random, flip or not.
+
+    Only the part of the picture that the crop keeps is resized, which is the same and much faster. Returns
+    ``(crop, crop, 3)`` and ``(crop, crop)``, both uint8.
+    """
+    height, width = label.shape
+    scale = scales[rng.integers(len(scales))]
+    scaled_height, scaled_width = max(1, round(height * scale)), max(1, round(width * scale))
+    top = int(rng.integers(max(scaled_height - crop, 0) + 1))
+    left = int(rng.integers(max(scaled_width - crop, 0) + 1))
+    kept_height, kept_width = min(crop, scaled_height - top), min(crop, scaled_width - left)
+    y, x = height / scaled_height, width / scaled_width
+    box = (left * x, top * y, min((left + kept_width) * x, width), min((top + kept_height) * y, height))
+
+    def resize(array: np.ndarray, method: Image.Resampling) -> np.ndarray:
+        return np.asarray(Image.fromarray(array).resize((kept_width, kept_height), method, box))
+
+    out_picture = np.full((crop, crop, 3), MEAN_PIXEL, dtype=np.uint8)
+    out_label = np.full((crop, crop), VOID, dtype=np.uint8)
+    out_picture[:kept_height, :kept_width] = resize(picture, Image.Resampling.BILINEAR)
+    out_label[:kept_height, :kept_width] = resize(label, Image.Resampling.NEAREST)
+    if flip and rng.integers(2):
+        out_picture, out_label = out_picture[:, ::-1], out_label[:, ::-1]
+    return out_picture, out_label
+
+
+def normalise(pictures: Tensor) -> Tensor:
+    """Pictures ``(N, H, W, 3)`` uint8 to images ``(N, 3, H, W)`` float32, with ImageNet's mean and deviation."""
+    mean = torch.tensor(MEAN, device=pictures.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=pictures.device).view(1, 3, 1, 1)
+    return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+class TrainingSamples(Dataset):
+    """Sample ``n`` of a training run: which picture, and how it is cropped, follow from ``(seed, n)`` alone.
+
+    Each epoch is a permutation of the list, cut to whole batches (10,582 mod 16 = 6 pictures wait for the next epoch).
+    """
+
+    def __init__(
+        self, data: VOCData, crop: int, batch: int, seed: int, scales: tuple[float, ...] = SCALES, flip: bool = True
+    ):
+        self.data, self.crop, self.seed, self.scales, self.flip = data, crop, seed, scales, flip
+        self.per_epoch = len(data) // batch * batch
+        if self.per_epoch == 0:
+            raise UserError(f"list {data.list_name!r} has {len(data)} pictures, fewer than 'batch' {batch}; lower it.")
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def index(self, n: int) -> int:
+        """Which picture of the list is sample ``n``."""
+        epoch, position = divmod(n, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.data))
+        return int(self._order[position])
+
+    def __getitem__(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        picture, label = self.data[self.index(n)]
+        rng = np.random.default_rng([self.seed, n, 1])
+        return random_crop(picture, label, self.crop, rng, self.scales, self.flip)
+
+
+class _Forgiving(Dataset):
+    """Hands a user's error over as a value: a data worker would bury it in a traceback."""
+
+    def __init__(self, samples: Dataset):
+        self.samples = samples
+
+    def __getitem__(self, n: int):
+        try:
+            return self.samples[n]
+        except UserError as error:
+            return error
+
+
+def _collate(items: list) -> tuple[Tensor, Tensor] | UserError:
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    pictures, labels = zip(*items, strict=True)
+    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(labels)).long()
+
+
+def batches(samples: Dataset, first: int, last: int, batch: int, workers: int = 0):
+    """Batches ``first`` … ``last - 1`` of a run: pictures ``(N, H, W, 3)`` uint8 and labels ``(N, H, W)`` int64."""
+    loader = DataLoader(
+        _Forgiving(samples),
+        batch_size=batch,
+        sampler=range(first * batch, last * batch),
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+    )
+    for item in loader:
+        if isinstance(item, UserError):
+            raise item
+        yield item

@@ -1,0 +1,150 @@
+"""Reads everything in VOC's layout: pictures, palette labels with 255 = void, and lists of names (Section 4).
+
+``JPEGImages/NAME.jpg`` (or ``.png``), ``SegmentationClass/NAME.png`` and ``ImageSets/Segmentation/LIST.txt``. Names whose
+label is not in ``SegmentationClass`` are looked up in ``SegmentationClassAug``, where SBD's labels lie: the 1,464 pictures
+that VOC labelled itself keep VOC's finer labels in ``trainaug``.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from deeplabv3.errors import UserError
+
+VOID = 255
+"""The label of pixels that neither the loss nor the metric counts."""
+
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+def palette() -> np.ndarray:
+    """VOC's 256 colours, ``(256, 3)`` uint8: the bits of the class number spread over red, green and blue."""
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for label in range(256):
+        for bit in range(8):
+            for channel in range(3):
+                colours[label, channel] |= ((label >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colours
+
+
+def find_root(root: Path | str) -> Path:
+    """The folder that holds ``ImageSets``: ``root`` itself or ``root/VOC2012``."""
+    root = Path(root)
+    for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
+        if (folder / "ImageSets" / "Segmentation").is_dir():
+            return folder
+    state = "has no ImageSets/Segmentation folder" if root.is_dir() else "does not exist"
+    raise UserError(f"data root {root} {state}; name a folder in VOC's layout, such as VOCdevkit/VOC2012.")
+
+
+class VOCData:
+    """The pictures and labels of one list.
+
+    ``classes`` maps the label values in the PNG files to names, in the order of the model's classes. Any other value than
+    these and 255 is an error that names the file.
+    """
+
+    def __init__(self, root: Path | str, list_name: str, classes: dict[int, str], cache: bool = False):
+        self.root = find_root(root)
+        self.list_name = list_name
+        self.class_names = tuple(classes.values())
+        self._lookup = np.full(256, -1, dtype=np.int16)
+        for index, value in enumerate(classes):
+            self._lookup[value] = index
+        self._lookup[VOID] = VOID
+        self.names = self._read_list()
+        self._files = [(self._picture_path(name), self._label_path(name)) for name in self.names]
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Picture ``(H, W, 3)`` uint8 and label ``(H, W)`` uint8 of class indices, 255 where void."""
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        picture_path, label_path = self._files[index]
+        picture, label = read_picture(picture_path), self._read_label(label_path)
+        if picture.shape[:2] != label.shape:
+            raise UserError(
+                f"label {label_path} is {label.shape[1]} x {label.shape[0]} pixels and its picture "
+                f"{picture.shape[1]} x {picture.shape[0]}; they must have one size: replace one of them."
+            )
+        if self._cache is not None:
+            self._cache[index] = (picture, label)
+        return picture, label
+
+    def _read_list(self) -> list[str]:
+        path = self.root / "ImageSets" / "Segmentation" / f"{self.list_name}.txt"
+        if not path.is_file():
+            known = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
+            raise UserError(f"list {path} does not exist (lists there: {known}); choose one of those or add it.")
+        names = path.read_text().split()
+        if not names:
+            raise UserError(f"list {path} is empty; write one picture name a line into it.")
+        return names
+
+    def _picture_path(self, name: str) -> Path:
+        folder = self.root / "JPEGImages"
+        for suffix in (".jpg", ".png"):
+            if (folder / f"{name}{suffix}").is_file():
+                return folder / f"{name}{suffix}"
+        raise UserError(f"picture {folder / name}.jpg of list {self.list_name!r} is missing; restore it or its list.")
+
+    def _label_path(self, name: str) -> Path:
+        for folder in ("SegmentationClass", "SegmentationClassAug"):
+            if (self.root / folder / f"{name}.png").is_file():
+                return self.root / folder / f"{name}.png"
+        path = self.root / "SegmentationClass" / f"{name}.png"
+        raise UserError(f"label {path} of list {self.list_name!r} is missing; restore it or take the name off the list.")
+
+    def _read_label(self, path: Path) -> np.ndarray:
+        image = _open(path)
+        if image.mode not in ("P", "L"):
+            raise UserError(f"label {path} is a {image.mode} picture; labels are palette PNGs of class numbers.")
+        values = np.asarray(image)
+        label = self._lookup[values]
+        if label.min() < 0:
+            strange = int(values[label < 0][0])
+            raise UserError(
+                f"label {path} holds the value {strange}, which is not in the class list; add that class or set such "
+                "pixels to 255."
+            )
+        return label.astype(np.uint8)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """An RGB picture ``(H, W, 3)`` uint8; a damaged file is a :class:`UserError` that names it."""
+    return np.asarray(_open(path).convert("RGB"))
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise UserError(f"picture {path} cannot be read ({error}); replace the file.") from error
+    return image
+
+
+def fingerprint(root: Path | str, *lists: str) -> str:
+    """A short hash of what the lists name: names and file sizes, or the hash that a generated data set states."""
+    root = find_root(root)
+    digest = hashlib.sha256()
+    description = root / "dataset.json"
+    if description.is_file():
+        digest.update(json.loads(description.read_text())["sha256"].encode())
+    for list_name in lists:
+        data = VOCData(root, list_name, {0: "background"})
+        digest.update(list_name.encode())
+        for name, files in zip(data.names, data._files, strict=True):
+            digest.update(name.encode())
+            if not description.is_file():
+                digest.update(str([file.stat().st_size for file in files]).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,151 @@
+"""DeepLabv3 in every variant that the paper names, from one configuration."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from deeplabv3.errors import UserError
+from deeplabv3.model.atrous import aspp_rates, plan_rates
+from deeplabv3.model.heads import ASPPHead, CascadeHead, V2Head, initialise_logits, resize
+from deeplabv3.model.mobilenet import MobileNetV2
+from deeplabv3.model.resnet import ResNet, initialise
+
+HEADS = ("aspp", "cascade", "v2")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that determines the network. The defaults are the paper's best model (Table 5, last row).
+
+    ``atrous_rates`` are stated for output stride 16, as the paper does, and follow the output stride from there.
+    ``last_block`` is the block that the backbone ends in: 4, or 5 … 7 for the cascade. ``layout`` and the reasons for it:
+    :func:`deeplabv3.model.atrous.plan_rates`.
+    """
+
+    num_classes: int = 21
+    backbone: str = "resnet101"
+    head: str = "aspp"
+    output_stride: int = 16
+    multi_grid: tuple[int, int, int] = (1, 2, 4)
+    last_block: int = 4
+    atrous_rates: tuple[int, ...] = (6, 12, 18)
+    image_pooling: bool = True
+    head_channels: int = 256
+    dropout: float = 0.1
+    layout: str = "paper"
+    # The paper's crops are k * 16 + 1 pixels wide: features and pixels then share their corners.
+    align_corners: bool = True
+    extra_convolution: bool = False
+
+    def __post_init__(self):
+        # Lists arrive from YAML and JSON; equal networks should compare equal.
+        object.__setattr__(self, "multi_grid", tuple(self.multi_grid))
+        object.__setattr__(self, "atrous_rates", tuple(self.atrous_rates))
+        if self.head not in HEADS:
+            raise UserError(f"head {self.head!r} is unknown; choose one of {', '.join(HEADS)}.")
+        if self.head == "v2" and not self.atrous_rates:
+            raise UserError("head 'v2' needs at least one entry in atrous_rates.")
+
+
+class DeepLabV3(nn.Module):
+    """``images (N, 3, H, W)``, normalised, to ``logits (N, num_classes, H, W)``."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self._batch_norm_frozen = False
+        if config.backbone == "mobilenet_v2":
+            self.backbone = MobileNetV2(config.last_block)
+        else:
+            plan_rates(config.backbone, config.output_stride, config.multi_grid, config.last_block, config.layout)
+            self.backbone = ResNet(config.backbone, config.last_block)
+        self.head = _make_head(config, self.backbone.channels)
+        initialise(self.head)
+        initialise_logits(self.head)
+        self.set_output_stride(config.output_stride)
+
+    @property
+    def output_stride(self) -> int:
+        return self.config.output_stride
+
+    def set_output_stride(self, output_stride: int) -> "DeepLabV3":
+        """Change the network in place, weights untouched: the backbone's strides and rates and ASPP's rates follow.
+
+        This is how a model trained at output stride 16 is evaluated at 8 (Section 4.1, Tables 4 and 6).
+        """
+        config = replace(self.config, output_stride=output_stride)
+        self.backbone.set_rates(
+            plan_rates(config.backbone, output_stride, config.multi_grid, config.last_block, config.layout)
+        )
+        self.head.set_rates(aspp_rates(config.atrous_rates, output_stride))
+        self.config = config
+        return self
+
+    def features_to_logits(self, images: Tensor) -> Tensor:
+        """Logits at the features' resolution, ``(N, num_classes, h, w)``, before any upsampling."""
+        return self.head(self.backbone(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return resize(self.features_to_logits(images), images.shape[2:], self.config.align_corners)
+
+    def freeze_batch_norm(self, frozen: bool = True) -> "DeepLabV3":
+        """Use the running statistics and keep every batch norm parameter still, whatever ``train()`` says (stage 2)."""
+        self._batch_norm_frozen = frozen
+        for norm in self._batch_norms():
+            norm.weight.requires_grad_(not frozen)
+            norm.bias.requires_grad_(not frozen)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> "DeepLabV3":
+        super().train(mode)
+        if self._batch_norm_frozen:
+            for norm in self._batch_norms():
+                norm.eval()
+        return self
+
+    def set_batch_norm_momentum(self, momentum: float) -> "DeepLabV3":
+        """PyTorch's momentum: 1 minus the decay that the paper states (0.9997 there is 0.0003 here)."""
+        for norm in self._batch_norms():
+            norm.momentum = momentum
+        return self
+
+    def _batch_norms(self) -> list[nn.BatchNorm2d]:
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def _make_head(config: ModelConfig, in_channels: int) -> nn.Module:
+    rates = aspp_rates(config.atrous_rates, config.output_stride)
+    if config.head == "cascade":
+        return CascadeHead(in_channels, config.num_classes)
+    if config.head == "v2":
+        return V2Head(in_channels, config.num_classes, rates)
+    return ASPPHead(
+        in_channels,
+        config.num_classes,
+        rates,
+        config.image_pooling,
+        config.head_channels,
+        config.dropout,
+        config.extra_convolution,
+    )
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trainable values in ``module``."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def multiply_adds(config: ModelConfig, height: int, width: int) -> int:
+    """Multiply-adds of one forward pass on one ``height`` x ``width`` picture, as the framework counts them.
+
+    Nothing is computed: the network runs on the meta device, which knows shapes only.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = DeepLabV3(config).eval()
+        images = torch.empty(1, 3, height, width)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
+    return counter.get_total_flops() // 2

@@ -1,0 +1,109 @@
+"""MobileNetV2 with an output stride, and block5 … block7 behind it.
+
+The paper uses ResNets; its authors later released a MobileNetV2 model for PASCAL VOC too, and it makes real training
+possible without a GPU.
+"""
+
+from torch import Tensor, nn
+
+from deeplabv3.model.atrous import BACKBONES, UnitPlan
+from deeplabv3.model.resnet import initialise
+
+STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
+"""Expansion, output channels and number of units of the 17 inverted residuals, features.1 … features.17."""
+
+STEM_FEATURES = 3
+"""features.0 … features.2 reach output stride 4; block1 starts behind them (see ``BACKBONES["mobilenet_v2"]``)."""
+
+BLOCK_CHANNELS = (160, 160, 320)
+"""Output channels of features.15 … features.17, which are block4; block5 … block7 repeat them."""
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, 3x3 depthwise convolution, 1x1 projection; the depthwise one carries the stride and the rate.
+
+    Module names are torchvision's, so its ImageNet weights fit by name.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, expansion: int):
+        super().__init__()
+        width = in_channels * expansion
+        layers: list[nn.Module] = []
+        if expansion != 1:
+            layers.append(convolution_norm_relu6(in_channels, width, 1))
+        self.depthwise_index = len(layers)
+        layers.append(convolution_norm_relu6(width, width, 3, groups=width))
+        layers += [nn.Conv2d(width, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)]
+        self.conv = nn.Sequential(*layers)
+        self.same_channels = in_channels == out_channels
+
+    @property
+    def depthwise(self) -> nn.Conv2d:
+        return self.conv[self.depthwise_index][0]
+
+    def set_geometry(self, stride: int, rate: int) -> None:
+        """Give the 3x3 convolution its stride and rate; the weights stay untouched."""
+        self.depthwise.stride = (stride, stride)
+        self.depthwise.dilation = self.depthwise.padding = (rate, rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.same_channels:
+            return self.conv(x)
+        stride = self.depthwise.stride[0]
+        shortcut = x[:, :, ::stride, ::stride] if stride > 1 else x
+        return shortcut + self.conv(x)
+
+
+def convolution_norm_relu6(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU6(),
+    )
+
+
+class MobileNetV2(nn.Module):
+    """``images (N, 3, H, W)`` to ``features (N, 320, h, w)``, ending in block4 … block7."""
+
+    channels = BLOCK_CHANNELS[-1]
+
+    def __init__(self, last_block: int):
+        super().__init__()
+        self.features = nn.Sequential(convolution_norm_relu6(3, 32, 3, stride=2))
+        in_channels = 32
+        for expansion, out_channels, count in STAGES:
+            for _ in range(count):
+                self.features.append(InvertedResidual(in_channels, out_channels, expansion))
+                in_channels = out_channels
+        self.features[2].set_geometry(stride=2, rate=1)  # the stem's second stride; never made dense
+        self.extra_blocks: list[str] = []
+        for number in range(5, last_block + 1):
+            block = nn.Sequential()
+            for out_channels in BLOCK_CHANNELS:
+                block.append(InvertedResidual(in_channels, out_channels, expansion=6))
+                in_channels = out_channels
+            self.add_module(f"block{number}", block)
+            self.extra_blocks.append(f"block{number}")
+        initialise(self)
+
+    def unit(self, block: int, number: int) -> InvertedResidual:
+        """Unit ``number`` (from 1) of ``block`` (from 1)."""
+        if block > 4:
+            return self.get_submodule(f"block{block}")[number - 1]
+        before = sum(BACKBONES["mobilenet_v2"].units[: block - 1])
+        return self.features[STEM_FEATURES + before + number - 1]
+
+    def set_rates(self, plan: tuple[UnitPlan, ...]) -> None:
+        """Apply a plan of :func:`deeplabv3.model.atrous.plan_rates` in place."""
+        for unit in plan:
+            self.unit(unit.block, unit.unit).set_geometry(unit.stride, unit.rate)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.features(images)
+        for name in self.extra_blocks:
+            x = self.get_submodule(name)(x)
+        return x
+
+    def torchvision_name(self, key: str) -> str:
+        """The name that torchvision's MobileNetV2 gives to one of our parameters (block5 … block7 have none)."""
+        return key

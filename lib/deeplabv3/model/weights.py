@@ -1,0 +1,139 @@
+"""Weights from elsewhere: ImageNet backbones by torchvision's names, and torchvision's own DeepLabV3."""
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from deeplabv3.errors import UserError
+from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.model.mobilenet import MobileNetV2
+from deeplabv3.model.resnet import ResNet
+
+
+def read_weights(path: Path | str) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` or ``.pth`` file; pickled objects other than tensors are refused."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"weights file {path} does not exist; check the path.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"weights file {path} cannot be read ({reason}); fetch it again.") from error
+    return state.get("state_dict", state)
+
+
+def load_backbone_weights(model: DeepLabV3, source: Path | str) -> None:
+    """Load ImageNet weights with torchvision's names into ``model``'s backbone.
+
+    ``source`` is a file (``.safetensors`` or ``.pth``), or ``"imagenet"`` for torchvision's download. The classifier is
+    ignored; any other name that is missing or has another shape is an error, so that no layer silently stays random.
+    block5 … block7, which ImageNet weights do not have, are initialised from block4 where shapes allow: the first unit
+    of each takes other channels than block4's first and keeps its random weights there.
+    """
+    backbone = model.backbone
+    state = _imagenet_state(model.config.backbone) if source == "imagenet" else read_weights(source)
+    own = {name: value for name, value in backbone.state_dict().items() if not _is_extra_block(name)}
+    loaded = {}
+    for name, value in own.items():
+        key = backbone.torchvision_name(name)
+        if key not in state or state[key].shape != value.shape:
+            found = f"shape {tuple(state[key].shape)}" if key in state else "nothing"
+            raise UserError(
+                f"weights {source} do not fit backbone {model.config.backbone!r}: {key!r} should have shape "
+                f"{tuple(value.shape)} and has {found}; choose the weights of that backbone."
+            )
+        loaded[name] = state[key]
+    backbone.load_state_dict(loaded, strict=False)
+    for number in range(5, model.config.last_block + 1):
+        _copy_block4(backbone, number)
+
+
+def _is_extra_block(name: str) -> bool:
+    return name.startswith(("block5.", "block6.", "block7."))
+
+
+def _imagenet_state(backbone: str) -> dict[str, Tensor]:
+    from torchvision import models
+
+    enums = {
+        "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
+        "resnet101": models.ResNet101_Weights.IMAGENET1K_V1,
+        "mobilenet_v2": models.MobileNet_V2_Weights.IMAGENET1K_V1,
+    }
+    if backbone not in enums:
+        raise UserError(f"there are no ImageNet weights for backbone {backbone!r}; train it from scratch.")
+    try:
+        return enums[backbone].get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"ImageNet weights for {backbone!r} could not be downloaded ({error}); fetch {enums[backbone].url} by other "
+            "means and name the file as backbone weights."
+        ) from error
+
+
+def _copy_block4(backbone: nn.Module, number: int) -> None:
+    """Copy every tensor of block4 whose shape fits into block ``number``, unit by unit."""
+    for unit in range(1, 4):
+        if isinstance(backbone, MobileNetV2):
+            source, target = backbone.unit(4, unit), backbone.unit(number, unit)
+        else:
+            source, target = backbone.block4[unit - 1], backbone.get_submodule(f"block{number}")[unit - 1]
+        values = source.state_dict()
+        fitting = {
+            name: values[name]
+            for name, value in target.state_dict().items()
+            if name in values and values[name].shape == value.shape
+        }
+        target.load_state_dict(fitting, strict=False)
+
+
+def from_torchvision(source: nn.Module | dict[str, Tensor]) -> DeepLabV3:
+    """Our network with the weights of torchvision's ``deeplabv3_resnet50`` or ``deeplabv3_resnet101``.
+
+    torchvision trains and runs at output stride 8 with ASPP rates (12, 24, 36), that is (6, 12, 18) at 16, without a
+    multi-grid, with strides in the first units, one more 3x3 convolution in the head, and corners not aligned. The
+    auxiliary classifier, which only training uses, is left out.
+    """
+    state = source.state_dict() if isinstance(source, nn.Module) else source
+    if "classifier.4.weight" not in state or "backbone.layer1.0.conv1.weight" not in state:
+        raise UserError("these are not the weights of torchvision's deeplabv3_resnet50 or deeplabv3_resnet101.")
+    model = DeepLabV3(
+        ModelConfig(
+            num_classes=state["classifier.4.weight"].shape[0],
+            backbone="resnet101" if "backbone.layer3.22.conv1.weight" in state else "resnet50",
+            output_stride=8,
+            multi_grid=(1, 1, 1),
+            dropout=0.5,
+            layout="torchvision",
+            align_corners=False,
+            extra_convolution=True,
+        )
+    )
+    assert isinstance(model.backbone, ResNet)
+    names = {name: _torchvision_segmentation_name(model.backbone, name) for name in model.state_dict()}
+    model.load_state_dict({name: state[key] for name, key in names.items()})
+    return model.eval()
+
+
+def _torchvision_segmentation_name(backbone: ResNet, name: str) -> str:
+    if name.startswith("backbone."):
+        return "backbone." + backbone.torchvision_name(name.removeprefix("backbone."))
+    part, rest = name.removeprefix("head.").split(".", 1)
+    if part == "branches":
+        return f"classifier.0.convs.{rest}"
+    if part == "image_pooling":  # torchvision counts the pooling layer itself as 0
+        index, parameter = rest.removeprefix("project.").split(".", 1)
+        return f"classifier.0.convs.4.{int(index) + 1}.{parameter}"
+    if part == "project":
+        return f"classifier.0.project.{rest}"
+    if part == "extra":
+        index, parameter = rest.split(".", 1)
+        return f"classifier.{int(index) + 1}.{parameter}"
+    return f"classifier.4.{rest}"

@@ -1,0 +1,210 @@
+"""Profiles: validated YAML files that say on which data, networks and budget the walkthrough runs."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deeplabv3 import paths
+from deeplabv3.data import synthetic, voc
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation.inference import EvaluationSettings
+from deeplabv3.model.atrous import BACKBONES
+from deeplabv3.model.deeplab import ModelConfig
+from deeplabv3.training.trainer import TrainingSettings
+
+FOLDER = Path(__file__).parent / "profiles"
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which pictures: ``kind`` is ``embedded`` (drawn, ``train`` + ``val`` pictures) or ``voc`` (VOC's layout at ``root``).
+
+    ``classes`` maps label values to names; without it the kind's own classes are used. ``root`` is relative to the
+    workspace unless absolute.
+    """
+
+    kind: str = "embedded"
+    root: str = ""
+    train: int = 0
+    val: int = 0
+    train_list: str = "train"
+    val_list: str = "val"
+    classes: Mapping[int, str] = field(default_factory=dict)
+
+    def class_map(self) -> dict[int, str]:
+        """Label value to class name, in the order of the model's classes."""
+        if self.classes:
+            return dict(self.classes)
+        return dict(enumerate(synthetic.CLASSES if self.kind == "embedded" else voc.VOC_CLASSES))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything that a profile decides.
+
+    ``backbones`` and ``rates`` name what stands in for the paper's ResNets and for its ASPP rates at output stride 16.
+    ``side_by_side`` is how many runs train at once (0: one a core), each with its share of the cores.
+    """
+
+    name: str
+    title: str
+    data: DataSettings
+    backbones: Mapping[str, str]
+    rates: Mapping[int, int]
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+    head_channels: int = 256
+    dropout: float = 0.1
+    layout: str = "paper"
+    backbone_weights: str = ""
+    seed: int = 0
+    side_by_side: int = 1
+    workers: int = 0
+    evaluation_batch: int = 1
+    tables: tuple[int, ...] = (1, 2, 5)
+
+    def model_config(self, backbone: str = "resnet101", **variant: Any) -> ModelConfig:
+        """The profile's network for one of the paper's: ``backbone`` and ``atrous_rates`` are given as the paper has them."""
+        if "atrous_rates" in variant:
+            variant["atrous_rates"] = tuple(self.rates[rate] for rate in variant["atrous_rates"])
+        else:
+            variant["atrous_rates"] = tuple(self.rates[rate] for rate in (6, 12, 18))
+        return ModelConfig(
+            num_classes=len(self.data.class_map()),
+            backbone=self.backbones[backbone],
+            head_channels=self.head_channels,
+            dropout=self.dropout,
+            layout=self.layout,
+            **variant,
+        )
+
+    def data_root(self) -> Path:
+        """The data set's folder; the embedded one is drawn when it is not there yet."""
+        if self.data.kind == "embedded":
+            folder = paths.workspace() / "synthetic" / f"v{synthetic.VERSION}-{self.data.train}-{self.data.val}"
+            return synthetic.make(folder, self.data.train, self.data.val)
+        return paths.workspace() / self.data.root
+
+    def open_data(self, list_name: str | None = None) -> voc.VOCData:
+        """The pictures of ``list_name``, by default those of the evaluation list."""
+        return voc.VOCData(
+            self.data_root(),
+            list_name or self.data.val_list,
+            self.data.class_map(),
+            cache=self.data.kind == "embedded",
+        )
+
+
+def profile_names() -> list[str]:
+    """The profiles that come with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str, Any] | None = None) -> Profile:
+    """A profile by name or YAML file; ``None`` means ``$DEEPLABV3_PROFILE``, else ``offline``.
+
+    ``overrides`` maps dotted settings such as ``training.lr`` to values.
+    """
+    if isinstance(profile, Profile):
+        return profile
+    name = profile or os.environ.get("DEEPLABV3_PROFILE") or "offline"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"profile {name!r} is unknown; choose one of {', '.join(profile_names())}, or name a YAML file.")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"profile {path} is not valid YAML ({error}); correct it.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"profile {path} should be a list of 'setting: value' lines; correct it.")
+    values = {"name": path.stem, **values}
+    for key, value in (overrides or {}).items():
+        _set(values, key, value, path)
+    profile = _build(Profile, values, f"profile {path.name}")
+    _check(profile)
+    return profile
+
+
+def _set(values: dict, dotted: str, value: Any, path: Path) -> None:
+    *sections, last = dotted.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"setting {dotted!r} does not exist in profile {path.name}; {section!r} has no parts.")
+    values[last] = value
+
+
+def _build(kind: type, values: dict, where: str) -> Any:
+    """Build a dataclass from plain values, strictly: unknown, missing and mistyped settings are sentences."""
+    known = {item.name: item for item in fields(kind)}
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
+            raise UserError(f"{where}: setting {key!r} is unknown; {hint}")
+    missing = [n for n, i in known.items() if i.default is MISSING and i.default_factory is MISSING and n not in values]
+    if missing:
+        raise UserError(f"{where}: setting {missing[0]!r} is missing; add it.")
+    parts = {"data": DataSettings, "training": TrainingSettings, "evaluation": EvaluationSettings}
+    built = {}
+    for key, value in values.items():
+        if kind is Profile and key in parts:
+            if not isinstance(value, dict):
+                raise UserError(f"{where}: setting {key!r} should have settings of its own below it.")
+            built[key] = _build(parts[key], value, f"{where}, {key}")
+        else:
+            built[key] = _checked(known[key].type, value, f"{where}: setting {key!r}")
+    return kind(**built)
+
+
+def _checked(annotation: Any, value: Any, where: str) -> Any:
+    """Check a plain value against the simple types that settings have."""
+    text = str(annotation)
+    simple = {"int": int, "float": (int, float), "bool": bool, "str": str}
+    name = getattr(annotation, "__name__", text)
+    if "tuple" in text:
+        fits, wanted = isinstance(value, (list, tuple)), "a list"
+        value = tuple(value) if fits else value
+    elif "Mapping" in text:
+        fits, wanted = isinstance(value, dict), "a list of 'key: value' lines"
+    elif "None" in text:
+        fits, wanted = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)), "a number or null"
+    else:
+        wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}[name]
+        fits = isinstance(value, simple[name]) and (name == "bool" or not isinstance(value, bool))
+        value = float(value) if fits and name == "float" else value
+    if not fits:
+        raise UserError(f"{where} is {value!r}; it takes {wanted}.")
+    return value
+
+
+def _check(profile: Profile) -> None:
+    where = f"profile {profile.name}"
+    for paper, own in profile.backbones.items():
+        if own not in BACKBONES:
+            raise UserError(f"{where}: backbone {own!r} for {paper} is unknown; choose one of {', '.join(BACKBONES)}.")
+    for paper in ("resnet50", "resnet101"):
+        if paper not in profile.backbones:
+            raise UserError(f"{where}: 'backbones' does not say what stands in for {paper}; add it.")
+    for rate in (6, 12, 18, 24):
+        if rate not in profile.rates:
+            raise UserError(f"{where}: 'rates' does not say what stands in for the paper's ASPP rate {rate}; add it.")
+    if profile.data.kind not in ("embedded", "voc"):
+        raise UserError(f"{where}: data kind {profile.data.kind!r} is unknown; choose 'embedded' or 'voc'.")
+
+
+def with_data(profile: Profile, root: Path | str | None = None, backbone_weights: Path | str | None = None) -> Profile:
+    """The profile on another data root and with other backbone weights."""
+    if root is not None:
+        if profile.data.kind == "embedded":
+            raise UserError(f"profile {profile.name!r} draws its own data; choose a profile with data of kind 'voc'.")
+        profile = replace(profile, data=replace(profile.data, root=str(Path(root).resolve())))
+    if backbone_weights is not None:
+        path = backbone_weights if str(backbone_weights) == "imagenet" else Path(backbone_weights).resolve()
+        profile = replace(profile, backbone_weights=str(path))
+    return profile

@@ -1,0 +1,91 @@
+"""Checkpoints: one safetensors file, written atomically, with everything that a run needs to go on.
+
+Tensors are named ``model.*`` and ``momentum.*``; the header holds the step and the run's settings as JSON. Nothing is
+pickled, so a checkpoint from elsewhere cannot run code.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deeplabv3.errors import UserError
+from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+
+
+@dataclass
+class Checkpoint:
+    """``settings`` is the run's identity (model, training, data, seed) as plain JSON values; ``seconds`` its time so far."""
+
+    step: int
+    seconds: float
+    settings: dict
+    model: dict[str, Tensor]
+    momentum: dict[str, Tensor]
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write a file whole or not at all: beside it first, then renamed over it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write ``checkpoint`` to ``path``; a reader sees the old file or the new one, never a part."""
+    tensors = {f"model.{name}": value.contiguous() for name, value in checkpoint.model.items()}
+    tensors |= {f"momentum.{name}": value.contiguous() for name, value in checkpoint.momentum.items()}
+    header = {"step": str(checkpoint.step), "seconds": str(checkpoint.seconds), "settings": json.dumps(checkpoint.settings)}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial, metadata=header)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"checkpoint {path} could not be written ({error}); make room, the run goes on from there.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; a file that is damaged or something else is a :class:`UserError` that names it."""
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; train first, or name another file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header: Mapping[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        step, seconds, settings = int(header["step"]), float(header["seconds"]), json.loads(header["settings"])
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"checkpoint {path} is damaged ({error}); delete it and train again.") from error
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} is no checkpoint of this project; name a checkpoint.safetensors of a run.") from error
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}}
+    for name, value in tensors.items():
+        part, key = name.split(".", 1)
+        parts[part][key] = value
+    return Checkpoint(step, seconds, settings, parts["model"], parts["momentum"])
+
+
+def load_model(path: Path) -> tuple[DeepLabV3, Checkpoint]:
+    """The network of a checkpoint, in evaluation mode: a checkpoint carries its configuration."""
+    checkpoint = load_checkpoint(path)
+    try:
+        model = DeepLabV3(ModelConfig(**checkpoint.settings["model"]))
+        model.load_state_dict(checkpoint.model)
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"checkpoint {path} does not fit this version of the model ({reason}); train again.") from error
+    return model.eval(), checkpoint
