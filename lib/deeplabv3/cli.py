@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "train", _train, "train one network and evaluate it on whole pictures")
     _data_options(verb)
     verb.add_argument("--backbone-weights", metavar="FILE", help="ImageNet weights: a file, or 'imagenet' to download")
-    verb.add_argument("--backbone", choices=("resnet50", "resnet101"), default="resnet101", help="as the paper names it")
+    verb.add_argument(
+        "--backbone", choices=("resnet50", "resnet101"), default="resnet101", help="as the paper names it"
+    )
     verb.add_argument("--head", choices=("aspp", "cascade", "v2"), default="aspp")
     verb.add_argument("--output-stride", type=int, default=16)
     verb.add_argument("--multi-grid", type=int, nargs=3, metavar="RATE", help="unit rates (aspp: 1 2 4, else 1 1 1)")
@@ -183,14 +185,13 @@ def _show_evaluation(run: Any, settings: Any, checkpoint: Path, again: bool) -> 
 
 def _table(options: argparse.Namespace) -> int:
     from deeplabv3.paper import report, tables
-    from deeplabv3.paper.experiments import ensure
+    from deeplabv3.paper.experiments import run_table
 
     profile = _profile(options)
     for number in [options.number] if options.number else tables.NUMBERS:
-        table = tables.load(number)
         if options.run:
-            ensure(tables.jobs(table, profile), f"Table {number}")
-        print(report.render(table, profile, options.format))
+            run_table(number, profile)
+        print(report.render(number, profile, options.format))
     return 0
 
 
@@ -200,7 +201,9 @@ def _records(options: argparse.Namespace) -> int:
     profile = _profile(options)
     found = all_records(profile.name)
     for training, evaluations in found:
-        print(f"{training['run']}  seed {training['settings']['seed']}  {training['seconds']:.0f} s  {training['device']}")
+        print(
+            f"{training['run']}  seed {training['settings']['seed']}  {training['seconds']:.0f} s  {training['device']}"
+        )
         for record in evaluations:
             settings = record["settings"]
             print(
@@ -210,3 +213,8 @@ def _records(options: argparse.Namespace) -> int:
     if not found:
         print(f"profile {profile.name!r} has no records yet.")
     return 0
+
+
+def script() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -14,7 +14,9 @@ def home() -> Path:
     """The checkout: the folder with ``notebooks/`` and ``data/paper/``."""
     folder = Path(os.environ.get("DEEPLABV3_HOME") or Path(__file__).resolve().parents[2])
     if not (folder / "data" / "paper").is_dir():
-        raise UserError(f"{folder} is no checkout of the walkthrough; set DEEPLABV3_HOME to the folder with notebooks/.")
+        raise UserError(
+            f"{folder} is no checkout of the walkthrough; set DEEPLABV3_HOME to the folder with notebooks/."
+        )
     return folder
 
 

@@ -22,10 +22,10 @@ FOLDER = Path(__file__).parent / "profiles"
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which pictures: ``kind`` is ``embedded`` (drawn, ``train`` + ``val`` pictures) or ``voc`` (VOC's layout at ``root``).
+    """Which pictures: ``kind`` is ``embedded`` (drawn: ``train`` + ``val`` of them) or ``voc`` (a folder in VOC's layout).
 
     ``classes`` maps label values to names; without it the kind's own classes are used. ``root`` is relative to the
-    workspace unless absolute.
+    workspace, and gives way to ``$DEEPLABV3_DATA``, unless it is absolute.
     """
 
     kind: str = "embedded"
@@ -66,10 +66,9 @@ class Profile:
     side_by_side: int = 1
     workers: int = 0
     evaluation_batch: int = 1
-    tables: tuple[int, ...] = (1, 2, 5)
 
     def model_config(self, backbone: str = "resnet101", **variant: Any) -> ModelConfig:
-        """The profile's network for one of the paper's: ``backbone`` and ``atrous_rates`` are given as the paper has them."""
+        """The profile's network for one of the paper's, whose ``backbone`` and ``atrous_rates`` are given."""
         if "atrous_rates" in variant:
             variant["atrous_rates"] = tuple(self.rates[rate] for rate in variant["atrous_rates"])
         else:
@@ -88,7 +87,8 @@ class Profile:
         if self.data.kind == "embedded":
             folder = paths.workspace() / "synthetic" / f"v{synthetic.VERSION}-{self.data.train}-{self.data.val}"
             return synthetic.make(folder, self.data.train, self.data.val)
-        return paths.workspace() / self.data.root
+        named = None if Path(self.data.root).is_absolute() else os.environ.get("DEEPLABV3_DATA")
+        return Path(named or paths.workspace() / self.data.root)
 
     def open_data(self, list_name: str | None = None) -> voc.VOCData:
         """The pictures of ``list_name``, by default those of the evaluation list."""
@@ -115,7 +115,9 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
     name = profile or os.environ.get("DEEPLABV3_PROFILE") or "offline"
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"profile {name!r} is unknown; choose one of {', '.join(profile_names())}, or name a YAML file.")
+        raise UserError(
+            f"profile {name!r} is unknown; choose one of {', '.join(profile_names())}, or name a YAML file."
+        )
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -173,7 +175,10 @@ def _checked(annotation: Any, value: Any, where: str) -> Any:
     elif "Mapping" in text:
         fits, wanted = isinstance(value, dict), "a list of 'key: value' lines"
     elif "None" in text:
-        fits, wanted = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)), "a number or null"
+        fits, wanted = (
+            value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)),
+            "a number or null",
+        )
     else:
         wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}[name]
         fits = isinstance(value, simple[name]) and (name == "bool" or not isinstance(value, bool))

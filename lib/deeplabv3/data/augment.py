@@ -4,6 +4,8 @@ Every sample is a pure function of (seed, number of the sample): a resumed run s
 seen, with any number of data workers.
 """
 
+import signal
+
 import numpy as np
 import torch
 from PIL import Image
@@ -114,6 +116,11 @@ def _collate(items: list) -> tuple[Tensor, Tensor] | UserError:
 
 def batches(samples: Dataset, first: int, last: int, batch: int, workers: int = 0):
     """Batches ``first`` … ``last - 1`` of a run: pictures ``(N, H, W, 3)`` uint8 and labels ``(N, H, W)`` int64."""
+    def ignore_stop_requests(_: int) -> None:
+        # Ctrl-C reaches the whole process group; the trainer finishes its step and ends the workers itself.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
     loader = DataLoader(
         _Forgiving(samples),
         batch_size=batch,
@@ -121,8 +128,14 @@ def batches(samples: Dataset, first: int, last: int, batch: int, workers: int = 
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_stop_requests,
     )
-    for item in loader:
-        if isinstance(item, UserError):
-            raise item
-        yield item
+    try:
+        for item in loader:
+            if isinstance(item, UserError):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError("a data worker died, often for want of memory; lower 'workers' and run again.") from error

@@ -1,9 +1,9 @@
 """The embedded data set: drawn, not downloaded, identical on every machine, in VOC's layout.
 
 It is made so that the paper's mechanisms matter in seconds of training. Rings and rods are two or three pixels thin and
-discs and crates range from tiny to half the picture (output stride, ASPP, multi-scale inference). A lamp is "lit" or
-"dark" only by a small signal in the far corner of the picture, warm or cold; close by the two look the same (large rates,
-image-level features). Objects overlap, backgrounds are textured, and a thin void border surrounds each object.
+discs and crates range from tiny to half the picture (output stride, ASPP, multi-scale inference). A lamp is
+dark by day and lit by night: close by the two look the same, only the sun or the moon in the opposite corner tells (large
+rates, image-level features). Objects overlap, backgrounds are textured, and a thin void border surrounds each object.
 
 Only integer arithmetic and numpy's frozen ``RandomState`` draw the pixels, so that no platform rounds differently.
 """
@@ -21,8 +21,8 @@ from PIL import Image
 from deeplabv3.data.voc import VOID, palette
 from deeplabv3.errors import UserError
 
-CLASSES = ("background", "disc", "ring", "rod", "crate", "lit lamp", "dark lamp")
-DISC, RING, ROD, CRATE, LIT_LAMP, DARK_LAMP = range(1, 7)
+CLASSES = ("background", "disc", "ring", "rod", "crate", "sun", "moon", "dark lamp", "lit lamp")
+DISC, RING, ROD, CRATE, SUN, MOON, DARK_LAMP, LIT_LAMP = range(1, 9)
 
 VERSION = 1
 """Raise it with any change of the pixels: records of other pixels are other records."""
@@ -30,9 +30,9 @@ VERSION = 1
 SIZES = ((96, 96), (72, 96), (96, 72), (80, 96))
 """Height and width of pictures; the crop of the offline profile, 97, holds each of them whole."""
 
-LAMP_COLOUR = (188, 188, 96)
-SIGNALS = {LIT_LAMP: (250, 120, 40), DARK_LAMP: (40, 130, 250)}
-SIGNAL_SIZE = 8
+LAMP_COLOUR = (160, 70, 180)
+SKY_COLOURS = {SUN: (255, 225, 60), MOON: (235, 240, 255)}
+LAMP_UNDER = {SUN: DARK_LAMP, MOON: LIT_LAMP}
 
 
 def make(root: Path, train: int, val: int, seed: int = 0) -> Path:
@@ -89,15 +89,15 @@ def draw(number: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     for kind in _kinds(random):
         mask = _shape(random, kind, height, width)
         _paint(picture, label, mask, kind, _surface(random, kind, height, width))
-    if random.randint(3):  # two pictures in three have a lamp
+    if random.randint(8):  # seven pictures in eight have a lamp
         _draw_lamp(random, picture, label)
     noise = random.randint(-12, 13, size=picture.shape)
     return np.clip(picture + noise, 0, 255).astype(np.uint8), label
 
 
 def _kinds(random: np.random.RandomState) -> list[int]:
-    """One to four objects, large kinds first so that thin ones are seldom hidden."""
-    kinds = [(DISC, RING, ROD, CRATE)[random.randint(4)] for _ in range(random.randint(1, 5))]
+    """Two to five objects, large kinds first so that thin ones are seldom hidden."""
+    kinds = [(DISC, CRATE, RING, ROD, RING, ROD)[random.randint(6)] for _ in range(random.randint(2, 6))]
     return sorted(kinds, key=(CRATE, DISC, RING, ROD).index)
 
 
@@ -116,7 +116,7 @@ def _shape(random: np.random.RandomState, kind: int, height: int, width: int) ->
     if kind == DISC:
         return dy * dy + dx * dx <= _size(random, 4, 36) ** 2
     if kind == RING:
-        radius, thickness = _size(random, 6, 30), random.randint(2, 4)
+        radius, thickness = _size(random, 8, 32), random.randint(3, 6)
         squared = dy * dy + dx * dx
         return (squared <= radius**2) & (squared > (radius - thickness) ** 2)
     if kind == CRATE:
@@ -130,30 +130,29 @@ def _rod(random: np.random.RandomState, dy: np.ndarray, dx: np.ndarray) -> np.nd
     distance = abs(dy * along - dx * across)
     position = abs(dy * across + dx * along)
     squared = across * across + along * along
-    twice_width, half_length = random.randint(2, 4), random.randint(10, 46)
-    return (4 * distance**2 <= twice_width**2 * squared) & (position**2 <= half_length**2 * squared)
+    width, half_length = random.randint(3, 6), random.randint(10, 46)
+    return (4 * distance**2 <= width**2 * squared) & (position**2 <= half_length**2 * squared)
 
 
 def _draw_lamp(random: np.random.RandomState, picture: np.ndarray, label: np.ndarray) -> None:
-    """A lamp, lit or dark alike, near one corner and the signal that tells which in the opposite one."""
+    """A lamp near one corner, and in the opposite corner the sun or the moon, which tells whether it is dark or lit."""
     height, width = label.shape
-    kind = (LIT_LAMP, DARK_LAMP)[random.randint(2)]
-    radius = random.randint(8, 15)
-    bottom, right = random.randint(2), random.randint(2)
-    centre_y = random.randint(radius, height // 3)
-    centre_x = random.randint(radius, width // 3)
-    centre_y = height - 1 - centre_y if bottom else centre_y
-    centre_x = width - 1 - centre_x if right else centre_x
+    sky = (SUN, MOON)[random.randint(2)]
     y, x = np.mgrid[:height, :width]
-    mask = abs(y - centre_y) + abs(x - centre_x) <= radius
-    surface = np.broadcast_to(np.array(LAMP_COLOUR), picture.shape) + 24 * (((x + y) // 3) % 2)[..., None]
-    _paint(picture, label, mask, kind, surface)
+    if random.randint(2):
+        y = y[::-1]
+    if random.randint(2):
+        x = x[:, ::-1]
 
-    top = 2 if bottom else height - SIGNAL_SIZE - 2
-    left = 2 if right else width - SIGNAL_SIZE - 2
-    corner = (slice(top, top + SIGNAL_SIZE), slice(left, left + SIGNAL_SIZE))
-    picture[corner] = SIGNALS[kind]
-    label[corner] = 0
+    radius = random.randint(9, 17)
+    dy, dx = y - random.randint(radius, height // 3), x - random.randint(radius, width // 3)
+    stripes = 24 * (((x + y) // 3) % 2)[..., None]
+    _paint(picture, label, abs(dy) + abs(dx) <= radius, LAMP_UNDER[sky], np.array(LAMP_COLOUR) + stripes)
+
+    radius = random.randint(9, 14)
+    dy, dx = y - (height - 2 - radius), x - (width - 2 - radius)
+    surface = np.broadcast_to(np.array(SKY_COLOURS[sky]), picture.shape)
+    _paint(picture, label, dy * dy + dx * dx <= radius**2, sky, surface)
 
 
 def _paint(picture: np.ndarray, label: np.ndarray, mask: np.ndarray, kind: int, surface: np.ndarray) -> None:
@@ -171,18 +170,19 @@ def _paint(picture: np.ndarray, label: np.ndarray, mask: np.ndarray, kind: int, 
 
 
 def _surface(random: np.random.RandomState, kind: int, height: int, width: int) -> np.ndarray:
-    """Colour ``(H, W, 3)`` of an object: any hue, since shape and texture tell the classes apart, not colour."""
-    base = random.randint(40, 216, size=3)
-    if kind == CRATE:
-        y, x = np.mgrid[:height, :width]
-        stripes = (((x, y)[random.randint(2)] // 4) % 2)[..., None]
-        return base + stripes * random.randint(30, 60) * (1 if base.sum() < 384 else -1)
-    return np.broadcast_to(base, (height, width, 3))
+    """Colour ``(H, W, 3)`` of an object: discs and crates share their reds, where only a crate's stripes tell them apart."""
+    base = random.randint(30, 110, size=3)
+    base[{DISC: 0, CRATE: 0, RING: 1, ROD: 2}[kind]] = random.randint(170, 240)
+    if kind != CRATE:
+        return np.broadcast_to(base, (height, width, 3))
+    y, x = np.mgrid[:height, :width]
+    stripes = (((x, y)[random.randint(2)] // 4) % 2)[..., None]
+    return base - stripes * random.randint(50, 90)
 
 
 def _texture(random: np.random.RandomState, height: int, width: int) -> np.ndarray:
     """A soft background ``(H, W, 3)``: coarse and fine value noise over one colour."""
-    base = random.randint(70, 186, size=3)
+    base = random.randint(80, 160) + random.randint(-20, 21, size=3)
     coarse = _value_noise(random, height, width, cell=24, strength=40)
     fine = _value_noise(random, height, width, cell=6, strength=24)
     return base + (coarse + fine)[..., None]

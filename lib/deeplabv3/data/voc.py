@@ -33,6 +33,11 @@ def palette() -> np.ndarray:
     return colours
 
 
+def colourise(label: np.ndarray) -> np.ndarray:
+    """Class numbers ``(H, W)`` as colours ``(H, W, 3)`` uint8: VOC's palette, where void is a light grey."""
+    return palette()[label]
+
+
 def find_root(root: Path | str) -> Path:
     """The folder that holds ``ImageSets``: ``root`` itself or ``root/VOC2012``."""
     root = Path(root)

@@ -105,6 +105,12 @@ def predict_batches(
         model.set_output_stride(output_stride).train(training)
 
 
+def predict(model: DeepLabV3, picture: np.ndarray, settings: EvaluationSettings) -> np.ndarray:
+    """Predicted classes ``(H, W)`` uint8 of one picture ``(H, W, 3)`` uint8."""
+    (prediction,) = predict_batches(model, iter([picture]), settings)
+    return prediction
+
+
 def _predict(model: DeepLabV3, pictures: list[np.ndarray], settings: EvaluationSettings) -> list[np.ndarray]:
     size = padded_size(*pictures[0].shape[:2], settings)
     padded = torch.from_numpy(np.stack([pad(picture, size) for picture in pictures]))

@@ -13,7 +13,7 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
 
 
 def class_iou(confusion: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class, ``(..., K)`` for ``(..., K, K)``; NaN where a class is neither true nor predicted."""
+    """IoU of each class, ``(..., K)`` for ``(..., K, K)``; NaN where a class is neither true nor predicted."""
     intersection = np.diagonal(confusion, axis1=-2, axis2=-1).astype(float)
     union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - intersection
     return np.divide(intersection, union, out=np.full_like(intersection, np.nan), where=union > 0)

@@ -96,10 +96,8 @@ def plan_rates(
     plan, stride, rate = [], spec.stem_stride, 1
     for block, units in enumerate(units_per_block, start=1):
         for unit in range(1, units + 1):
-            if first_unit_strided:
-                has_stride = unit == 1 and block > 1
-            else:
-                has_stride = unit == units and block < last_block
+            first, last = unit == 1 and block > 1, unit == units and block < last_block
+            has_stride = first if first_unit_strided else last
             unit_stride = 2 if has_stride else 1
             unit_rate = multi_grid[unit - 1] if block >= GRID_BLOCK else 1
             if stride * unit_stride > output_stride:

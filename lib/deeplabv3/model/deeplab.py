@@ -19,7 +19,7 @@ class ModelConfig:
     """Everything that determines the network. The defaults are the paper's best model (Table 5, last row).
 
     ``atrous_rates`` are stated for output stride 16, as the paper does, and follow the output stride from there.
-    ``last_block`` is the block that the backbone ends in: 4, or 5 … 7 for the cascade. ``layout`` and the reasons for it:
+    ``last_block`` is the block that the backbone ends in: 4, or 5 … 7 for the cascade. ``layout`` is explained at
     :func:`deeplabv3.model.atrous.plan_rates`.
     """
 

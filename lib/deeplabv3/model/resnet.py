@@ -62,10 +62,9 @@ class ResNet(nn.Module):
         widths = WIDTHS[backbone] + (WIDTHS[backbone][3],) * (last_block - 4)
         units = BACKBONES[backbone].units + (BACKBONES[backbone].units[3],) * (last_block - 4)
         kernel = BACKBONES[backbone].stem[0][0]
-        self.conv1 = nn.Conv2d(3, widths[0], kernel, stride=2, padding=kernel // 2, bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
-
         in_channels = widths[0]
+        self.conv1 = nn.Conv2d(3, in_channels, kernel, stride=2, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(in_channels)
         self.blocks: list[str] = []
         for number, (width, count) in enumerate(zip(widths, units, strict=True), start=1):
             block = nn.Sequential()
@@ -76,6 +75,10 @@ class ResNet(nn.Module):
             self.blocks.append(f"block{number}")
         self.channels = in_channels
         initialise(self)
+        for module in self.modules():
+            if isinstance(module, Bottleneck):
+                # A unit starts as its shortcut, which lets a deep stack without pretrained weights learn from step one.
+                nn.init.zeros_(module.bn3.weight)
 
     def set_rates(self, plan: tuple[UnitPlan, ...]) -> None:
         """Apply a plan of :func:`deeplabv3.model.atrous.plan_rates` in place."""

@@ -32,8 +32,9 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
 def load_backbone_weights(model: DeepLabV3, source: Path | str) -> None:
     """Load ImageNet weights with torchvision's names into ``model``'s backbone.
 
-    ``source`` is a file (``.safetensors`` or ``.pth``), or ``"imagenet"`` for torchvision's download. The classifier is
+    ``source`` is a file (``.safetensors`` or ``.pth``), or ``"imagenet"`` for torchvision's download. Its classifier is
     ignored; any other name that is missing or has another shape is an error, so that no layer silently stays random.
+
     block5 … block7, which ImageNet weights do not have, are initialised from block4 where shapes allow: the first unit
     of each takes other channels than block4's first and keeps its random weights there.
     """

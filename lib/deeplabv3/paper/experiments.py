@@ -1,9 +1,8 @@
-"""Makes the runs and evaluations that tables ask for: only what has no record yet, side by side, with a progress bar."""
+"""Makes the runs and evaluations that tables ask for: what has no record yet, side by side, with a progress bar."""
 
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +15,9 @@ from tqdm import tqdm
 from deeplabv3.evaluation.inference import EvaluationSettings, evaluate
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.weights import load_backbone_weights
+from deeplabv3.paper import tables
 from deeplabv3.paper.records import Run
+from deeplabv3.profiles import Profile
 from deeplabv3.training.checkpoint import load_model
 from deeplabv3.training.trainer import train
 
@@ -88,7 +89,7 @@ def ensure(jobs: Iterable[Job], title: str = "runs") -> None:
     cores = os.cpu_count() or 1
     processes = min(profile.side_by_side or cores, len(by_run))
     steps = sum(0 if run.training_record() and run.checkpoint.is_file() else run.training.iterations for run in by_run)
-    bar = tqdm(total=steps, desc=f"{title}: {len(by_run)} runs", unit="step", leave=False, file=sys.stderr)
+    bar = tqdm(total=steps, desc=f"{title}, {len(by_run)} runs", unit="step", mininterval=1, leave=False)
     context = multiprocessing.get_context("spawn")
     done = context.Queue()
     pool = ProcessPoolExecutor(processes, context, _start_worker, (done, max(1, cores // processes)))
@@ -108,6 +109,11 @@ def ensure(jobs: Iterable[Job], title: str = "runs") -> None:
             listener.join()
     if failures:
         raise failures[0]
+
+
+def run_table(number: int, profile: Profile) -> None:
+    """Make whatever table ``number`` still lacks under ``profile``."""
+    ensure(tables.jobs(tables.load(number), profile), f"Table {number}")
 
 
 _queue = None
@@ -133,4 +139,3 @@ def _show(queue, bar: tqdm) -> None:
     while (loss := queue.get()) is not None:
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         bar.update()
-

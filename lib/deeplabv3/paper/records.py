@@ -1,8 +1,9 @@
 """Measured runs: what determines a run, where its record lies, and reading and writing it atomically.
 
-A run is named by the hash of everything that determines it (model, training settings, data fingerprint, seed), so whoever
-asks for the same run again gets its record. A finished run has a folder ``records/PROFILE/LABEL-ID/`` with ``run.json`` and,
-for each strategy that it was evaluated with, ``eval-ID.json`` and ``eval-ID.npz`` (confusion counts of every picture).
+A run is named by the hash of everything that determines it (model, training settings, data fingerprint, seed), so
+whoever asks for the same run again gets its record. A finished run has a folder ``records/PROFILE/LABEL-ID/`` with
+``run.json`` and, for each strategy that it was evaluated with, ``eval-ID.json`` and ``eval-ID.npz`` (the confusion
+counts of every picture).
 """
 
 import hashlib

@@ -20,7 +20,7 @@ from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
 
 @dataclass
 class Checkpoint:
-    """``settings`` is the run's identity (model, training, data, seed) as plain JSON values; ``seconds`` its time so far."""
+    """``settings`` is the run's identity (model, training, data, seed) as JSON values; ``seconds`` its time so far."""
 
     step: int
     seconds: float
@@ -46,7 +46,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write ``checkpoint`` to ``path``; a reader sees the old file or the new one, never a part."""
     tensors = {f"model.{name}": value.contiguous() for name, value in checkpoint.model.items()}
     tensors |= {f"momentum.{name}": value.contiguous() for name, value in checkpoint.momentum.items()}
-    header = {"step": str(checkpoint.step), "seconds": str(checkpoint.seconds), "settings": json.dumps(checkpoint.settings)}
+    header = {
+        "step": str(checkpoint.step),
+        "seconds": str(checkpoint.seconds),
+        "settings": json.dumps(checkpoint.settings),
+    }
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         save_file(tensors, partial, metadata=header)
@@ -54,7 +58,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"checkpoint {path} could not be written ({error}); make room, the run goes on from there.") from error
+        raise UserError(
+            f"checkpoint {path} could not be written ({error}); make room, the run goes on from there."
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 

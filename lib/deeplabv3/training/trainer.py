@@ -26,9 +26,9 @@ from deeplabv3.training.schedule import poly, ramp
 class TrainingSettings:
     """How a run trains. The defaults are the paper's stage 1 (Section 4.1), with the authors' public weight decay.
 
-    ``batch_norm_momentum`` is PyTorch's, 1 minus the paper's decay. The four ``backbone_*`` settings are not the paper's:
-    they let short runs start from pretrained weights (factor on the learning rate, steps during which the backbone is
-    held still, steps over which its rate then rises, and the norm that its gradient is clipped to).
+    ``batch_norm_momentum`` is PyTorch's, 1 minus the paper's decay. The four ``backbone_*`` settings are not from the
+    paper: they let short runs start from pretrained weights (factor on the learning rate, steps during which the
+    backbone is held still, steps over which its rate then rises, and the norm that its gradient is clipped to).
     """
 
     iterations: int = 30_000
@@ -110,7 +110,8 @@ def train(
 
     ``identity`` is written into the checkpoint; one with another identity is refused. ``report(step, loss, lr)`` is
     called after every step. SIGINT and SIGTERM save and raise :class:`Interrupted`; a process that is killed outright
-    loses at most ``save_every_s`` seconds. On the CPU, a run that was stopped ends with the same bits as one that was not.
+    loses at most ``save_every_s`` seconds. On the CPU, a run that was stopped ends with the same bits as one that was
+    not.
     Returns the seconds that training took, those before an interruption included.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,7 +194,7 @@ def _restore(path: Path, model: DeepLabV3, optimiser: torch.optim.SGD, identity:
 
 
 class _Log:
-    """``log.csv`` with step, loss and learning rate; lines behind the checkpoint that a run resumes from are dropped."""
+    """``log.csv`` with step, loss and learning rate; a run that resumes drops the lines behind its checkpoint."""
 
     def __init__(self, path: Path, start: int):
         rows = list(csv.reader(path.open())) if path.exists() else []

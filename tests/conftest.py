@@ -1,0 +1,142 @@
+"""What every test gets: a workspace of its own, one thread, and small data, profiles and networks to work on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import nn
+
+from deeplabv3.data.voc import VOID, VOCData, palette
+from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.profiles import Profile, load_profile
+
+CLASSES = {0: "background", 3: "square", 7: "disc"}
+"""Label values that differ from the model's classes 0, 1 and 2, so that a forgotten mapping shows."""
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Everything that a test makes stays below its own folder."""
+    folder = tmp_path / "workspace"
+    monkeypatch.setenv("DEEPLABV3_WORKSPACE", str(folder))
+    for name in ("DEEPLABV3_PROFILE", "DEEPLABV3_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    torch.set_num_threads(1)
+    return folder
+
+
+def write_voc(root: Path, train: int = 6, val: int = 3, seed: int = 0) -> Path:
+    """A data set in VOC's layout: a red square and a green disc with void borders on grey noise, odd sizes."""
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    names = [f"picture_{number}" for number in range(train + val)]
+    for number, name in enumerate(names):
+        height, width = ((40, 48), (48, 40), (37, 53))[number % 3]
+        picture = rng.integers(90, 160, (height, width, 3)).astype(np.uint8)
+        label = np.zeros((height, width), dtype=np.uint8)
+        y, x = np.mgrid[:height, :width]
+        square = np.maximum(abs(y - rng.integers(10, 28)), abs(x - 12))
+        disc = np.hypot(y - rng.integers(10, 28), x - 30)
+        for distance, value, colour in ((square, 3, (220, 30, 30)), (disc, 7, (30, 220, 30))):
+            label[distance < 9] = VOID
+            label[distance < 8] = value
+            picture[distance < 8] = colour
+        Image.fromarray(picture).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
+        write_label(root / "SegmentationClass" / f"{name}.png", label)
+    for list_name, chosen in (("train", names[:train]), ("val", names[train:]), ("trainval", names)):
+        (root / "ImageSets" / "Segmentation" / f"{list_name}.txt").write_text("\n".join(chosen) + "\n")
+    return root
+
+
+def write_label(path: Path, label: np.ndarray) -> None:
+    """A palette PNG as VOC has them."""
+    image = Image.fromarray(label).convert("P")
+    image.putdata(label.flatten().tolist())
+    image.putpalette(palette().flatten().tolist())
+    image.save(path)
+
+
+@pytest.fixture
+def voc_root(tmp_path: Path) -> Path:
+    """A data set of 6 training and 3 validation pictures."""
+    return write_voc(tmp_path / "VOC2012")
+
+
+@pytest.fixture
+def data(voc_root: Path) -> VOCData:
+    """Its training pictures."""
+    return VOCData(voc_root, "train", CLASSES, cache=True)
+
+
+@pytest.fixture
+def profile_file(tmp_path: Path, voc_root: Path) -> Path:
+    """A profile of three training steps on those pictures."""
+    values = {
+        "title": "Three steps of a small network",
+        "data": {"kind": "voc", "root": str(voc_root), "classes": CLASSES},
+        "backbones": {"resnet50": "small_resnet20", "resnet101": "small_resnet20"},
+        "rates": {6: 1, 12: 2, 18: 3, 24: 4},
+        "head_channels": 16,
+        "training": {"iterations": 3, "batch": 2, "crop": 33, "lr": 0.05, "batch_norm_momentum": 0.1},
+        "evaluation": {"crop": 65},
+    }
+    path = tmp_path / "tiny-tests.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def profile(profile_file: Path) -> Profile:
+    """That profile, loaded."""
+    return load_profile(str(profile_file))
+
+
+def small_config(**changes) -> ModelConfig:
+    """A network that takes milliseconds."""
+    settings = {
+        "num_classes": 3,
+        "backbone": "small_resnet20",
+        "head_channels": 16,
+        "atrous_rates": (1, 2, 3),
+        "dropout": 0.0,
+    }
+    return ModelConfig(**(settings | changes))
+
+
+@pytest.fixture
+def make_model() -> Callable[..., DeepLabV3]:
+    """``make_model(**changes)``: a small network, the same for the same changes, with every parameter at work."""
+
+    def make(**changes) -> DeepLabV3:
+        torch.manual_seed(0)
+        return randomise(DeepLabV3(small_config(**changes)))
+
+    return make
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Random batch norm statistics and parameters: at their initial values many mistakes would not show.
+
+    The logits are drawn wide enough that the classes of a prediction are never nearly tied.
+    """
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(tensor: torch.Tensor, low: float, high: float) -> None:
+        with torch.no_grad():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            draw(module.weight, 0.5, 1.5)
+            draw(module.bias, -0.3, 0.3)
+            draw(module.running_mean, -0.3, 0.3)
+            draw(module.running_var, 0.5, 1.5)
+        elif isinstance(module, nn.Conv2d) and module.bias is not None:
+            draw(module.weight, -0.5, 0.5)
+            draw(module.bias, -0.5, 0.5)
+    return model

@@ -1,0 +1,143 @@
+"""The embedded data set: the same pixels everywhere, VOC's layout, and the mechanisms that it is made for."""
+
+import hashlib
+import json
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from deeplabv3.data import synthetic
+from deeplabv3.data.synthetic import CLASSES, DARK_LAMP, LIT_LAMP, MOON, SIZES, SUN, draw, make
+from deeplabv3.data.voc import VOID, VOCData
+from deeplabv3.errors import UserError
+
+PINNED: dict[tuple[int, int], str] = {}
+"""SHA-256 of picture and label of ``draw(number, seed)``. Other pixels need another ``synthetic.VERSION``."""
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return [draw(number) for number in range(150)]
+
+
+@pytest.mark.parametrize(("number", "seed"), PINNED)
+def test_pixels_are_the_same_on_every_machine(number, seed):
+    picture, label = draw(number, seed)
+    assert hashlib.sha256(picture.tobytes() + label.tobytes()).hexdigest() == PINNED[number, seed]
+
+
+def test_a_picture_depends_on_its_number_and_seed_alone():
+    for expected, found in zip(draw(3), draw(3), strict=True):
+        assert np.array_equal(expected, found)
+    assert draw(3)[0].tobytes() != draw(4)[0].tobytes()
+    assert draw(3)[0].tobytes() != draw(3, seed=1)[0].tobytes()
+
+
+def test_sizes_fit_the_crop(drawn):
+    assert {label.shape for _, label in drawn} == set(SIZES)
+    assert max(max(size) for size in SIZES) <= 97
+
+
+def test_every_class_occurs_and_nothing_else(drawn):
+    values, counts = np.unique(np.concatenate([label.flatten() for _, label in drawn]), return_counts=True)
+    assert set(values.tolist()) == {*range(len(CLASSES)), VOID}
+    shares = dict(zip(values.tolist(), counts / counts.sum(), strict=True))
+    assert shares[0] < 0.9
+    assert min(shares.values()) > 0.003
+
+
+def test_a_lamp_is_dark_under_the_sun_and_lit_under_the_moon(drawn):
+    seen = {True: 0, False: 0}
+    for _, label in drawn:
+        has = {value: bool((label == value).any()) for value in (SUN, MOON, DARK_LAMP, LIT_LAMP)}
+        assert has[DARK_LAMP] == has[SUN]
+        assert has[LIT_LAMP] == has[MOON]
+        assert not (has[SUN] and has[MOON])
+        seen[has[SUN]] += has[SUN] or has[MOON]
+    assert min(seen.values()) > 30
+
+
+def test_close_by_the_two_lamps_look_the_same(drawn):
+    """Otherwise no far context would be needed: their mean colours agree far within one lamp's own scatter."""
+    colours = {
+        lamp: np.array([picture[label == lamp].mean(0) for picture, label in drawn if (label == lamp).any()])
+        for lamp in (DARK_LAMP, LIT_LAMP)
+    }
+    dark, lit = colours[DARK_LAMP], colours[LIT_LAMP]
+    assert abs(dark.mean(0) - lit.mean(0)).max() < 4 * (dark.std(0) / len(dark) ** 0.5).max() + 1
+
+
+def test_the_tell_tale_is_far_from_the_lamp(drawn):
+    """Between the centres of lamp and sky lies most of the picture's smaller side."""
+    for _, label in drawn:
+        for lamp, sky in ((DARK_LAMP, SUN), (LIT_LAMP, MOON)):
+            if (label == lamp).any():
+                distance = abs(np.argwhere(label == lamp).mean(0) - np.argwhere(label == sky).mean(0)).max()
+                assert distance > 0.35 * min(label.shape)
+
+
+def test_objects_have_a_void_border(drawn):
+    """No object touches another class without a void pixel between them."""
+    for _, label in drawn:
+        for a, b in ((label[1:], label[:-1]), (label[:, 1:], label[:, :-1])):
+            differ = a != b
+            assert ((a == VOID) | (b == VOID))[differ].all()
+
+
+def test_the_written_data_set_is_read_back(tmp_path):
+    root = make(tmp_path / "set", 4, 2)
+    for list_name, numbers in (("train", range(4)), ("val", range(4, 6)), ("trainval", range(6))):
+        data = VOCData(root, list_name, dict(enumerate(CLASSES)))
+        assert len(data) == len(numbers)
+        for index, number in enumerate(numbers):
+            for expected, found in zip(draw(number), data[index], strict=True):
+                assert np.array_equal(expected, found)
+    assert make(root, 4, 2) == root
+
+
+def test_another_data_set_at_the_place_is_a_users_error(tmp_path):
+    root = make(tmp_path / "set", 2, 1)
+    with pytest.raises(UserError, match="set was made by another version"):
+        make(root, 3, 1)
+    description = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps(description | {"version": 0}))
+    with pytest.raises(UserError, match="another version"):
+        make(root, 2, 1)
+
+
+def test_the_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    def interrupted(number, seed):
+        if number == 2:
+            assert not (tmp_path / "set").exists()
+            raise KeyboardInterrupt
+        return draw(number, seed)
+
+    monkeypatch.setattr(synthetic, "draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "set", 3, 1)
+    assert list(tmp_path.iterdir()) == [tmp_path / "workspace"] or not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    assert len(VOCData(make(tmp_path / "set", 3, 1), "train", dict(enumerate(CLASSES)))) == 3
+
+
+def test_two_processes_at_once_do_not_break_each_other(tmp_path):
+    """Both draw, one is faster, both have the whole set."""
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(2), context.Queue()
+
+    def work() -> None:
+        barrier.wait()
+        try:
+            results.put(str(make(tmp_path / "set", 10, 2)))
+        except BaseException as error:
+            results.put(repr(error))
+
+    processes = [context.Process(target=work) for _ in range(2)]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=60) for _ in processes] == [str(tmp_path / "set")] * 2
+    for process in processes:
+        process.join(60)
+    assert len(VOCData(tmp_path / "set", "trainval", dict(enumerate(CLASSES)))) == 12
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

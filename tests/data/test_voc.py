@@ -1,0 +1,183 @@
+"""The reader of VOC's layout: what it returns, and a sentence for everything that can be wrong with a data set."""
+
+import shutil
+
+import numpy as np
+import pytest
+from conftest import CLASSES, write_label
+from PIL import Image
+
+from deeplabv3.data.voc import VOC_CLASSES, VOID, VOCData, find_root, fingerprint, palette
+from deeplabv3.errors import UserError
+
+
+def test_labels_become_class_indices_and_255_stays_void(voc_root):
+    """Label values 0, 3 and 7 are classes 0, 1 and 2; the raw PNG says where."""
+    data = VOCData(voc_root, "train", CLASSES)
+    assert len(data) == 6
+    assert data.class_names == ("background", "square", "disc")
+    for index, name in enumerate(data.names):
+        picture, label = data[index]
+        raw = np.asarray(Image.open(voc_root / "SegmentationClass" / f"{name}.png"))
+        assert picture.shape == (*raw.shape, 3)
+        assert picture.dtype == label.dtype == np.uint8
+        assert set(np.unique(raw)) == {0, 3, 7, VOID}
+        for value, expected in ((0, 0), (3, 1), (7, 2), (VOID, VOID)):
+            assert (label[raw == value] == expected).all()
+        # the square is red: the picture belongs to the label, and its channels are RGB
+        assert picture[label == 1].mean(0) == pytest.approx((220, 30, 30), abs=15)
+
+
+def test_the_cache_returns_the_same(voc_root):
+    plain, cached = VOCData(voc_root, "val", CLASSES), VOCData(voc_root, "val", CLASSES, cache=True)
+    for _ in range(2):
+        for index in range(len(plain)):
+            for expected, found in zip(plain[index], cached[index], strict=True):
+                assert np.array_equal(expected, found)
+
+
+def test_palette_is_vocs():
+    first = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128)]
+    assert [tuple(colour) for colour in palette()[:7].tolist()] == first
+    assert tuple(palette()[8]) == (64, 0, 0)
+    assert tuple(palette()[20]) == (0, 64, 128)  # tvmonitor
+    assert tuple(palette()[255]) == (224, 224, 192)  # void
+    assert len(np.unique(palette(), axis=0)) == 256
+    assert len(VOC_CLASSES) == 21
+
+
+def test_vocs_own_labels_are_preferred_to_sbds(voc_root):
+    """kazuto1011/deeplab-pytorch #72: SBD's coarse borders must not replace the labels of VOC's 1,464."""
+    aug = voc_root / "SegmentationClassAug"
+    aug.mkdir()
+    for path in sorted((voc_root / "SegmentationClass").iterdir()):
+        write_label(aug / path.name, np.full(Image.open(path).size[::-1], 3, dtype=np.uint8))
+    (voc_root / "SegmentationClass" / "picture_1.png").unlink()
+    data = VOCData(voc_root, "train", CLASSES)
+    assert set(np.unique(data[0][1])) == {0, 1, 2, VOID}
+    assert set(np.unique(data[1][1])) == {1}
+
+
+@pytest.mark.parametrize("below", ["", "VOC2012", "VOCdevkit/VOC2012"])
+def test_the_root_may_be_the_folder_above(tmp_path, voc_root, below):
+    target = tmp_path / "elsewhere" / below
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(voc_root, target)
+    assert find_root(tmp_path / "elsewhere") == target
+
+
+def test_png_pictures_and_grey_labels_are_read(voc_root):
+    picture = Image.open(voc_root / "JPEGImages" / "picture_0.jpg").convert("L")
+    (voc_root / "JPEGImages" / "picture_0.jpg").unlink()
+    picture.save(voc_root / "JPEGImages" / "picture_0.png")
+    path = voc_root / "SegmentationClass" / "picture_0.png"
+    before = VOCData(voc_root, "train", CLASSES)[0][1]
+    Image.fromarray(np.asarray(Image.open(path))).save(path)
+    assert Image.open(path).mode == "L"
+    found_picture, found_label = VOCData(voc_root, "train", CLASSES)[0]
+    assert np.array_equal(found_picture, np.repeat(np.asarray(picture)[..., None], 3, axis=2))
+    assert np.array_equal(found_label, before)
+
+
+def no_root(root):
+    shutil.rmtree(root)
+
+
+def no_image_sets(root):
+    shutil.rmtree(root / "ImageSets")
+
+
+def no_list(root):
+    (root / "ImageSets" / "Segmentation" / "train.txt").unlink()
+
+
+def empty_list(root):
+    (root / "ImageSets" / "Segmentation" / "train.txt").write_text("\n  \n")
+
+
+def no_picture(root):
+    (root / "JPEGImages" / "picture_2.jpg").unlink()
+
+
+def no_label(root):
+    (root / "SegmentationClass" / "picture_2.png").unlink()
+
+
+def truncated_picture(root):
+    path = root / "JPEGImages" / "picture_2.jpg"
+    path.write_bytes(path.read_bytes()[:700])
+
+
+def empty_picture(root):
+    (root / "JPEGImages" / "picture_2.jpg").write_bytes(b"")
+
+
+def no_picture_at_all(root):
+    (root / "JPEGImages" / "picture_2.jpg").write_text("<html>404</html>")
+
+
+def truncated_label(root):
+    path = root / "SegmentationClass" / "picture_2.png"
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def label_of_other_size(root):
+    write_label(root / "SegmentationClass" / "picture_2.png", np.zeros((20, 20), np.uint8))
+
+
+def transposed_label(root):
+    path = root / "SegmentationClass" / "picture_2.png"
+    write_label(path, np.asarray(Image.open(path)).T)
+
+
+def strange_label_value(root):
+    path = root / "SegmentationClass" / "picture_2.png"
+    label = np.array(Image.open(path))
+    label[0, 0] = 9
+    write_label(path, label)
+
+
+def rgb_label(root):
+    path = root / "SegmentationClass" / "picture_2.png"
+    Image.open(path).convert("RGB").save(path)
+
+
+MISTAKES = [
+    (no_root, "does not exist"),
+    (no_image_sets, "ImageSets/Segmentation"),
+    (no_list, r"train\.txt does not exist \(lists there: trainval, val\)"),
+    (empty_list, r"train\.txt is empty"),
+    (no_picture, r"picture_2\.jpg .*missing"),
+    (no_label, r"picture_2\.png .*missing"),
+    (truncated_picture, r"picture_2\.jpg cannot be read"),
+    (empty_picture, r"picture_2\.jpg cannot be read"),
+    (no_picture_at_all, r"picture_2\.jpg cannot be read"),
+    (truncated_label, r"picture_2\.png cannot be read"),
+    (label_of_other_size, r"picture_2\.png is 20 x 20 pixels and its picture 53 x 37"),
+    (transposed_label, r"picture_2\.png is 37 x 53 pixels and its picture 53 x 37"),
+    (strange_label_value, r"picture_2\.png holds the value 9"),
+    (rgb_label, r"picture_2\.png is a RGB picture"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), MISTAKES, ids=[spoil.__name__ for spoil, _ in MISTAKES])
+def test_what_is_wrong_with_a_data_set_is_said(voc_root, spoil, sentence):
+    spoil(voc_root)
+    with pytest.raises(UserError, match=sentence) as caught:
+        data = VOCData(voc_root, "train", CLASSES)
+        for index in range(len(data)):
+            data[index]
+    assert "\n" not in str(caught.value)
+
+
+def test_the_fingerprint_changes_with_the_data(voc_root):
+    before = fingerprint(voc_root, "train")
+    assert fingerprint(voc_root, "train") == before
+    assert fingerprint(voc_root.parent, "train") == before  # wherever the folder is
+    assert fingerprint(voc_root, "val") != before
+    path = voc_root / "JPEGImages" / "picture_0.jpg"
+    path.write_bytes(path.read_bytes() + b"\0")
+    changed = fingerprint(voc_root, "train")
+    assert changed != before
+    (voc_root / "ImageSets" / "Segmentation" / "train.txt").write_text("picture_0\npicture_1\n")
+    assert fingerprint(voc_root, "train") not in (before, changed)

@@ -1,0 +1,187 @@
+"""Weights from elsewhere: what fits is loaded, what does not is refused in a sentence."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import randomise, small_config
+from safetensors.torch import save_file
+from torchvision.models import mobilenet_v2, resnet50
+
+from deeplabv3 import from_torchvision
+from deeplabv3.errors import UserError
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.weights import load_backbone_weights, read_weights
+
+
+def mobilenet_weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    return randomise(mobilenet_v2(weights=None)).state_dict()
+
+
+def mobilenet(**changes) -> DeepLabV3:
+    torch.manual_seed(0)
+    return DeepLabV3(small_config(backbone="mobilenet_v2", **changes)).eval()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_with_torchvisions_names_are_loaded_whole(tmp_path, suffix):
+    state = mobilenet_weights()
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": state}, path)
+    else:
+        save_file(state, path)
+    model = mobilenet()
+    load_backbone_weights(model, path)
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, state[name])
+
+
+def test_resnet_weights_give_torchvisions_features(tmp_path):
+    """The classifier is left out, and the names layer1 … layer4 become block1 … block4."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        reference = resnet50(weights=None)
+    reference = randomise(reference.to_empty(device="cpu"))
+    for convolution in reference.modules():
+        if isinstance(convolution, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(convolution.weight)
+    torch.save(reference.state_dict(), tmp_path / "resnet50.pth")
+    config = small_config(backbone="resnet50", layout="torchvision", output_stride=32, multi_grid=(1, 1, 1))
+    model = DeepLabV3(config).eval()
+    load_backbone_weights(model, tmp_path / "resnet50.pth")
+
+    hooked = {}
+    reference.eval().layer4.register_forward_hook(lambda module, inputs, output: hooked.update(features=output))
+    images = torch.randn(1, 3, 65, 97, dtype=torch.double)
+    with torch.no_grad():
+        reference.double()(images)
+        torch.testing.assert_close(model.backbone.double()(images), hooked["features"], rtol=1e-9, atol=1e-9)
+
+
+def test_weights_without_batch_counters_are_loaded(tmp_path):
+    """torchvision's ResNet files are older than batch norm's ``num_batches_tracked`` and do not hold it."""
+    state = {name: value for name, value in mobilenet_weights().items() if "num_batches_tracked" not in name}
+    save_file(state, tmp_path / "old.safetensors")
+    model = mobilenet()
+    load_backbone_weights(model, tmp_path / "old.safetensors")
+    for name, value in model.backbone.state_dict().items():
+        assert "num_batches_tracked" in name or torch.equal(value, state[name])
+
+
+@pytest.mark.parametrize("backbone", ["small_resnet20", "mobilenet_v2"])
+def test_added_blocks_start_as_block4_where_shapes_allow(tmp_path, backbone):
+    """Units 2 and 3 fit whole; the first unit of block5 takes other channels than block4's and keeps those random."""
+    torch.manual_seed(0)
+    source = randomise(DeepLabV3(small_config(backbone=backbone, head="cascade")))
+    names = {name: source.backbone.torchvision_name(name) for name in source.backbone.state_dict()}
+    save_file({names[name]: value for name, value in source.backbone.state_dict().items()}, tmp_path / "w.safetensors")
+    model = DeepLabV3(small_config(backbone=backbone, head="cascade", last_block=7))
+    random = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    load_backbone_weights(model, tmp_path / "w.safetensors")
+
+    def unit(block: int, number: int) -> torch.nn.Module:
+        if backbone == "mobilenet_v2":
+            return model.backbone.unit(block, number)
+        return model.backbone.get_submodule(f"block{block}")[number - 1]
+
+    for block in (5, 6, 7):
+        for number in (1, 2, 3):
+            original = unit(4, number).state_dict()
+            for name, value in unit(block, number).state_dict().items():
+                if name in original and original[name].shape == value.shape:
+                    assert torch.equal(value, original[name])
+                else:
+                    assert number == 1
+                    full = f"block{block}.{number - 1}.{name}"
+                    assert torch.equal(value, random[full])
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix"),
+    [
+        (b"", ".safetensors"),
+        (b"<html>404 not found</html>", ".safetensors"),
+        (b"", ".pth"),
+        (b"<html>404 not found</html>", ".pth"),
+        (b"\x80\x02}\x96", ".pth"),
+        (b"\x80\x02h\x05.", ".pth"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, content, suffix):
+    path = tmp_path / f"damaged{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("lost", [10, 200, 2000])
+@pytest.mark.parametrize(("suffix", "save"), [(".safetensors", save_file), (".pth", torch.save)])
+def test_truncated_files_are_named(tmp_path, suffix, save, lost):
+    path = tmp_path / f"cut{suffix}"
+    save({"a": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-lost])
+    with pytest.raises(UserError, match="cut"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {"state_dict": [1]}, {"features.0.0.weight": 1}])
+def test_a_file_of_something_else_is_named(tmp_path, content):
+    path = tmp_path / "something.pth"
+    torch.save(content, path)
+    with pytest.raises(UserError, match="something"):
+        load_backbone_weights(mobilenet(), path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        load_backbone_weights(mobilenet(), tmp_path / "nowhere.safetensors")
+
+
+class Malicious:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_foreign_objects_are_not_unpickled(tmp_path):
+    mark = tmp_path / "executed"
+    torch.save({"a": torch.zeros(1), "b": Malicious(mark)}, tmp_path / "malicious.pth")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Malicious(mark), protocol=2))
+    for name in ("malicious.pth", "raw.pth"):
+        with pytest.raises(UserError, match=name):
+            read_weights(tmp_path / name)
+    assert not mark.exists()
+
+
+def test_weights_of_another_backbone_change_nothing(tmp_path):
+    save_file(mobilenet_weights(), tmp_path / "mobilenet.safetensors")
+    model = DeepLabV3(small_config())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(UserError, match="do not fit backbone 'small_resnet20'"):
+        load_backbone_weights(model, tmp_path / "mobilenet.safetensors")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    state = mobilenet_weights()
+    state["features.14.conv.0.0.weight"] = torch.zeros(7, 7)
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"features\.14\.conv\.0\.0\.weight.*\(7, 7\)"):
+        load_backbone_weights(mobilenet(), tmp_path / "w.safetensors")
+
+
+def test_small_backbones_have_no_imagenet_weights():
+    with pytest.raises(UserError, match="small_resnet20"):
+        load_backbone_weights(DeepLabV3(small_config()), "imagenet")
+
+
+def test_other_networks_are_not_torchvisions_deeplab():
+    with pytest.raises(UserError, match="deeplabv3_resnet50"):
+        from_torchvision(mobilenet_weights())

@@ -1,0 +1,132 @@
+"""Making runs: only what is missing, side by side, one failure not losing the others, stoppable."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deeplabv3.errors import UserError
+from deeplabv3.paper import experiments
+from deeplabv3.paper.experiments import ensure, evaluate_run, missing, train_run
+from deeplabv3.paper.records import Run
+from deeplabv3.training.checkpoint import load_checkpoint
+
+
+def forbid_all_work(monkeypatch) -> None:
+    def never(*_, **__):
+        raise AssertionError("this was measured already")
+
+    for name in ("train_run", "evaluate_run", "train", "ProcessPoolExecutor"):
+        monkeypatch.setattr(experiments, name, never)
+
+
+def test_one_failure_does_not_lose_the_others_and_nothing_is_made_twice(profile, monkeypatch):
+    """Three cells of two runs; the first run cannot go on. Then only what failed is made again."""
+    profile = replace(profile, side_by_side=1)
+    broken = Run.of(profile, profile.model_config(multi_grid=(1, 1, 1)))
+    good = Run.of(profile, profile.model_config())
+    at_8 = replace(profile.evaluation, output_stride=8)
+    broken.folder.mkdir(parents=True)
+    broken.checkpoint.write_bytes(b"damaged")
+    jobs = [(broken, profile.evaluation), (good, profile.evaluation), (good, at_8), (good, profile.evaluation)]
+    assert missing(jobs) == jobs[:3]
+
+    with pytest.raises(UserError, match=r"checkpoint\.safetensors is damaged"):
+        ensure(jobs)
+    assert missing(jobs) == jobs[:1]
+    assert good.training_record()["run"] == good.name
+    for settings in (profile.evaluation, at_8):
+        assert good.confusion_counts(settings).shape == (3, 3, 3)
+    assert broken.training_record() is None
+
+    forbid_all_work(monkeypatch)
+    ensure(jobs[1:])
+    ensure([])
+
+
+def test_a_run_is_reproducible_and_evaluated_as_it_was_trained(profile, workspace, monkeypatch):
+    """The same run in another workspace ends with the same counts, picture by picture."""
+    run = Run.of(profile, profile.model_config())
+    steps = []
+    train_run(run, lambda step, loss, lr: steps.append(step))
+    assert steps == [0, 1, 2]
+    assert load_checkpoint(run.checkpoint).step == 3
+    record = evaluate_run(run, profile.evaluation)
+    assert record["pictures"] == 3
+    counts = run.confusion_counts(profile.evaluation)
+
+    monkeypatch.setenv("DEEPLABV3_WORKSPACE", str(workspace / "other"))
+    again = Run.of(profile, profile.model_config())
+    assert again.training_record() is None
+    train_run(again)
+    assert evaluate_run(again, profile.evaluation)["miou"] == record["miou"]
+    assert np.array_equal(again.confusion_counts(profile.evaluation), counts)
+
+    def never(*_, **__):
+        raise AssertionError("trained twice")
+
+    monkeypatch.setattr(experiments, "train", never)
+    train_run(again)
+
+
+def test_backbone_weights_are_loaded(profile, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.pth"):
+        train_run(Run.of(replace(profile, backbone_weights=str(tmp_path / "nowhere.pth")), profile.model_config()))
+
+
+@pytest.mark.parametrize("interrupt", [os.kill, os.killpg], ids=["parent", "group"])
+def test_an_interrupt_stops_the_workers_and_saves(profile_file, workspace, interrupt):
+    """A terminal interrupts the whole group, ``kill`` the parent alone. Workers that are not stopped train on unseen."""
+    script = textwrap.dedent("""
+        import sys
+        from deeplabv3 import load_profile
+        from deeplabv3.paper.experiments import ensure
+        from deeplabv3.paper.records import Run
+
+        if __name__ == "__main__":
+            profile = load_profile(sys.argv[1], {"training.iterations": 100_000})
+            run = Run.of(profile, profile.model_config())
+            print(run.folder, flush=True)
+            ensure([(run, profile.evaluation)])
+    """)
+    path = workspace.parent / "main.py"
+    path.write_text(script)
+    process = subprocess.Popen(
+        [sys.executable, str(path), str(profile_file)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        folder = process.stdout.readline().strip()
+        log = workspace / "runs" / "tiny-tests" / os.path.basename(folder) / "log.csv"
+        wait_for(lambda: log.is_file() and log.stat().st_size > 20)
+        interrupt(process.pid, signal.SIGINT)
+        wait_for(lambda: process.poll() is not None, seconds=15)
+        assert process.poll() is not None, "the workers train on"
+        assert load_checkpoint(log.parent / "checkpoint.safetensors").step > 0
+        wait_for(lambda: not group_lives(process.pid))
+        assert not group_lives(process.pid)
+    finally:
+        if group_lives(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

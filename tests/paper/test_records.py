@@ -1,0 +1,179 @@
+"""Records: named by everything that determines a run and by nothing else, whole or not at all."""
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import write_voc
+
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation.inference import EvaluationSettings
+from deeplabv3.model.deeplab import ModelConfig
+from deeplabv3.paper import records
+from deeplabv3.paper.records import Run, all_records
+from deeplabv3.profiles import with_data
+from deeplabv3.training.trainer import TrainingSettings
+
+
+@pytest.fixture
+def run(profile) -> Run:
+    return Run.of(profile, profile.model_config())
+
+
+COUNTS = np.array([[[5, 1, 0], [0, 3, 0], [0, 0, 0]], [[7, 0, 0], [2, 2, 0], [0, 0, 0]]])
+
+
+def test_the_name_says_what_the_run_is(run, profile):
+    assert run.name.startswith("aspp-small_resnet20-os16-")
+    cascade = profile.model_config(head="cascade", last_block=6, output_stride=32)
+    assert Run.of(profile, cascade).name.startswith("block6-small_resnet20-os32-")
+    assert (run.config, run.training, run.seed) == (profile.model_config(), profile.training, 0)
+    assert json.loads(json.dumps(run.identity)) == run.identity
+
+
+def test_the_name_follows_everything_that_determines_the_result(run, profile, tmp_path):
+    other_data = with_data(profile, write_voc(tmp_path / "other", seed=1))
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"1")
+    others = [
+        Run.of(profile, profile.model_config(), seed=1),
+        Run.of(replace(profile, seed=2), profile.model_config()),
+        Run.of(profile, profile.model_config(multi_grid=(1, 1, 1))),
+        Run.of(profile, profile.model_config(atrous_rates=(6, 12, 24))),
+        Run.of(replace(profile, dropout=0.2), replace(profile, dropout=0.2).model_config()),
+        *(
+            Run.of(replace(profile, training=replace(profile.training, **change)), profile.model_config())
+            for change in ({"lr": 0.06}, {"iterations": 4}, {"flip": False}, {"scales": (1.0,)}, {"crop": 49})
+        ),
+        Run.of(other_data, profile.model_config()),
+        Run.of(replace(profile, data=replace(profile.data, train_list="trainval")), profile.model_config()),
+        Run.of(replace(profile, backbone_weights=str(weights)), profile.model_config()),
+    ]
+    names = {run.name, *(other.name for other in others)}
+    assert len(names) == len(others) + 1
+    assert all(other != run for other in others)
+
+
+def test_the_name_follows_nothing_else(run, profile, tmp_path, voc_root):
+    moved = tmp_path / "moved"
+    voc_root.rename(moved)
+    records._fingerprint.cache_clear()
+    same = replace(
+        with_data(profile, moved), workers=3, side_by_side=0, evaluation_batch=7, title="x", name="other"
+    )
+    assert Run.of(same, same.model_config()).name == run.name
+
+
+def test_the_name_stays_when_a_setting_with_a_default_is_added(run):
+    """Records of before do not know the setting; its default is what the code did then."""
+    for part, defaults in (("model", ModelConfig()), ("training", TrainingSettings())):
+        for key, value in list(run.identity[part].items()):
+            if json.loads(json.dumps(getattr(defaults, key))) == value:
+                identity = copy.deepcopy(run.identity)
+                del identity[part][key]
+                assert Run(run.profile, identity).name == run.name
+
+
+def test_names_of_published_records_stay():
+    """Committed records are found by name: a change of the naming would orphan them."""
+    identity = {
+        "recipe": 1,
+        "model": {"num_classes": 7, "backbone": "mobilenet_v2", "output_stride": 16, "multi_grid": [1, 2, 4]},
+        "training": {"iterations": 5000, "batch": 8, "crop": 257, "lr": 0.02},
+        "data": {"fingerprint": "0123456789abcdef", "list": "trainaug", "classes": {"0": "background"}},
+        "backbone_weights": "0123456789abcdef",
+        "seed": 0,
+    }
+    assert Run(None, identity).name == "aspp-mobilenet_v2-os16-3d9548b2ee3d"
+
+
+def test_what_is_written_is_read(run, profile, workspace):
+    settings = profile.evaluation
+    assert run.training_record() is None
+    assert run.evaluation_record(settings) is None
+    assert run.confusion_counts(settings) is None
+    run.write_training_record(12.34)
+    written = json.loads(json.dumps(run.write_evaluation_record(settings, COUNTS, 2.0)))
+    assert run.evaluation_record(settings) == written
+    assert np.array_equal(run.confusion_counts(settings), COUNTS)
+    assert run.confusion_counts(settings).dtype == np.int64
+    # class 0: 12 of 12 + 2 + 1, class 1: 5 of 5 + 1 + 2
+    assert written["class_iou"] == {"background": 80.0, "square": 62.5, "disc": None}
+    assert written["miou"] == pytest.approx(71.25)
+    assert written["pixel_accuracy"] == 85.0
+    assert (written["pictures"], written["list"], written["run"]) == (2, "val", run.name)
+    training = run.training_record()
+    assert (training["seconds"], training["settings"]) == (12.3, run.identity)
+    assert training["images_per_second"] == pytest.approx(6 / 12.34, abs=0.01)
+    assert {"device", "versions", "commit", "peak_memory_mib", "threads"} <= training.keys()
+    assert run.record_folder() == workspace / "records" / "tiny-tests" / run.name
+    assert all_records("tiny-tests") == [(training, [written])]
+
+
+def test_every_strategy_has_its_own_record(run, profile):
+    strategies = [
+        EvaluationSettings(crop=65),
+        EvaluationSettings(crop=65, output_stride=8),
+        EvaluationSettings(crop=65, flip=True),
+        EvaluationSettings(crop=65, scales=(0.5, 1.0)),
+        EvaluationSettings(crop=65, padding="tight"),
+        EvaluationSettings(crop=97),
+    ]
+    names = [run.evaluation_name(settings) for settings in strategies]
+    assert len(set(names)) == len(names)
+    assert run.evaluation_name(EvaluationSettings(crop=65, scales=[0.5, 1.0])) == names[3]
+    other = Run(replace(profile, data=replace(profile.data, val_list="trainval")), run.identity)
+    assert other.evaluation_name(strategies[0]) not in names
+
+
+@pytest.mark.parametrize("failing", [".npz", ".json"])
+def test_a_record_is_there_whole_or_not_at_all(run, profile, monkeypatch, failing):
+    """A killed writer never leaves a JSON without its counts."""
+    honest = records.write_atomically
+
+    def killed(path, content):
+        if path.suffix == failing:
+            raise KeyboardInterrupt
+        honest(path, content)
+
+    monkeypatch.setattr(records, "write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.write_evaluation_record(profile.evaluation, COUNTS, 1.0)
+    assert run.evaluation_record(profile.evaluation) is None
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_a_damaged_record_is_named(run, profile, content):
+    run.write_training_record(1.0)
+    run.write_evaluation_record(profile.evaluation, COUNTS, 1.0)
+    for name, read in (
+        ("run.json", run.training_record),
+        (run.evaluation_name(profile.evaluation) + ".json", lambda: run.evaluation_record(profile.evaluation)),
+    ):
+        (run.record_folder() / name).write_bytes(content)
+        with pytest.raises(UserError, match=name):
+            read()
+    with pytest.raises(UserError, match=r"run\.json"):
+        all_records("tiny-tests")
+
+
+@pytest.mark.parametrize("spoil", ["empty", "text", "half", "flipped", "other"])
+def test_damaged_counts_are_named(run, profile, spoil):
+    run.write_evaluation_record(profile.evaluation, np.random.default_rng(0).integers(0, 9999, (50, 3, 3)), 1.0)
+    path = run.record_folder() / (run.evaluation_name(profile.evaluation) + ".npz")
+    whole = path.read_bytes()
+    if spoil == "other":
+        np.savez(path, something=np.zeros(3))
+    else:
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 0xFF] * 40) + whole[middle + 40 :]
+        path.write_bytes({"empty": b"", "text": b"<html>", "half": whole[:middle], "flipped": flipped}[spoil])
+    with pytest.raises(UserError, match=path.name):
+        run.confusion_counts(profile.evaluation)
+
+
+def test_the_profile_without_records_has_none():
+    assert all_records("no-such-profile") == []
