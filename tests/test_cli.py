@@ -13,9 +13,13 @@ import torch
 from conftest import small_config
 from safetensors.torch import save_file
 
+from deeplabv3 import load_profile
 from deeplabv3.cli import main
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.paper.experiments import missing
+from deeplabv3.paper.records import Run
 from deeplabv3.training.checkpoint import load_checkpoint
+from deeplabv3.training.trainer import Interrupted, train
 
 
 def checkpoint_of(workspace: Path) -> Path:
@@ -84,15 +88,6 @@ def test_options_reach_the_network(profile_file, workspace, voc_root, tmp_path, 
 def test_an_unfinished_run_is_not_recorded_as_a_finished_one(profile_file, workspace, capsys):
     """A table would take an evaluation of a checkpoint on the way for the run's result, and never make the run."""
     profile = ["--profile", str(profile_file), "--set", "training.iterations=50"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "deeplabv3.cli"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    process.wait()
-    from deeplabv3 import load_profile
-    from deeplabv3.paper.experiments import missing
-    from deeplabv3.paper.records import Run
-    from deeplabv3.training.trainer import Interrupted, train
-
     loaded = load_profile(str(profile_file), {"training.iterations": 50})
     run = Run.of(loaded, loaded.model_config())
 

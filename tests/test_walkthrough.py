@@ -10,12 +10,13 @@ from contextlib import redirect_stdout
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
 from deeplabv3 import profiles
 from deeplabv3 import walkthrough as module
 from deeplabv3.errors import UserError
 from deeplabv3.paper import report
 from deeplabv3.walkthrough import clean, refresh, walkthrough
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 NAMES = ["00_first", "01_second", "02_third"]
 
@@ -254,13 +255,15 @@ def test_a_dead_kernel_is_a_failure_like_any_other(root, capsys):
     assert state(root / "output") == {"00_first": "failed"}
 
 
-def test_an_interrupt_keeps_what_there_is_and_ends_the_kernel(root):
+def test_an_interrupt_keeps_what_there_is_and_ends_the_kernel(root, capfd):
     interrupt = "os.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)"
     write_notebook(root / "notebooks", "00_first", "import os, signal, time\nprint('pid', os.getpid())", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(root)
     kept = (root / "output" / "00_first.failed.ipynb").read_text()
     assert state(root / "output") == {"00_first": "interrupted"}
+    assert "interrupted" in (root / "output" / "index.html").read_text()
+    assert capfd.readouterr().err == ""
     with pytest.raises(ProcessLookupError):
         os.kill(int(re.search(r"pid (\d+)", kept)[1]), 0)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from deeplabv3 import paths
 from deeplabv3.errors import UserError
 from deeplabv3.profiles import Profile, load_profile, profile_names, with_data
 
@@ -33,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "walkthrough", _walkthrough, "execute the notebooks in order and build their pages")
     verb.add_argument("--only", nargs="+", default=[], metavar="NOTEBOOK", help="notebooks such as 03 or 03_cascade")
     verb.add_argument("--fresh", action="store_true", help="execute notebooks again that are done already")
+    verb.add_argument("--update", action="store_true", help="put the executed notebooks in the place of their sources")
     verb.add_argument("--output", type=Path, help="folder for notebooks, pages and tables")
     verb.add_argument(
         "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a notebook parameter, as YAML"
@@ -103,12 +105,15 @@ def _profile(options: argparse.Namespace) -> Profile:
 
 
 def _walkthrough(options: argparse.Namespace) -> int:
-    from deeplabv3.walkthrough import walkthrough
+    from deeplabv3.walkthrough import output_folder, refresh, walkthrough
 
     if options.set:
         raise UserError("walkthrough takes no --set; write a profile of your own and name its file with --profile.")
     parameters = _pairs(options.parameter, "--parameter")
-    return walkthrough(options.profile, options.only, options.output, options.fresh, parameters)
+    code = walkthrough(options.profile, options.only, options.output, options.fresh, parameters)
+    if options.update and code == 0:
+        refresh(options.output or output_folder(options.profile), paths.home() / "notebooks")
+    return code
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent / "profiles"
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which pictures: ``kind`` is ``embedded`` (drawn: ``train`` + ``val`` of them) or ``voc`` (a folder in VOC's layout).
+    """Which pictures: ``kind`` is ``embedded`` (drawn, ``train`` + ``val`` of them) or ``voc`` (files in VOC's layout).
 
     ``classes`` maps label values to names; without it the kind's own classes are used. ``root`` is relative to the
     workspace, and gives way to ``$DEEPLABV3_DATA``, unless it is absolute.

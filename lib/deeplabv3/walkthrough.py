@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from nbconvert import HTMLExporter
 from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
@@ -31,10 +29,10 @@ from traitlets import default
 
 from deeplabv3 import paths
 from deeplabv3.errors import UserError
+from deeplabv3.pages import write_pages
 from deeplabv3.profiles import Profile, load_profile
 from deeplabv3.training.checkpoint import write_atomically
 
-TITLE = "DeepLabv3, walked through"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ADDED_CELLS = {"injected-parameters", "papermill-error-cell-tag"}
 
@@ -71,13 +69,15 @@ def walkthrough(
     hashes = {name: _hash(sources[name], chosen, values) for name in names}
     current = [_is_done(output, name, state) and state[name]["hash"] == hashes[name] for name in names]
     first = 0 if only or fresh else [*current, False].index(False)
-    trouble = _execute_all(names, first, folder, output, values, hashes, state)
-    if not trouble:
-        from deeplabv3.paper.report import write_tables
+    try:
+        trouble = _execute_all(names, first, folder, output, values, hashes, state)
+        if not trouble:
+            from deeplabv3.paper.report import write_tables
 
-        write_tables(chosen, output)
-    write_pages(output, folder, sources, state)
-    _summarize(output, sources, state, before=names[:first])
+            write_tables(chosen, output)
+    finally:  # what is done is worth reading however this ends
+        write_pages(output, folder, sources, state, [name for name in sources if _is_done(output, name, state)])
+        _summarize(output, sources, state, before=names[:first])
     if trouble:
         again = "The same command without --fresh" if fresh else "The same command"
         print(f"\n{trouble}\n{again} goes on from there.", file=sys.stderr)
@@ -176,7 +176,10 @@ def _execute_all(names: list, first: int, folder: Path, output: Path, values: di
     for name in names[first:]:
         state[name]["state"] = "not executed"  # whatever ends this run, what comes after a change is not done
     _write_state(output, state)
-    with _kernel_environment(values["profile"]), tqdm(total=len(names), initial=first, disable=not terminal) as bar:
+    with (
+        _kernel_environment(values["profile"]),
+        tqdm(total=len(names), initial=first, unit="notebook", disable=not terminal) as bar,
+    ):
         for name in names[first:]:
             bar.set_description(name)
             say(f"{name} … started")
@@ -191,7 +194,7 @@ def _execute_all(names: list, first: int, folder: Path, output: Path, values: di
                 state[name] = {"state": outcome, "minutes": (time.monotonic() - started) / 60, "hash": hashes[name]}
                 _write_state(output, state)
                 say(f"{name} … {outcome} in {state[name]['minutes']:.1f} min")
-                bar.update()
+                bar.update(outcome == "done")
     return ""
 
 
@@ -211,6 +214,7 @@ def _execute(source: Path, output: Path, values: Mapping[str, Any], cells: bool 
             progress_bar=cells,
             start_timeout=300,  # a machine that is busy training is slow to start a kernel
             iopub_timeout=60,
+            extra_arguments=["--log-level=50"],  # ipykernel warns of its transport at every start
         )
         _write(done, clean(executed))
         partial.unlink()
@@ -314,68 +318,6 @@ def refresh(output: Path, notebooks: Path) -> None:
             raise UserError(f"notebook {name} as it is now is not executed in {output}; run the walkthrough first.")
     for name, notebook in executed.items():
         _write(notebooks / f"{name}.ipynb", notebook)
-
-
-# The stock page loads require.js, MathJax and Mermaid from the network; our notebooks use none of them.
-PAGE = """{%- extends 'lab/index.html.j2' -%}
-{%- block html_head_js_requirejs -%}{%- endblock -%}
-{%- block html_head_js_mathjax -%}{%- endblock -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock -%}
-{%- block html_head_css -%}<style>
-main { max-width: 62rem; margin: 0 auto; }
-nav { display: flex; gap: 2rem; padding: .6rem 1rem; font: 14px system-ui, sans-serif; border-block: 1px solid #ddd; }
-nav a { color: #0b57a4; text-decoration: none; } nav > * { flex: 1; text-align: center; }
-nav > :first-child { text-align: left; } nav > :last-child { text-align: right; }
-</style>{%- endblock -%}
-{%- block body_header -%}{{ super() }}{{ resources.bar }}{%- endblock -%}
-{%- block body_footer -%}{{ resources.bar }}{{ super() }}{%- endblock -%}
-"""
-
-INDEX = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>%(title)s</title><style>
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #222; }
-a { color: #0b57a4; text-decoration: none; } h1 { font-weight: 600; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #e4e4e4; text-align: left; vertical-align: top; }
-</style></head><body>
-<h1>%(title)s</h1>
-<table><tr><th>Notebook</th><th>Minutes</th><th>State</th></tr>
-%(rows)s</table>
-%(tables)s
-</body></html>
-"""
-
-
-def write_pages(output: Path, folder: Path, sources: Mapping[str, NotebookNode], state: Mapping[str, dict]) -> None:
-    """One self-contained page for each notebook that is done, and ``index.html`` with all of them and the tables."""
-    done = [name for name in sources if _is_done(output, name, state)]
-    titles = {name: _title(name, source) for name, source in sources.items()}
-    links = {name: f'<a href="{name}.html">{escape(titles[name])}</a>' for name in done}
-    exporter = HTMLExporter(raw_template=PAGE, embed_images=True)
-    for place, name in enumerate(done):
-        before, after = ("".join(links[other] for other in part) for part in (done[:place][-1:], done[place + 1 :][:1]))
-        bar = f'<nav><span>{before}</span><a href="index.html">{TITLE}</a><span>{after}</span></nav>'
-        about = {"metadata": {"name": titles[name], "path": str(folder)}, "bar": bar}
-        page, _ = exporter.from_notebook_node(_read(output / f"{name}.ipynb"), about)
-        for other in done:
-            page = re.sub(rf'href="{other}\.ipynb(#[^"]*)?"', rf'href="{other}.html\1"', page)
-        write_atomically(output / f"{name}.html", page)
-    for name in set(sources) - set(done):
-        (output / f"{name}.html").unlink(missing_ok=True)  # an earlier run's, and no link leads to it any more
-    rows = ""
-    for name, title in titles.items():
-        cells = (links.get(name, escape(title)), f"{state[name]['minutes']:.1f}", state[name]["state"])
-        rows += f"<tr><td>{'</td><td>'.join(cells)}</td></tr>\n"
-    tables = output / "tables.html"
-    values = {"title": TITLE, "rows": rows, "tables": tables.read_text() if tables.is_file() else ""}
-    write_atomically(output / "index.html", INDEX % values)
-
-
-def _title(name: str, notebook: NotebookNode) -> str:
-    texts = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    found = re.search(r"^# +(.+)$", texts, re.MULTILINE)
-    return found[1].strip() if found else name
 
 
 def _summarize(output: Path, names: Iterable[str], state: Mapping[str, dict], before: list[str]) -> None:

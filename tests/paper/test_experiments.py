@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_backbone_weights_are_loaded(profile, tmp_path):
 
 @pytest.mark.parametrize("interrupt", [os.kill, os.killpg], ids=["parent", "group"])
 def test_an_interrupt_stops_the_workers_and_saves(profile_file, workspace, interrupt):
-    """A terminal interrupts the whole group, ``kill`` the parent alone. Workers that are not stopped train on unseen."""
+    """A terminal interrupts the whole group, ``kill`` the parent alone; workers must not train on unseen."""
     script = textwrap.dedent("""
         import sys
         from deeplabv3 import load_profile
@@ -103,7 +104,7 @@ def test_an_interrupt_stops_the_workers_and_saves(profile_file, workspace, inter
     )  # fmt: skip
     try:
         folder = process.stdout.readline().strip()
-        log = workspace / "runs" / "tiny-tests" / os.path.basename(folder) / "log.csv"
+        log = workspace / "runs" / "tiny-tests" / Path(folder).name / "log.csv"
         wait_for(lambda: log.is_file() and log.stat().st_size > 20)
         interrupt(process.pid, signal.SIGINT)
         wait_for(lambda: process.poll() is not None, seconds=15)

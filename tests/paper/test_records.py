@@ -60,9 +60,7 @@ def test_the_name_follows_nothing_else(run, profile, tmp_path, voc_root):
     moved = tmp_path / "moved"
     voc_root.rename(moved)
     records._fingerprint.cache_clear()
-    same = replace(
-        with_data(profile, moved), workers=3, side_by_side=0, evaluation_batch=7, title="x", name="other"
-    )
+    same = replace(with_data(profile, moved), workers=3, side_by_side=0, evaluation_batch=7, title="x", name="other")
     assert Run.of(same, same.model_config()).name == run.name
 
 

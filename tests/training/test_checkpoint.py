@@ -15,7 +15,9 @@ from deeplabv3.training.checkpoint import Checkpoint, load_checkpoint, load_mode
 
 def example(step: int = 7) -> Checkpoint:
     model = {"a.weight": torch.randn(3, 4, 5, 5).to(memory_format=torch.channels_last), "b": torch.tensor(3)}
-    return Checkpoint(step, 12.5, {"model": {"grid": [1, 2, 4]}, "seed": 0}, model, {"a.weight": torch.randn(3, 4, 5, 5)})
+    return Checkpoint(
+        step, 12.5, {"model": {"grid": [1, 2, 4]}, "seed": 0}, model, {"a.weight": torch.randn(3, 4, 5, 5)}
+    )
 
 
 def test_what_is_saved_is_loaded(tmp_path):

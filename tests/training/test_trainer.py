@@ -1,4 +1,4 @@
-"""The training loop: its arithmetic written out again by hand, and what happens when it is stopped, killed or misled."""
+"""The training loop: its arithmetic written out by hand, and what happens when it is stopped, killed or misled."""
 
 import csv
 import math
@@ -317,8 +317,19 @@ def test_workers_change_nothing(tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"iterations": 0}, {"batch": 0}, {"crop": -1}, {"batch": 2.5}, {"lr": -1.0}, {"momentum": -0.1},
-                {"weight_decay": -1.0}, {"scales": ()}, {"scales": (0.0,)}, {"scales": ("a",)}]
+    "changes",
+    [
+        {"iterations": 0},
+        {"batch": 0},
+        {"crop": -1},
+        {"batch": 2.5},
+        {"lr": -1.0},
+        {"momentum": -0.1},
+        {"weight_decay": -1.0},
+        {"scales": ()},
+        {"scales": (0.0,)},
+        {"scales": ("a",)},
+    ],
 )
 def test_impossible_settings_are_users_errors(changes):
     (name,) = changes

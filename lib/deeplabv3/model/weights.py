@@ -35,8 +35,8 @@ def load_backbone_weights(model: DeepLabV3, source: Path | str) -> None:
     ``source`` is a file (``.safetensors`` or ``.pth``), or ``"imagenet"`` for torchvision's download. Its classifier is
     ignored; any other name that is missing or has another shape is an error, so that no layer silently stays random.
 
-    block5 … block7, which ImageNet weights do not have, are initialised from block4 where shapes allow: the first unit
-    of each takes other channels than block4's first and keeps its random weights there.
+    block5 … block7, which ImageNet weights do not have, are initialised from block4 where shapes allow; their first
+    units take other channels than block4's first and keep their random weights there.
     """
     backbone = model.backbone
     state = _imagenet_state(model.config.backbone) if source == "imagenet" else read_weights(source)
@@ -74,8 +74,8 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
         return enums[backbone].get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"ImageNet weights for {backbone!r} could not be downloaded ({error}); fetch {enums[backbone].url} by other "
-            "means and name the file as backbone weights."
+            f"ImageNet weights for {backbone!r} could not be downloaded ({error}); fetch {enums[backbone].url} by "
+            "other means and name the file as backbone weights."
         ) from error
 
 
