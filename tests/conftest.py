@@ -1,7 +1,11 @@
 """What every test gets: a workspace of its own, one thread, and small data, profiles and networks to work on."""
 
+import os
+import select
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -122,7 +126,8 @@ def make_model() -> Callable[..., DeepLabV3]:
 def randomise(model: nn.Module) -> nn.Module:
     """Random batch norm statistics and parameters: at their initial values many mistakes would not show.
 
-    The logits are drawn wide enough that the classes of a prediction are never nearly tied.
+    Convolutions keep the size of what they are given (by default depthwise ones nearly extinguish it, and the output
+    hardly depends on the input); the logits are drawn wide, so that the classes of a prediction are never nearly tied.
     """
     generator = torch.Generator().manual_seed(1)
 
@@ -136,7 +141,19 @@ def randomise(model: nn.Module) -> nn.Module:
             draw(module.bias, -0.3, 0.3)
             draw(module.running_mean, -0.3, 0.3)
             draw(module.running_var, 0.5, 1.5)
-        elif isinstance(module, nn.Conv2d) and module.bias is not None:
-            draw(module.weight, -0.5, 0.5)
-            draw(module.bias, -0.5, 0.5)
+        elif isinstance(module, nn.Conv2d):
+            widest = (6 / module.weight[0].numel()) ** 0.5 if module.bias is None else 0.5
+            draw(module.weight, -widest, widest)
+            if module.bias is not None:
+                draw(module.bias, -0.5, 0.5)
     return model
+
+
+def read_until(stream: BinaryIO, mark: bytes, seconds: float = 60) -> None:
+    """Read what another process prints until ``mark`` appears."""
+    seen, deadline = b"", time.monotonic() + seconds
+    while mark not in seen:
+        assert select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0], f"waited in vain: {seen!r}"
+        part = os.read(stream.fileno(), 4096)
+        assert part, f"ended too early: {seen!r}"
+        seen += part

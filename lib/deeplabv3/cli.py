@@ -123,6 +123,8 @@ def _train(options: argparse.Namespace) -> int:
     from deeplabv3.paper.records import Run
 
     profile = _profile(options)
+    if options.seed is not None:
+        profile = replace(profile, seed=options.seed)
     grid = options.multi_grid or ((1, 2, 4) if options.head == "aspp" else (1, 1, 1))
     config = profile.model_config(
         options.backbone,
@@ -133,7 +135,7 @@ def _train(options: argparse.Namespace) -> int:
         atrous_rates=tuple(options.rates),
         image_pooling=not options.no_image_pooling,
     )
-    run = Run.of(profile, config, options.seed)
+    run = Run.of(profile, config)
     print(f"run {run.name}\nfolder {run.folder}")
     with tqdm(total=run.training.iterations, desc="training", unit="step") as bar:
 
@@ -184,8 +186,12 @@ def _show_evaluation(run: Any, settings: Any, checkpoint: Path, again: bool) -> 
         print(f"{name:>14}  {'never seen' if value is None else f'{value:6.2f}'}")
     print(
         f"mIoU {record['miou']:.2f} over {len(record['class_iou'])} classes, {record['pictures']} pictures, output "
-        f"stride {settings.output_stride} ({record['seconds']:.0f} s)\nrecord {run.record_folder()}"
+        f"stride {settings.output_stride} ({record['seconds']:.0f} s)"
     )
+    if run.evaluation_record(settings) is None:
+        print("not recorded: the checkpoint is one on the way; train the run to its end first")
+    else:
+        print(f"record {run.record_folder()}")
 
 
 def _table(options: argparse.Namespace) -> int:

@@ -1,8 +1,22 @@
 """The one exception for mistakes that a user can make and mend."""
 
+from typing import Any
+
 
 class UserError(Exception):
     """One clear sentence that names the file or setting at fault and the remedy.
 
     The command line prints it and exits with code 1; everything else is a defect and keeps its traceback.
     """
+
+
+def require(fits: bool, setting: str, value: Any, wanted: str) -> None:
+    """Refuse a setting's value in the words that all settings share."""
+    if not fits:
+        raise UserError(f"setting {setting!r} is {value!r}; it takes {wanted}.")
+
+
+def require_scales(scales: tuple, setting: str = "scales") -> None:
+    """Scales of pictures: at least one, each a number above 0."""
+    fits = bool(scales) and all(isinstance(scale, (int, float)) and scale > 0 for scale in scales)
+    require(fits, setting, scales, "a list of numbers above 0")

@@ -11,9 +11,9 @@ import yaml
 
 from deeplabv3 import paths
 from deeplabv3.data import synthetic, voc
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, require
 from deeplabv3.evaluation.inference import EvaluationSettings
-from deeplabv3.model.atrous import BACKBONES
+from deeplabv3.model.atrous import BACKBONES, LAYOUTS
 from deeplabv3.model.deeplab import ModelConfig
 from deeplabv3.training.trainer import TrainingSettings
 
@@ -35,6 +35,14 @@ class DataSettings:
     train_list: str = "train"
     val_list: str = "val"
     classes: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        require(self.kind in ("embedded", "voc"), "kind", self.kind, "'embedded' or 'voc'")
+        numbers = all(isinstance(label, int) and 0 <= label < voc.VOID for label in self.classes)
+        names = all(isinstance(name, str) for name in self.classes.values())
+        require(numbers and names, "classes", self.classes, "label values from 0 to 254, each with a name")
+        if self.kind == "embedded":
+            require(min(self.train, self.val) >= 1, "train and val", (self.train, self.val), "numbers of at least 1")
 
     def class_map(self) -> dict[int, str]:
         """Label value to class name, in the order of the model's classes."""
@@ -67,18 +75,32 @@ class Profile:
     workers: int = 0
     evaluation_batch: int = 1
 
+    def __post_init__(self):
+        for paper in ("resnet50", "resnet101"):
+            own = self.backbones.get(paper)
+            require(own in BACKBONES, f"backbones.{paper}", own, f"one of {', '.join(BACKBONES)}")
+        for rate in (6, 12, 18, 24):
+            own = self.rates.get(rate)
+            require(isinstance(own, int) and own >= 1, f"rates.{rate}", own, "a whole number of at least 1")
+        require(self.layout in LAYOUTS, "layout", self.layout, f"one of {', '.join(LAYOUTS)}")
+        for name, lowest in (("seed", 0), ("workers", 0), ("side_by_side", 0), ("evaluation_batch", 1)):
+            require(getattr(self, name) >= lowest, name, getattr(self, name), f"a whole number of at least {lowest}")
+
     def model_config(self, backbone: str = "resnet101", **variant: Any) -> ModelConfig:
         """The profile's network for one of the paper's, whose ``backbone`` and ``atrous_rates`` are given."""
-        if "atrous_rates" in variant:
-            variant["atrous_rates"] = tuple(self.rates[rate] for rate in variant["atrous_rates"])
-        else:
-            variant["atrous_rates"] = tuple(self.rates[rate] for rate in (6, 12, 18))
+        rates = variant.pop("atrous_rates", (6, 12, 18))
+        for rate in rates:
+            if rate not in self.rates:
+                raise UserError(
+                    f"profile {self.name}: 'rates' does not say what stands in for ASPP rate {rate}; add it."
+                )
         return ModelConfig(
             num_classes=len(self.data.class_map()),
             backbone=self.backbones[backbone],
             head_channels=self.head_channels,
             dropout=self.dropout,
             layout=self.layout,
+            atrous_rates=tuple(self.rates[rate] for rate in rates),
             **variant,
         )
 
@@ -111,6 +133,8 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
     ``overrides`` maps dotted settings such as ``training.lr`` to values.
     """
     if isinstance(profile, Profile):
+        if overrides:
+            raise UserError(f"profile {profile.name!r} is loaded already; give the overrides where it is loaded.")
         return profile
     name = profile or os.environ.get("DEEPLABV3_PROFILE") or "offline"
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
@@ -119,17 +143,16 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
             f"profile {name!r} is unknown; choose one of {', '.join(profile_names())}, or name a YAML file."
         )
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"profile {path} is not valid YAML ({error}); correct it.") from error
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"profile {path} is not valid YAML ({reason}); correct it.") from error
     if not isinstance(values, dict):
         raise UserError(f"profile {path} should be a list of 'setting: value' lines; correct it.")
     values = {"name": path.stem, **values}
     for key, value in (overrides or {}).items():
         _set(values, key, value, path)
-    profile = _build(Profile, values, f"profile {path.name}")
-    _check(profile)
-    return profile
+    return _build(Profile, values, f"profile {path.name}")
 
 
 def _set(values: dict, dotted: str, value: Any, path: Path) -> None:
@@ -161,7 +184,10 @@ def _build(kind: type, values: dict, where: str) -> Any:
             built[key] = _build(parts[key], value, f"{where}, {key}")
         else:
             built[key] = _checked(known[key].type, value, f"{where}: setting {key!r}")
-    return kind(**built)
+    try:
+        return kind(**built)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _checked(annotation: Any, value: Any, where: str) -> Any:
@@ -181,26 +207,20 @@ def _checked(annotation: Any, value: Any, where: str) -> Any:
         )
     else:
         wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}[name]
+        if name == "float":
+            value = _number(value)
         fits = isinstance(value, simple[name]) and (name == "bool" or not isinstance(value, bool))
-        value = float(value) if fits and name == "float" else value
     if not fits:
         raise UserError(f"{where} is {value!r}; it takes {wanted}.")
     return value
 
 
-def _check(profile: Profile) -> None:
-    where = f"profile {profile.name}"
-    for paper, own in profile.backbones.items():
-        if own not in BACKBONES:
-            raise UserError(f"{where}: backbone {own!r} for {paper} is unknown; choose one of {', '.join(BACKBONES)}.")
-    for paper in ("resnet50", "resnet101"):
-        if paper not in profile.backbones:
-            raise UserError(f"{where}: 'backbones' does not say what stands in for {paper}; add it.")
-    for rate in (6, 12, 18, 24):
-        if rate not in profile.rates:
-            raise UserError(f"{where}: 'rates' does not say what stands in for the paper's ASPP rate {rate}; add it.")
-    if profile.data.kind not in ("embedded", "voc"):
-        raise UserError(f"{where}: data kind {profile.data.kind!r} is unknown; choose 'embedded' or 'voc'.")
+def _number(value: Any) -> Any:
+    """A float where ``value`` is a number, also one such as 1e-3, which YAML 1.1 takes for a text."""
+    try:
+        return value if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def with_data(profile: Profile, root: Path | str | None = None, backbone_weights: Path | str | None = None) -> Profile:

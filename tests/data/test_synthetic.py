@@ -12,7 +12,13 @@ from deeplabv3.data.synthetic import CLASSES, DARK_LAMP, LIT_LAMP, MOON, SIZES, 
 from deeplabv3.data.voc import VOID, VOCData
 from deeplabv3.errors import UserError
 
-PINNED: dict[tuple[int, int], str] = {}
+PINNED = {
+    (0, 0): "51cd2e4879857d0cdbd74b34af52573292ff5c29d45722077a649fc47812e54c",
+    (1, 0): "c18438608f64f0738f988316390fda1c68852c15521e8808b7b1e4254b9f3b2a",
+    (7, 0): "e73eca211a89a1ab6872f57559346cc3037e8ee976d0620c7391b44fbcd9faab",
+    (599, 0): "09b95ce9bd6208412a94c1c1227925dad0c5ae772a343f945f0b2d88cea3e6d4",
+    (3, 1): "2a0ea7c8d9b4d22d2e796db57f6c16adb3bea92811696a309f1342b516c0bf2b",
+}
 """SHA-256 of picture and label of ``draw(number, seed)``. Other pixels need another ``synthetic.VERSION``."""
 
 

@@ -80,7 +80,7 @@ def test_predictions_lie_where_the_pictures_are(padding, batch):
     for picture, prediction in zip(pictures, predictions, strict=True):
         assert prediction.shape == picture.shape[:2]
         assert prediction.dtype == np.uint8
-        expected = normalise(torch.from_numpy(picture[None]))[0].argmax(0)
+        expected = normalise(torch.from_numpy(picture[None].copy()))[0].argmax(0)
         assert np.array_equal(prediction, expected)
 
 
@@ -92,7 +92,7 @@ def test_evaluation_counts_every_pixel_that_is_not_void_once(data):
     assert confusions.shape == (6, 3, 3)
     for index in range(6):
         picture, label = data[index]
-        prediction = normalise(torch.from_numpy(picture[None]))[0].argmax(0).numpy()
+        prediction = normalise(torch.from_numpy(picture[None].copy()))[0].argmax(0).numpy()
         for truth in range(3):
             for found in range(3):
                 assert confusions[index, truth, found] == ((label == truth) & (prediction == found)).sum()
@@ -160,8 +160,8 @@ def test_the_output_stride_of_the_settings_is_used(make_model):
     picture = noise(33, 33)
     at_8 = next(predict_batches(model, iter([picture]), EvaluationSettings(output_stride=8, crop=33)))
     with torch.no_grad():
-        expected = model.set_output_stride(8)(normalise(torch.from_numpy(picture[None]))).argmax(1)[0]
-        other = model.set_output_stride(16)(normalise(torch.from_numpy(picture[None]))).argmax(1)[0]
+        expected = model.set_output_stride(8)(normalise(torch.from_numpy(picture[None].copy()))).argmax(1)[0]
+        other = model.set_output_stride(16)(normalise(torch.from_numpy(picture[None].copy()))).argmax(1)[0]
     assert np.array_equal(at_8, expected)
     assert not np.array_equal(at_8, other)
 

@@ -96,6 +96,11 @@ def test_every_output_stride_and_grid_keeps_what_a_weight_sees(backbone, layout)
                 assert final_stride == output_stride
 
 
+def test_for_mobilenet_both_layouts_are_the_same_network():
+    """Its pretrained strides sit where the paper's do."""
+    assert plan_rates("mobilenet_v2", 8, (1, 2, 4)) == plan_rates("mobilenet_v2", 8, (1, 2, 4), layout="torchvision")
+
+
 @pytest.mark.parametrize(("output_stride", "dilate"), [(16, [False, False, True]), (8, [False, True, True])])
 def test_torchvision_layout_is_torchvisions(output_stride, dilate):
     with torch.device("meta"):

@@ -39,7 +39,7 @@ def test_a_strided_network_made_dense_has_the_same_features(backbone, layout, gr
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(2), dtype=torch.double)
     coarsest = 32 * 2 ** (last_block - 4)
     strided = features(model.set_output_stride(coarsest), images)
-    assert strided.std() > 0.01
+    assert (strided - features(model, -images)).std() > 0.1  # they depend on the picture
     for output_stride in (8, 16, coarsest // 2):
         step = coarsest // output_stride
         dense = features(model.set_output_stride(output_stride), images)
@@ -70,4 +70,5 @@ def test_mobilenet_features_are_torchvisions():
     images = torch.randn(2, 3, 97, 128)
     with torch.no_grad():
         expected = reference.features[:18](images)
-    torch.testing.assert_close(features(ours, images), expected, rtol=1e-5, atol=1e-5)
+        assert (expected[0] - expected[1]).std() > 0.1  # they depend on the picture
+    torch.testing.assert_close(features(ours, images), expected, rtol=1e-4, atol=1e-4)

@@ -20,7 +20,7 @@ def test_logits_are_torchvisions():
         images = torch.randn(2, 3, *size, dtype=torch.double)
         with torch.no_grad():
             expected = reference(images)["out"]
-            assert expected.std() > 0.1
+            assert (expected[0] - expected[1]).std() > 0.1  # they depend on the picture
             torch.testing.assert_close(ours(images), expected, rtol=1e-9, atol=1e-9)
 
 

@@ -45,9 +45,6 @@ def test_resnet_weights_give_torchvisions_features(tmp_path):
     with torch.device("meta"):
         reference = resnet50(weights=None)
     reference = randomise(reference.to_empty(device="cpu"))
-    for convolution in reference.modules():
-        if isinstance(convolution, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(convolution.weight)
     torch.save(reference.state_dict(), tmp_path / "resnet50.pth")
     config = small_config(backbone="resnet50", layout="torchvision", output_stride=32, multi_grid=(1, 1, 1))
     model = DeepLabV3(config).eval()
@@ -55,9 +52,10 @@ def test_resnet_weights_give_torchvisions_features(tmp_path):
 
     hooked = {}
     reference.eval().layer4.register_forward_hook(lambda module, inputs, output: hooked.update(features=output))
-    images = torch.randn(1, 3, 65, 97, dtype=torch.double)
+    images = torch.randn(2, 3, 65, 97, dtype=torch.double)
     with torch.no_grad():
         reference.double()(images)
+        assert (hooked["features"][0] - hooked["features"][1]).std() > 0.1  # they depend on the picture
         torch.testing.assert_close(model.backbone.double()(images), hooked["features"], rtol=1e-9, atol=1e-9)
 
 

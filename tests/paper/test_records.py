@@ -22,6 +22,13 @@ def run(profile) -> Run:
     return Run.of(profile, profile.model_config())
 
 
+def write(run: Run, counts: np.ndarray) -> dict:
+    """An evaluation's record with the profile's own strategy; its values."""
+    values = run.evaluation_values(run.profile.evaluation, counts, 2.0)
+    run.write_evaluation_record(run.profile.evaluation, values, counts)
+    return values
+
+
 COUNTS = np.array([[[5, 1, 0], [0, 3, 0], [0, 0, 0]], [[7, 0, 0], [2, 2, 0], [0, 0, 0]]])
 
 
@@ -38,7 +45,6 @@ def test_the_name_follows_everything_that_determines_the_result(run, profile, tm
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"1")
     others = [
-        Run.of(profile, profile.model_config(), seed=1),
         Run.of(replace(profile, seed=2), profile.model_config()),
         Run.of(profile, profile.model_config(multi_grid=(1, 1, 1))),
         Run.of(profile, profile.model_config(atrous_rates=(6, 12, 24))),
@@ -93,7 +99,7 @@ def test_what_is_written_is_read(run, profile, workspace):
     assert run.evaluation_record(settings) is None
     assert run.confusion_counts(settings) is None
     run.write_training_record(12.34)
-    written = json.loads(json.dumps(run.write_evaluation_record(settings, COUNTS, 2.0)))
+    written = json.loads(json.dumps(write(run, COUNTS)))
     assert run.evaluation_record(settings) == written
     assert np.array_equal(run.confusion_counts(settings), COUNTS)
     assert run.confusion_counts(settings).dtype == np.int64
@@ -138,7 +144,7 @@ def test_a_record_is_there_whole_or_not_at_all(run, profile, monkeypatch, failin
 
     monkeypatch.setattr(records, "write_atomically", killed)
     with pytest.raises(KeyboardInterrupt):
-        run.write_evaluation_record(profile.evaluation, COUNTS, 1.0)
+        write(run, COUNTS)
     assert run.evaluation_record(profile.evaluation) is None
     monkeypatch.undo()
 
@@ -146,7 +152,7 @@ def test_a_record_is_there_whole_or_not_at_all(run, profile, monkeypatch, failin
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
 def test_a_damaged_record_is_named(run, profile, content):
     run.write_training_record(1.0)
-    run.write_evaluation_record(profile.evaluation, COUNTS, 1.0)
+    write(run, COUNTS)
     for name, read in (
         ("run.json", run.training_record),
         (run.evaluation_name(profile.evaluation) + ".json", lambda: run.evaluation_record(profile.evaluation)),
@@ -160,7 +166,7 @@ def test_a_damaged_record_is_named(run, profile, content):
 
 @pytest.mark.parametrize("spoil", ["empty", "text", "half", "flipped", "other"])
 def test_damaged_counts_are_named(run, profile, spoil):
-    run.write_evaluation_record(profile.evaluation, np.random.default_rng(0).integers(0, 9999, (50, 3, 3)), 1.0)
+    write(run, np.random.default_rng(0).integers(0, 9999, (50, 3, 3)))
     path = run.record_folder() / (run.evaluation_name(profile.evaluation) + ".npz")
     whole = path.read_bytes()
     if spoil == "other":

@@ -1,4 +1,4 @@
-"""A small training run for test_trainer.py; as a script it runs slowly, so that it can be killed on the way."""
+"""A small training run for test_trainer.py; as a script it runs slowly, to be killed on the way, or breaks down."""
 
 import sys
 import time
@@ -25,5 +25,13 @@ def run(root: Path, folder: Path, **options) -> DeepLabV3:
     return model
 
 
+def break_down(step: int, loss: float, lr: float) -> None:
+    """What a GPU without memory does."""
+    if step == 2:
+        raise RuntimeError("out of memory")
+
+
 if __name__ == "__main__":
+    if sys.argv[3:] == ["breaking"]:
+        run(Path(sys.argv[1]), Path(sys.argv[2]), workers=1, report=break_down)
     run(Path(sys.argv[1]), Path(sys.argv[2]), save_every_s=0.1, report=lambda *_: time.sleep(0.08))

@@ -211,6 +211,8 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, voc_root, nu
         killable.run(voc_root, tmp_path / "stopped", report=stop)
     assert signal.getsignal(number) == before
     assert load_checkpoint(tmp_path / "stopped" / "checkpoint.safetensors").step == 12
+    with open(tmp_path / "stopped" / "log.csv", "a") as log:
+        log.write("12,9.9,0.1\n13,9.9,0.1\n14,9.")  # steps behind the checkpoint, the last line torn: they come again
     steps = []
     resumed = killable.run(voc_root, tmp_path / "stopped", report=lambda step, loss, lr: steps.append(step))
     assert steps == list(range(12, 40))
@@ -253,6 +255,14 @@ def test_the_log_is_as_long_as_the_checkpoint(tmp_path, data, monkeypatch):
 
     monkeypatch.setattr(trainer, "save_checkpoint", save)
     train(fresh_model(), data, settings(iterations=6), tmp_path, {}, save_every_s=-1)
+
+
+def test_a_run_that_breaks_down_does_not_hang_on_its_data_workers(tmp_path, voc_root):
+    """The traceback keeps the workers alive until Python ends, and Python must be able to end them."""
+    command = [sys.executable, killable.__file__, str(voc_root), str(tmp_path / "run"), "breaking"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("RuntimeError: out of memory")
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, data):

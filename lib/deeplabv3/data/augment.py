@@ -4,7 +4,7 @@ Every sample is a pure function of (seed, number of the sample): a resumed run s
 seen, with any number of data workers.
 """
 
-import signal
+import os
 
 import numpy as np
 import torch
@@ -114,13 +114,13 @@ def _collate(items: list) -> tuple[Tensor, Tensor] | UserError:
     return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(labels)).long()
 
 
+def _leave_process_group(_: int) -> None:
+    """Ctrl-C reaches a whole process group: the trainer should finish its step then, and not lose its workers first."""
+    os.setpgrp()
+
+
 def batches(samples: Dataset, first: int, last: int, batch: int, workers: int = 0):
     """Batches ``first`` … ``last - 1`` of a run: pictures ``(N, H, W, 3)`` uint8 and labels ``(N, H, W)`` int64."""
-    def ignore_stop_requests(_: int) -> None:
-        # Ctrl-C reaches the whole process group; the trainer finishes its step and ends the workers itself.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-
     loader = DataLoader(
         _Forgiving(samples),
         batch_size=batch,
@@ -128,7 +128,7 @@ def batches(samples: Dataset, first: int, last: int, batch: int, workers: int = 
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=ignore_stop_requests,
+        worker_init_fn=_leave_process_group,
     )
     try:
         for item in loader:

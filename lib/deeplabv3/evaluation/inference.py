@@ -9,7 +9,7 @@ from torch import Tensor
 
 from deeplabv3.data.augment import MEAN_PIXEL, normalise
 from deeplabv3.data.voc import VOCData
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, require, require_scales
 from deeplabv3.evaluation.metrics import confusion_matrix
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.heads import resize
@@ -35,6 +35,8 @@ class EvaluationSettings:
 
     def __post_init__(self):
         object.__setattr__(self, "scales", tuple(self.scales))
+        require_scales(self.scales)
+        require(self.crop >= 1, "crop", self.crop, "a whole number of at least 1")
         if self.padding not in ("crop", "tight"):
             raise UserError(f"padding {self.padding!r} is unknown; choose 'crop' or 'tight'.")
 
@@ -90,8 +92,8 @@ def predict_batches(
     Neighbours of one padded size share a batch. The model's output stride and mode are restored afterwards.
     """
     output_stride, training = model.output_stride, model.training
-    model.eval().set_output_stride(settings.output_stride)
     try:
+        model.eval().set_output_stride(settings.output_stride)
         waiting: list[np.ndarray] = []
         for picture in pictures:
             size = padded_size(*picture.shape[:2], settings)

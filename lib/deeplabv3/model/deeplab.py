@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, require
 from deeplabv3.model.atrous import aspp_rates, plan_rates
 from deeplabv3.model.heads import ASPPHead, CascadeHead, V2Head, initialise_logits, resize
 from deeplabv3.model.mobilenet import MobileNetV2
@@ -44,6 +44,11 @@ class ModelConfig:
         object.__setattr__(self, "atrous_rates", tuple(self.atrous_rates))
         if self.head not in HEADS:
             raise UserError(f"head {self.head!r} is unknown; choose one of {', '.join(HEADS)}.")
+        require(1 <= self.num_classes <= 255, "num_classes", self.num_classes, "a whole number from 1 to 255")
+        require(self.head_channels >= 1, "head_channels", self.head_channels, "a whole number of at least 1")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
+        rates = all(isinstance(rate, int) and rate >= 1 for rate in self.atrous_rates)
+        require(rates, "atrous_rates", self.atrous_rates, "whole numbers of at least 1")
         if self.head == "v2" and not self.atrous_rates:
             raise UserError("head 'v2' needs at least one entry in atrous_rates.")
 

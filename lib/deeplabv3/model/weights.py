@@ -1,10 +1,8 @@
 """Weights from elsewhere: ImageNet backbones by torchvision's names, and torchvision's own DeepLabV3."""
 
-import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -23,10 +21,13 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # on bytes that are something else an unpickler can fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"weights file {path} cannot be read ({reason}); fetch it again.") from error
-    return state.get("state_dict", state)
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"weights file {path} holds no state dict; name a file of tensors by name.")
+    return state
 
 
 def load_backbone_weights(model: DeepLabV3, source: Path | str) -> None:
@@ -40,7 +41,7 @@ def load_backbone_weights(model: DeepLabV3, source: Path | str) -> None:
     """
     backbone = model.backbone
     state = _imagenet_state(model.config.backbone) if source == "imagenet" else read_weights(source)
-    own = {name: value for name, value in backbone.state_dict().items() if not _is_extra_block(name)}
+    own = {name: value for name, value in backbone.state_dict().items() if not _is_optional(name)}
     loaded = {}
     for name, value in own.items():
         key = backbone.torchvision_name(name)
@@ -56,8 +57,9 @@ def load_backbone_weights(model: DeepLabV3, source: Path | str) -> None:
         _copy_block4(backbone, number)
 
 
-def _is_extra_block(name: str) -> bool:
-    return name.startswith(("block5.", "block6.", "block7."))
+def _is_optional(name: str) -> bool:
+    """Replicas of block4, and a counter that evaluation does not use and torchvision's older files do not hold."""
+    return name.startswith(("block5.", "block6.", "block7.")) or name.endswith("num_batches_tracked")
 
 
 def _imagenet_state(backbone: str) -> dict[str, Tensor]:

@@ -56,12 +56,18 @@ def train_run(run: Run, report: Callable[[int, float, float], None] = lambda ste
 def evaluate_run(
     run: Run, settings: EvaluationSettings, report: Report = lambda done: None, checkpoint: Path | None = None
 ) -> dict:
-    """Evaluate ``run`` from its checkpoint, by default the one in its folder, and write the record that it returns."""
-    model, _ = load_model(checkpoint or run.checkpoint)
+    """Evaluate ``run`` from its checkpoint, by default the one in its folder; the record's values.
+
+    The record is written unless the checkpoint is one on the way: that is not the run's result.
+    """
+    model, state = load_model(checkpoint or run.checkpoint)
     model.to(device(), memory_format=torch.channels_last)
     began = time.monotonic()
     confusions = evaluate(model, run.profile.open_data(), settings, run.profile.evaluation_batch, report)
-    return run.write_evaluation_record(settings, confusions, time.monotonic() - began)
+    values = run.evaluation_values(settings, confusions, time.monotonic() - began)
+    if state.step == run.training.iterations:
+        run.write_evaluation_record(settings, values, confusions)
+    return values
 
 
 Job = tuple[Run, EvaluationSettings]
@@ -101,7 +107,7 @@ def ensure(jobs: Iterable[Job], title: str = "runs") -> None:
             failures = [error for future in as_completed(futures) if (error := future.exception()) is not None]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
+            for process in multiprocessing.active_children():
                 process.terminate()  # SIGTERM: the trainer saves and stops
             raise
         finally:

@@ -59,7 +59,7 @@ _DEFAULT_MODEL = json.loads(json.dumps(asdict(ModelConfig())))
 _DEFAULT_TRAINING = json.loads(json.dumps(asdict(TrainingSettings())))
 
 
-def identity_of(profile: Profile, config: ModelConfig, seed: int) -> dict:
+def identity_of(profile: Profile, config: ModelConfig) -> dict:
     """Everything that determines a run's result, as JSON values."""
     values = {
         "recipe": RECIPE,
@@ -71,7 +71,7 @@ def identity_of(profile: Profile, config: ModelConfig, seed: int) -> dict:
             "classes": {str(value): name for value, name in profile.data.class_map().items()},
         },
         "backbone_weights": _weights_hash(profile.backbone_weights),
-        "seed": seed,
+        "seed": profile.seed,
     }
     return json.loads(json.dumps(values))
 
@@ -84,9 +84,9 @@ class Run:
     identity: dict
 
     @classmethod
-    def of(cls, profile: Profile, config: ModelConfig, seed: int | None = None) -> "Run":
-        """The run of a network under a profile, by default with the profile's seed."""
-        return cls(profile, identity_of(profile, config, profile.seed if seed is None else seed))
+    def of(cls, profile: Profile, config: ModelConfig) -> "Run":
+        """The run of a network under a profile."""
+        return cls(profile, identity_of(profile, config))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and self.name == other.name and self.profile.name == other.profile.name
@@ -163,7 +163,7 @@ class Run:
         try:
             with np.load(path) as file:
                 return file["confusion"].astype(np.int64)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"record {path} is damaged ({error}); delete it and evaluate again.") from error
 
     def write_training_record(self, seconds: float) -> None:
@@ -180,12 +180,12 @@ class Run:
         self.record_folder().mkdir(parents=True, exist_ok=True)
         write_atomically(self.record_folder() / "run.json", json.dumps(values, indent=2) + "\n")
 
-    def write_evaluation_record(self, settings: EvaluationSettings, confusions: np.ndarray, seconds: float) -> dict:
-        """Write the counts, then the JSON beside them, which makes the record valid; returns its values."""
+    def evaluation_values(self, settings: EvaluationSettings, confusions: np.ndarray, seconds: float) -> dict:
+        """What an evaluation with these confusion matrices ``(pictures, K, K)`` has found, as JSON values."""
         total = confusions.sum(axis=0)
         names = tuple(self.profile.data.class_map().values())
         iou = [None if np.isnan(value) else round(100 * float(value), 3) for value in class_iou(total)]
-        values = {
+        return {
             "run": self.name,
             "settings": asdict(settings),
             "list": self.profile.data.val_list,
@@ -196,13 +196,15 @@ class Run:
             "seconds": round(seconds, 1),
             **environment(),
         }
+
+    def write_evaluation_record(self, settings: EvaluationSettings, values: dict, confusions: np.ndarray) -> None:
+        """Write the counts, then the JSON beside them, which makes the record valid."""
         folder, name = self.record_folder(), self.evaluation_name(settings)
         folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, confusion=confusions.astype(np.int32))
         write_atomically(folder / f"{name}.npz", buffer.getvalue())
         write_atomically(folder / f"{name}.json", json.dumps(values, indent=2) + "\n")
-        return values
 
 
 def read_json(path: Path) -> dict:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from deeplabv3.data.augment import SCALES, TrainingSamples, batches, normalise
 from deeplabv3.data.voc import VOID, VOCData
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, require, require_scales
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from deeplabv3.training.schedule import poly, ramp
@@ -50,10 +50,14 @@ class TrainingSettings:
 
     def __post_init__(self):
         object.__setattr__(self, "scales", tuple(self.scales))
+        require_scales(self.scales)
         for name in ("iterations", "batch", "crop"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"training setting {name!r} is {value!r}; it takes a whole number of at least 1.")
+            require(isinstance(value, int) and value >= 1, name, value, "a whole number of at least 1")
+        for name in ("lr", "weight_decay", "backbone_lr_factor", "backbone_hold", "backbone_ramp"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "a number of at least 0")
+        for name in ("momentum", "batch_norm_momentum"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
 
 
 class Interrupted(UserError):
@@ -126,6 +130,7 @@ def train(
     began = time.monotonic() - seconds
 
     def save(step: int) -> None:
+        log.flush()  # the log is never shorter than the checkpoint
         momentum = _momentum(model, optimiser) if step < settings.iterations else {}
         save_checkpoint(path, Checkpoint(step, time.monotonic() - began, identity, model.state_dict(), momentum))
 
@@ -138,7 +143,7 @@ def train(
             if not math.isfinite(loss):
                 raise UserError(
                     f"the loss of run {folder} became {loss} at step {step}; lower 'lr' ({settings.lr}) or set "
-                    f"'backbone_clip_norm'. The last good checkpoint stays at {path}."
+                    f"'backbone_clip_norm'; what was saved before stays as it is."
                 )
             lr = optimiser.param_groups[1]["lr"]
             log.write(step, loss, lr)
@@ -149,7 +154,7 @@ def train(
             if time.monotonic() - saved_at > save_every_s:
                 save(step + 1)
                 saved_at = time.monotonic()
-    save(settings.iterations)
+        save(settings.iterations)
     return time.monotonic() - began
 
 
@@ -208,8 +213,9 @@ class _Log:
 
     def write(self, step: int, loss: float, lr: float) -> None:
         self._writer.writerow([step, f"{loss:.6f}", f"{lr:.8f}"])
-        if step % 20 == 0:
-            self._file.flush()
+
+    def flush(self) -> None:
+        self._file.flush()
 
     def __exit__(self, *_) -> None:
         self._file.close()
