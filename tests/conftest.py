@@ -144,8 +144,9 @@ def randomise(model: nn.Module) -> nn.Module:
         elif isinstance(module, nn.Conv2d):
             widest = (6 / module.weight[0].numel()) ** 0.5 if module.bias is None else 0.5
             draw(module.weight, -widest, widest)
-            if module.bias is not None:
+            if module.bias is not None:  # the logits: centred, lest one class wins everywhere
                 draw(module.bias, -0.5, 0.5)
+                module.weight.data -= module.weight.mean(1, keepdim=True).detach()
     return model
 
 

@@ -52,7 +52,8 @@ def test_one_failure_does_not_lose_the_others_and_nothing_is_made_twice(profile,
 
 
 def test_a_run_is_reproducible_and_evaluated_as_it_was_trained(profile, workspace, monkeypatch):
-    """The same run in another workspace ends with the same weights and the same counts."""
+    """The same run in another workspace ends with the same weights and the same counts, bit by bit on a CPU."""
+    monkeypatch.setattr(experiments, "device", lambda: torch.device("cpu"))
     run = Run.of(profile, profile.model_config())
     steps = []
     train_run(run, lambda step, loss, lr: steps.append(step))
@@ -107,7 +108,7 @@ def test_an_interrupt_stops_the_workers_and_saves(profile_file, workspace, inter
     try:
         read_until(process.stderr, b"loss=")
         interrupt(process.pid, signal.SIGINT)
-        process.communicate(timeout=20)  # returns when nobody holds stderr any more: no worker is left
+        process.communicate(timeout=40)  # returns when nobody holds stderr any more: no worker is left
     finally:
         if group_lives(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
