@@ -164,7 +164,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         )
     settings = replace(
         profile.evaluation,
-        output_stride=options.output_stride or model.output_stride,
+        output_stride=model.output_stride if options.output_stride is None else options.output_stride,
         scales=tuple(options.scales),
         flip=options.flip,
     )

@@ -104,7 +104,7 @@ def test_the_written_data_set_is_read_back(tmp_path):
 
 def test_another_data_set_at_the_place_is_a_users_error(tmp_path):
     root = make(tmp_path / "set", 2, 1)
-    with pytest.raises(UserError, match="set was made by another version"):
+    with pytest.raises(UserError, match="damaged or of another version"):
         make(root, 3, 1)
     description = json.loads((root / "dataset.json").read_text())
     (root / "dataset.json").write_text(json.dumps(description | {"version": 0}))

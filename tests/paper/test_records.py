@@ -179,5 +179,18 @@ def test_damaged_counts_are_named(run, profile, spoil):
         run.confusion_counts(profile.evaluation)
 
 
+def test_a_flipped_bit_is_found_or_harmless(run, profile):
+    counts = np.random.default_rng(0).integers(0, 9999, (20, 3, 3))
+    write(run, counts)
+    path = run.record_folder() / (run.evaluation_name(profile.evaluation) + ".npz")
+    whole = path.read_bytes()
+    for offset in range(0, len(whole), 5):
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 16]) + whole[offset + 1 :])
+        try:
+            assert np.array_equal(run.confusion_counts(profile.evaluation), counts)
+        except UserError as error:
+            assert path.name in str(error)
+
+
 def test_the_profile_without_records_has_none():
     assert all_records("no-such-profile") == []

@@ -41,23 +41,35 @@ def make(root: Path, train: int, val: int, seed: int = 0) -> Path:
     The folder appears whole or not at all: it is written beside ``root`` and renamed.
     """
     description = {"name": "embedded", "version": VERSION, "train": train, "val": val, "seed": seed}
-    if (root / "dataset.json").is_file():
-        found = json.loads((root / "dataset.json").read_text())
+    if root.exists():
+        found = _description(root)
         if {key: found.get(key) for key in description} == description:
             return root
-        raise UserError(f"data set {root} was made by another version; delete that folder, it is drawn again.")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}-"))
+        raise UserError(f"data set {root} is damaged or of another version; delete that folder, it is drawn again.")
     try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}-"))
+    except OSError as error:
+        raise UserError(f"folder {root.parent} cannot be written ({error}); set DEEPLABV3_WORKSPACE.") from error
+    try:
+        partial.chmod(0o755)  # a temporary folder is its maker's alone, a data set everybody's
         description["sha256"] = _write(partial, train, val, seed)
         (partial / "dataset.json").write_text(json.dumps(description, indent=2) + "\n")
         os.replace(partial, root)
     except OSError:
-        if not (root / "dataset.json").is_file():  # a process beside us may have been faster with the same folder
+        if not _description(root):  # a process beside us may have been faster with the same folder
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return root
+
+
+def _description(root: Path) -> dict:
+    """What ``root`` says of itself; nothing where it is no data set of ours, or a damaged one."""
+    try:
+        return json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _write(root: Path, train: int, val: int, seed: int) -> str:

@@ -90,7 +90,10 @@ class VOCData:
         if not path.is_file():
             known = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
             raise UserError(f"list {path} does not exist (lists there: {known}); choose one of those or add it.")
-        names = path.read_text().split()
+        try:
+            names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise UserError(f"list {path} is not a text file in UTF-8; write one picture name a line into it.") from error
         if not names:
             raise UserError(f"list {path} is empty; write one picture name a line into it.")
         return names
@@ -133,7 +136,7 @@ def _open(path: Path) -> Image.Image:
     try:
         image = Image.open(path)
         image.load()
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"picture {path} cannot be read ({error}); replace the file.") from error
     return image
 
@@ -144,7 +147,10 @@ def fingerprint(root: Path | str, *lists: str) -> str:
     digest = hashlib.sha256()
     description = root / "dataset.json"
     if description.is_file():
-        digest.update(json.loads(description.read_text())["sha256"].encode())
+        try:
+            digest.update(json.loads(description.read_text(encoding="utf-8"))["sha256"].encode())
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{description} is damaged; delete its folder, the data set is drawn again.") from error
     for list_name in lists:
         data = VOCData(root, list_name, {0: "background"})
         digest.update(list_name.encode())

@@ -25,7 +25,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"weights file {path} cannot be read ({reason}); fetch it again.") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"weights file {path} holds no state dict; name a file of tensors by name.")
     return state
 

@@ -97,6 +97,7 @@ def ensure(jobs: Iterable[Job], title: str = "runs") -> None:
     steps = sum(0 if run.training_record() and run.checkpoint.is_file() else run.training.iterations for run in by_run)
     bar = tqdm(total=steps, desc=f"{title}, {len(by_run)} runs", unit="step", mininterval=1, leave=False)
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     done = context.Queue()
     pool = ProcessPoolExecutor(processes, context, _start_worker, (done, max(1, cores // processes)))
     with bar, pool:
@@ -107,7 +108,7 @@ def ensure(jobs: Iterable[Job], title: str = "runs") -> None:
             failures = [error for future in as_completed(futures) if (error := future.exception()) is not None]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - others:
                 process.terminate()  # SIGTERM: the trainer saves and stops
             raise
         finally:

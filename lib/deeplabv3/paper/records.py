@@ -14,6 +14,7 @@ import platform
 import resource
 import subprocess
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -163,7 +164,7 @@ class Run:
         try:
             with np.load(path) as file:
                 return file["confusion"].astype(np.int64)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"record {path} is damaged ({error}); delete it and evaluate again.") from error
 
     def write_training_record(self, seconds: float) -> None:

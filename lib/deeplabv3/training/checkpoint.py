@@ -74,14 +74,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
             header: Mapping[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         step, seconds, settings = int(header["step"]), float(header["seconds"]), json.loads(header["settings"])
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}}
+        for name, value in tensors.items():
+            part, key = name.split(".", 1)
+            parts[part][key] = value
     except (SafetensorError, OSError) as error:
         raise UserError(f"checkpoint {path} is damaged ({error}); delete it and train again.") from error
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is no checkpoint of this project; name a checkpoint.safetensors of a run.") from error
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}}
-    for name, value in tensors.items():
-        part, key = name.split(".", 1)
-        parts[part][key] = value
     return Checkpoint(step, seconds, settings, parts["model"], parts["momentum"])
 
 

@@ -54,8 +54,10 @@ class TrainingSettings:
         for name in ("iterations", "batch", "crop"):
             value = getattr(self, name)
             require(isinstance(value, int) and value >= 1, name, value, "a whole number of at least 1")
-        for name in ("lr", "weight_decay", "backbone_lr_factor", "backbone_hold", "backbone_ramp"):
+        for name in ("lr", "power", "weight_decay", "backbone_lr_factor", "backbone_hold", "backbone_ramp"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "a number of at least 0")
+        clip = self.backbone_clip_norm
+        require(clip is None or clip > 0, "backbone_clip_norm", clip, "a number above 0, or null")
         for name in ("momentum", "batch_norm_momentum"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
 
@@ -118,7 +120,10 @@ def train(
     not.
     Returns the seconds that training took, those before an interruption included.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run folder {folder} cannot be made ({error}); set DEEPLABV3_WORKSPACE.") from error
     path = folder / "checkpoint.safetensors"
     # Channels last halves the time of a step on the CPU and suits tensor cores; the numbers stay the same to rounding.
     model.to(device, memory_format=torch.channels_last).set_batch_norm_momentum(settings.batch_norm_momentum)
@@ -203,7 +208,7 @@ class _Log:
 
     def __init__(self, path: Path, start: int):
         rows = list(csv.reader(path.open())) if path.exists() else []
-        kept = [row for row in rows[1:] if len(row) == 3 and int(row[0]) < start]
+        kept = [row for row in rows[1:] if len(row) == 3 and row[0].isdigit() and int(row[0]) < start]
         self._file = path.open("w", newline="")
         self._writer = csv.writer(self._file)
         self._writer.writerows([["step", "loss", "lr"], *kept])

@@ -1,0 +1,58 @@
+"""Tables beside what was measured: values come from records, and a missing one is never a number."""
+
+import csv
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deeplabv3.paper import report, tables
+
+
+@pytest.fixture
+def half_measured(profile):
+    """Table 1 with a record for output stride 8 alone: 3 of 4 pixels right, IoU 2/3 and 1/2 and none."""
+    run, settings = tables.load(1).cell(output_stride="8").job(profile)
+    counts = np.array([[[2, 0, 0], [1, 1, 0], [0, 0, 0]]])
+    run.write_evaluation_record(settings, run.evaluation_values(settings, counts, 1.0), counts)
+    return profile
+
+
+def test_ours_is_the_record_and_the_difference_its_distance(half_measured):
+    values = report.view(1, half_measured).values.set_index("output stride")
+    assert values.loc["8", "ours"] == pytest.approx(100 * (2 / 3 + 1 / 2) / 2, abs=1e-3)
+    assert values.loc["8", "difference"] == pytest.approx(58.333 - 75.18, abs=1e-3)
+    assert values["ours"].isna().sum() == 5
+    assert values["paper"].tolist() == [75.18, 73.88, 70.06, 59.99, 42.34, 20.29]
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html"])
+def test_a_missing_cell_says_so_and_names_the_command(half_measured, form):
+    text = report.render(1, half_measured, form)
+    assert text.count("missing") == 5
+    assert "58.33" in text
+    assert "-16.85" in text
+    assert f"deeplabv3 table 1 --profile {half_measured.name} --run" in text
+
+
+def test_csv_can_be_read_back(half_measured):
+    rows = list(csv.DictReader(io.StringIO(report.render(1, half_measured, "csv"))))
+    assert [row["ours"] for row in rows] == ["58.333", "", "", "", "", ""]
+    assert rows[0]["table"] == "1"
+
+
+def test_a_notebook_shows_html_and_a_terminal_text(half_measured):
+    view = report.view(1, half_measured)
+    assert pd.read_csv(io.StringIO(view.csv())).shape == (6, 5)
+    assert "<table" in view._repr_html_()
+    assert "<table" not in repr(view)
+    assert "Table 1." in repr(view)
+
+
+def test_files_of_all_tables(half_measured, tmp_path):
+    report.write_tables(half_measured, tmp_path)
+    for number in tables.NUMBERS:
+        assert f"Table {number}." in (tmp_path / "tables.md").read_text()
+        assert f"Table {number}." in (tmp_path / "tables.html").read_text()
+        assert (tmp_path / f"table_{number:02d}.csv").is_file()
