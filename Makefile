@@ -1,7 +1,7 @@
 # make walkthrough   executes the notebooks and builds their pages   (PROFILE=smoke|offline|mobile|voc, ARGS="--fresh")
 # make test          ruff, pytest, nbval
 # make lab           JupyterLab on notebooks/
-# make notebooks     executes the notebooks offline and commits their outputs to notebooks/
+# make notebooks     executes the notebooks offline and writes their outputs back to notebooks/
 # Each sets up .venv first; nothing is installed or registered outside it.
 
 PYTHON ?= python3
