@@ -34,11 +34,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, example(step=1))
 
-    def disk_full(tensors, partial, metadata):
-        partial.write_bytes(b"half")
+    def disk_full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "save_file", disk_full)
+    monkeypatch.setattr(module.os, "fsync", disk_full)
     with pytest.raises(UserError, match=r"c\.safetensors could not be written.*No space left"):
         save_checkpoint(path, example(step=2))
     assert load_checkpoint(path).step == 1

@@ -60,10 +60,11 @@ class DeepLabV3(nn.Module):
         super().__init__()
         self.config = config
         self._batch_norm_frozen = False
+        # An impossible plan should be refused before anything is built.
+        plan_rates(config.backbone, config.output_stride, config.multi_grid, config.last_block, config.layout)
         if config.backbone == "mobilenet_v2":
             self.backbone = MobileNetV2(config.last_block)
         else:
-            plan_rates(config.backbone, config.output_stride, config.multi_grid, config.last_block, config.layout)
             self.backbone = ResNet(config.backbone, config.last_block)
         self.head = _make_head(config, self.backbone.channels)
         initialise(self.head)

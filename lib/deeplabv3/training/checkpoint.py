@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from deeplabv3.errors import UserError
@@ -51,18 +51,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "seconds": str(checkpoint.seconds),
         "settings": json.dumps(checkpoint.settings),
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial, metadata=header)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
+        write_atomically(path, save(tensors, metadata=header))
+    except OSError as error:
         raise UserError(
             f"checkpoint {path} could not be written ({error}); make room, the run goes on from there."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
