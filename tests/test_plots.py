@@ -24,13 +24,6 @@ def test_weights_that_leave_the_picture_are_grey():
     assert grey == [0, 3]  # row 10 - 15 lies above the picture
 
 
-def test_a_box_is_as_high_as_its_features_are_wide():
-    figure = plots.networks({"a": [("stem", 4, ""), ("block1", 16, "2")]})
-    heights = [patch.get_height() for patch in figure.axes[0].patches]
-    assert heights == pytest.approx([1.0, 0.5])
-    assert {text.get_text() for text in figure.axes[0].texts} == {"stem", "block1", "stride 4", "stride 16", "rate 2"}
-
-
 def test_panels_show_their_own_values():
     figure = plots.bars({"paper": {"a": 1.0, "b": 2.5}, "ours": {"a": 3.0, "b": 4.0}})
     assert [[patch.get_width() for patch in axis.patches] for axis in figure.axes] == [[1.0, 2.5], [3.0, 4.0]]

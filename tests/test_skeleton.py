@@ -45,15 +45,17 @@ def test_pyproject_and_environment_require_the_same():
 
 LAYERS = (
     {"errors", "paths"},
-    {"model", "data", "plots"},
+    {"model", "data", "plots", "diagrams"},
     {"training", "evaluation"},
     {"profiles"},
     {"paper"},
     {"pages"},
     {"cli", "walkthrough"},
 )
-STRANGERS = {("model", "data"), ("data", "model"), ("plots", "model"), ("plots", "data")}
-"""model knows no data set, data no model, plots neither."""
+STRANGERS = {("model", "data"), ("data", "model")} | {
+    (figures, other) for figures in ("plots", "diagrams") for other in ("model", "data")
+}
+"""model knows no data set, data no model, figures neither."""
 
 
 def modules() -> dict[str, Path]:
