@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from deeplabv3.errors import UserError, require
@@ -90,6 +89,7 @@ class DeepLabV3(nn.Module):
 
     def features_to_logits(self, images: Tensor) -> Tensor:
         """Logits at the features' resolution, ``(N, num_classes, h, w)``, before any upsampling."""
+        self._refuse_one_value_per_channel(images)
         return self.head(self.backbone(images))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -116,6 +116,18 @@ class DeepLabV3(nn.Module):
             norm.momentum = momentum
         return self
 
+    def _refuse_one_value_per_channel(self, images: Tensor) -> None:
+        """Torch's own error for this says neither where the value is nor what to do."""
+        if not self.training or images.shape[0] > 1 or not any(norm.training for norm in self._batch_norms()):
+            return
+        pooling = self.config.head == "aspp" and self.config.image_pooling
+        if pooling or max(images.shape[2:]) <= self.output_stride:
+            place = "image pooling" if pooling else f"a crop within one output stride ({self.output_stride} pixels)"
+            raise UserError(
+                f"{place} leaves one value per channel in a training batch of one picture, and batch norm needs two; "
+                "raise 'batch' to at least 2, or freeze batch norm."
+            )
+
     def _batch_norms(self) -> list[nn.BatchNorm2d]:
         return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
 
@@ -140,18 +152,3 @@ def _make_head(config: ModelConfig, in_channels: int) -> nn.Module:
 def parameter_count(module: nn.Module) -> int:
     """Number of trainable values in ``module``."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def multiply_adds(config: ModelConfig, height: int, width: int) -> int:
-    """Multiply-adds of one forward pass on one ``height`` x ``width`` picture, as the framework counts them.
-
-    Nothing is computed: the network runs on the meta device, which knows shapes only.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        model = DeepLabV3(config).eval()
-        images = torch.empty(1, 3, height, width)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(images)
-    return counter.get_total_flops() // 2

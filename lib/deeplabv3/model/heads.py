@@ -4,8 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deeplabv3.errors import UserError
-
 
 def convolution_norm_relu(in_channels: int, out_channels: int, kernel: int, rate: int = 1) -> nn.Sequential:
     """Convolution with padding = rate, batch norm and ReLU: the unit that ASPP is made of (Section 3.3)."""
@@ -30,12 +28,6 @@ class ImagePooling(nn.Module):
         self.project = convolution_norm_relu(in_channels, out_channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        norm = self.project[1]
-        if norm.training and features.shape[0] == 1:
-            raise UserError(
-                "image pooling leaves one value per channel in a training batch of one picture, and batch norm needs "
-                "two; raise 'batch' to at least 2, or freeze batch norm."
-            )
         pooled = self.project(features.mean(dim=(2, 3), keepdim=True))
         # Upsampling a 1x1 map bilinearly is repeating it.
         return pooled.expand(-1, -1, *features.shape[2:])
