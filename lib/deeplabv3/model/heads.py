@@ -11,7 +11,7 @@ def convolution_norm_relu(in_channels: int, out_channels: int, kernel: int, rate
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=rate, bias=False),
         nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )
 
 

@@ -51,14 +51,14 @@ class InvertedResidual(nn.Module):
             return self.conv(x)
         stride = self.depthwise.stride[0]
         shortcut = x[:, :, ::stride, ::stride] if stride > 1 else x
-        return shortcut + self.conv(x)
+        return self.conv(x).add_(shortcut)
 
 
 def convolution_norm_relu6(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1):
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels),
-        nn.ReLU6(),
+        nn.ReLU6(inplace=True),
     )
 
 

@@ -20,6 +20,9 @@ EXPANSION = 4
 class Bottleneck(nn.Module):
     """One unit: 1x1, 3x3 and 1x1 convolution around a shortcut; the 3x3 carries the stride and the rate.
 
+    ReLU and sum work in place: no gradient needs the values that they overwrite, and memory traffic is what a
+    convolution's neighbours cost.
+
     Module names are torchvision's, so its ImageNet weights fit by name.
     """
 
@@ -49,9 +52,9 @@ class Bottleneck(nn.Module):
         shortcut = x[:, :, ::stride, ::stride] if stride > 1 else x
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        return F.relu(self.bn3(self.conv3(x)) + shortcut)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return F.relu(self.bn3(self.conv3(x)).add_(shortcut), inplace=True)
 
 
 class ResNet(nn.Module):
@@ -86,7 +89,7 @@ class ResNet(nn.Module):
             self.get_submodule(f"block{unit.block}")[unit.unit - 1].set_geometry(unit.stride, unit.rate)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(images)))
+        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)  # output stride 4
         for name in self.blocks:
             x = self.get_submodule(name)(x)
