@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -39,6 +40,63 @@ def rates_of(plan, block: int) -> list[int]:
     return [unit.rate for unit in plan if unit.block == block]
 
 
+def atrous_convolution_1d(x: np.ndarray, w: np.ndarray, rate: int, padding: int, stride: int) -> np.ndarray:
+    """Equation (1), y[i] = sum over k of x[i + rate k] w[k], on every ``stride``-th position of a zero-padded signal."""
+    padded = np.zeros(len(x) + 2 * padding)
+    for i in range(len(x)):
+        padded[padding + i] = x[i]
+    y = []
+    for start in range(0, len(padded) - rate * (len(w) - 1), stride):
+        total = 0.0
+        for k in range(len(w)):
+            total += padded[start + rate * k] * w[k]
+        y.append(total)
+    return np.array(y)
+
+
+def atrous_convolution_2d(x: np.ndarray, w: np.ndarray, rate: int, padding: int, stride: int) -> np.ndarray:
+    """Equation (1) for ``x (C, H, W)`` and ``w (D, C, K, K)``; taps on the padding are left out instead of padded."""
+    extent = rate * (w.shape[2] - 1)
+    y = np.zeros((len(w), *((n + 2 * padding - extent - 1) // stride + 1 for n in x.shape[1:])))
+    for d, i, j in np.ndindex(*y.shape):
+        for c, k, m in np.ndindex(*w.shape[1:]):
+            row, column = i * stride - padding + rate * k, j * stride - padding + rate * m
+            if 0 <= row < x.shape[1] and 0 <= column < x.shape[2]:
+                y[d, i, j] += x[c, row, column] * w[d, c, k, m]
+    return y
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+def test_equation_1_in_one_dimension_is_the_frameworks(kernel):
+    """Whole numbers in double precision: the sums are exact in any order, so that equal means equal."""
+    rng = np.random.default_rng(kernel)
+    compared = 0
+    for rate, padding, stride, size in product((1, 2, 3, 5, 12), (0, 1, 2, 5, 12), (1, 2, 3), (1, 2, 7, 12, 31)):
+        if size + 2 * padding > rate * (kernel - 1):
+            x, w = rng.integers(-9, 10, size).astype(float), rng.integers(-9, 10, kernel).astype(float)
+            signal, weights = torch.from_numpy(x)[None, None], torch.from_numpy(w)[None, None]
+            expected = F.conv1d(signal, weights, stride=stride, padding=padding, dilation=rate)
+            assert np.array_equal(atrous_convolution_1d(x, w, rate, padding, stride), expected[0, 0].numpy())
+            compared += 1
+    assert compared > 150
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+def test_equation_1_in_two_dimensions_is_the_frameworks(kernel):
+    rng = np.random.default_rng(kernel)
+    compared = 0
+    for rate, padding, stride, size in product((1, 2, 3, 6), (0, 1, 2, 6), (1, 2, 3), ((1, 5), (6, 4), (7, 7))):
+        if min(size) + 2 * padding > rate * (kernel - 1):
+            x = rng.integers(-9, 10, (2, *size)).astype(float)
+            w = rng.integers(-9, 10, (2, 2, kernel, kernel)).astype(float)
+            expected = F.conv2d(
+                torch.from_numpy(x)[None], torch.from_numpy(w), stride=stride, padding=padding, dilation=rate
+            )
+            assert np.array_equal(atrous_convolution_2d(x, w, rate, padding, stride), expected[0].numpy())
+            compared += 1
+    assert compared > 70
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_figure_3_without_atrous_convolution(backbone):
     plan = plan_rates(backbone, 256, last_block=7)
@@ -51,6 +109,41 @@ def test_figure_3_with_atrous_convolution(backbone):
     plan = plan_rates(backbone, 16, last_block=7)
     assert stride_after_blocks(plan) == [4, 8, 16, 16, 16, 16, 16, 16]
     assert [set(rates_of(plan, block)) for block in range(1, 8)] == [{1}, {1}, {1}, {2}, {4}, {8}, {16}]
+
+
+BLOCK_RATES = {
+    8: (1, 1, 2, 4, 8, 16, 32),
+    16: (1, 1, 1, 2, 4, 8, 16),
+    32: (1, 1, 1, 1, 2, 4, 8),
+    64: (1, 1, 1, 1, 1, 2, 4),
+    128: (1, 1, 1, 1, 1, 1, 2),
+    256: (1, 1, 1, 1, 1, 1, 1),
+}
+"""Rates of block1 … block7 by output stride, written down by hand: Fig. 3 (b) at 16, Section 4.1's at 8, (a) at 256."""
+
+
+@pytest.mark.parametrize("layout", ["paper", "torchvision"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("output_stride", BLOCK_RATES)
+def test_every_rate_is_the_blocks_times_the_grids(backbone, output_stride, layout):
+    """Section 3.2.1, for all of Table 3's grids and every depth; torchvision's first units keep the previous rate."""
+    first_unit_strided = layout == "torchvision" and backbone != "mobilenet_v2"
+    for grid, last_block in product(GRIDS, (4, 5, 6, 7)):
+        if output_stride > nominal_stride(last_block):
+            continue
+        plan = plan_rates(backbone, output_stride, grid, last_block, layout)
+        for block in range(1, last_block + 1):
+            units = rates_of(plan, block)
+            rates = [BLOCK_RATES[output_stride][block - 1]] * len(units)
+            if first_unit_strided and block > 1:
+                rates[0] = BLOCK_RATES[output_stride][block - 2]
+            if block >= 4:
+                rates = [rate * unit_rate for rate, unit_rate in zip(rates, grid, strict=True)]
+            assert units == rates
+        strided = [
+            block - 1 if first_unit_strided else min(block, last_block - 1) for block in range(1, last_block + 1)
+        ]
+        assert stride_after_blocks(plan) == [4] + [min(4 * 2**count, output_stride) for count in strided]
 
 
 @pytest.mark.parametrize(
