@@ -7,7 +7,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pytest
 
-from deeplabv3 import diagrams
+from deeplabv3 import ModelConfig, diagrams
+from deeplabv3.model.cost import layer_costs
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +22,58 @@ def test_a_box_is_as_high_as_its_features_are_wide():
     heights = [patch.get_height() for patch in figure.axes[0].patches]
     assert heights == pytest.approx([1.0, 0.5])
     assert {text.get_text() for text in figure.axes[0].texts} == {"stem", "block1", "stride 4", "stride 16", "rate 2"}
+
+
+def words(axis) -> list[str]:
+    return [text.get_text() for text in axis.texts if text.get_text()]
+
+
+def test_a_unit_is_the_paler_the_fewer_weights_are_valid():
+    figure = diagrams.cascade({"grid": {"block4": [(2, 9.0), (4, 5.0)], "block5": [(8, 1.0)]}})
+    axis = figure.axes[0]
+    assert words(axis) == ["grid", "block4", "2", "4", "block5", "8"]
+    assert [patch.get_facecolor() for patch in axis.patches] == [diagrams.SHADES(value) for value in (1.0, 0.5, 0.0)]
+
+
+def test_the_head_is_drawn_from_its_layers():
+    """Fig. 5: five branches, concatenated; DeepLabv2: four, summed."""
+    v3 = ModelConfig(backbone="small_resnet20", num_classes=5, head_channels=16)
+    v2 = ModelConfig(backbone="small_resnet20", num_classes=5, head="v2", atrous_rates=(6, 24))
+    figure = diagrams.heads({"v3": layer_costs(v3, 513, 513), "v2": layer_costs(v2, 513, 513)})
+    assert words(figure.axes[0]) == [
+        "block4\n192\n33 x 33",
+        "1x1\n16 channels",
+        "3x3, rate 6\n16 channels",
+        "3x3, rate 12\n16 channels",
+        "3x3, rate 18\n16 channels",
+        "mean, 1x1\n16 channels",
+        "concat 80",
+        "1x1\n16",
+        "1x1, logits\n5\n33 x 33",
+    ]
+    assert words(figure.axes[1]) == [
+        "block4\n192\n33 x 33",
+        "3x3, rate 6\n5 channels",
+        "3x3, rate 24\n5 channels",
+        "+",
+        "logits\n5\n33 x 33",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "rate", "valid"), [(16, 6, 9), (16, 12, 9), (16, 18, 4), (16, 24, 1), (8, 18, 4)]
+)
+def test_weights_on_the_padding_are_grey(output_stride, rate, valid):
+    config = ModelConfig(backbone="small_resnet20", head="v2", atrous_rates=(rate,), output_stride=output_stride)
+    (axis,) = diagrams.heads({"": layer_costs(config, 513, 513)}).axes
+    colours = [line.get_color() for line in axis.lines]
+    assert len(colours) == 9
+    assert colours.count(diagrams.ORANGE) == valid
+
+
+def test_every_arrow_of_figure_2_joins_two_slabs():
+    figure = diagrams.contexts()
+    assert [axis.get_title()[:3] for axis in figure.axes] == ["(a)", "(b)", "(c)", "(d)"]
+    for axis, (slabs, arrows) in zip(figure.axes, diagrams.CONTEXTS.values(), strict=True):
+        assert len(axis.patches) == len(slabs)
+        assert len(axis.texts) == len(arrows)
