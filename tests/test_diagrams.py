@@ -5,6 +5,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from deeplabv3 import ModelConfig, diagrams
@@ -77,3 +78,15 @@ def test_every_arrow_of_figure_2_joins_two_slabs():
     for axis, (slabs, arrows) in zip(figure.axes, diagrams.CONTEXTS.values(), strict=True):
         assert len(axis.patches) == len(slabs)
         assert len(axis.texts) == len(arrows)
+
+
+def test_inputs_that_a_block_misses_are_rings():
+    counts = np.zeros((9, 9))
+    counts[::4, ::4] = [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+    (axis,) = diagrams.lattices({"rates": counts}, step=2).axes
+    dots, rings = axis.collections
+    assert len(dots.get_offsets()) == 9 and len(rings.get_offsets()) == 25 - 9
+    shades = [tuple(colour) for colour in dots.get_facecolors()]
+    assert shades[4] == pytest.approx(plt.get_cmap("Blues")(1.0)) and shades[0] == pytest.approx(
+        plt.get_cmap("Blues")(0.35)
+    )

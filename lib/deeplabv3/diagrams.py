@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
@@ -64,6 +65,29 @@ def cascade(rows: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], title
     scale = figure.colorbar(plt.cm.ScalarMappable(Normalize(1, 9), SHADES), ax=axis, aspect=8, shrink=0.9)
     scale.set_ticks([1, 5, 9])
     scale.set_label("valid weights", fontsize=SMALL)
+    return figure
+
+
+def lattices(panels: Mapping[str, np.ndarray], step: int, size: float = 1.55) -> Figure:
+    """Which inputs one output sees through a block whose rates are multiples of ``step``, and by how many paths.
+
+    ``panels`` maps titles to counts ``(n, n)`` around the output in the middle. A dot is an input that is seen, the
+    darker the more paths lead to it; a ring is one on the same lattice, inside the field, that no path leads to.
+    """
+    figure, axes = plt.subplots(1, len(panels), squeeze=False, figsize=(size * len(panels), size + 0.25),
+                                layout="constrained")  # fmt: skip
+    for axis, (title, counts) in zip(axes[0], panels.items(), strict=True):
+        middle, reach = len(counts) // 2, np.abs(np.argwhere(counts) - len(counts) // 2).max()
+        along = range(middle - reach, middle + reach + 1, step)
+        y, x = (places.ravel() for places in np.meshgrid(along, along, indexing="ij"))
+        paths = counts[y, x]
+        seen = paths > 0
+        shades = plt.get_cmap("Blues")(0.35 + 0.65 * np.log(paths[seen]) / np.log(max(2, counts.max())))
+        axis.scatter(x[seen], y[seen], s=7, c=shades, linewidths=0)
+        axis.scatter(x[~seen], y[~seen], s=6, facecolors="none", edgecolors=ORANGE, linewidths=0.6)
+        axis.set(title=title, aspect="equal", xticks=[], yticks=[])
+        axis.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))
+        axis.spines[:].set(visible=True, color=GREY)
     return figure
 
 
