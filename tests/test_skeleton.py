@@ -49,7 +49,7 @@ LAYERS = (
     {"training", "evaluation"},
     {"profiles"},
     {"paper"},
-    {"pages"},
+    {"pages", "bench"},
     {"cli", "walkthrough"},
 )
 STRANGERS = {("model", "data"), ("data", "model")} | {
