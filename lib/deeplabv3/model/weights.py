@@ -105,7 +105,8 @@ def from_torchvision(source: nn.Module | dict[str, Tensor]) -> DeepLabV3:
     auxiliary classifier, which only training uses, is left out.
     """
     state = source.state_dict() if isinstance(source, nn.Module) else source
-    if "classifier.4.weight" not in state or "backbone.layer1.0.conv1.weight" not in state:
+    # FCN's weights have the first and the last of these names too, MobileNetV3's the first two.
+    if not {"classifier.4.weight", "classifier.0.convs.0.0.weight", "backbone.layer1.0.conv1.weight"} <= state.keys():
         raise UserError("these are not the weights of torchvision's deeplabv3_resnet50 or deeplabv3_resnet101.")
     model = DeepLabV3(
         ModelConfig(
