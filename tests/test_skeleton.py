@@ -45,12 +45,12 @@ def test_pyproject_and_environment_require_the_same():
 
 LAYERS = (
     {"errors", "paths"},
-    {"model", "data", "plots", "diagrams"},
+    {"model", "data", "plots", "diagrams", "widgets"},
     {"training", "evaluation"},
     {"profiles"},
     {"paper"},
     {"pages", "bench"},
-    {"cli", "walkthrough"},
+    {"cli", "commands", "walkthrough"},
 )
 STRANGERS = {("model", "data"), ("data", "model")} | {
     (figures, other) for figures in ("plots", "diagrams") for other in ("model", "data")
