@@ -41,7 +41,7 @@ def rates_of(plan, block: int) -> list[int]:
 
 
 def atrous_convolution_1d(x: np.ndarray, w: np.ndarray, rate: int, padding: int, stride: int) -> np.ndarray:
-    """Equation (1), y[i] = sum over k of x[i + rate k] w[k], on every ``stride``-th position of a zero-padded signal."""
+    """Equation (1), y[i] = sum over k of x[i + rate k] w[k], at every ``stride``-th position of a padded signal."""
     padded = np.zeros(len(x) + 2 * padding)
     for i in range(len(x)):
         padded[padding + i] = x[i]
@@ -140,10 +140,8 @@ def test_every_rate_is_the_blocks_times_the_grids(backbone, output_stride, layou
             if block >= 4:
                 rates = [rate * unit_rate for rate, unit_rate in zip(rates, grid, strict=True)]
             assert units == rates
-        strided = [
-            block - 1 if first_unit_strided else min(block, last_block - 1) for block in range(1, last_block + 1)
-        ]
-        assert stride_after_blocks(plan) == [4] + [min(4 * 2**count, output_stride) for count in strided]
+        halved = [*range(last_block)] if first_unit_strided else [*range(1, last_block), last_block - 1]
+        assert stride_after_blocks(plan) == [4] + [min(4 * 2**times, output_stride) for times in halved]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Heads: what each of them computes, and that each of them learns."""
+"""Heads: what each of them computes."""
 
 import pytest
 import torch
@@ -7,50 +7,6 @@ from torch.nn import functional as F
 
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.heads import ASPPHead, V2Head, resize
-
-VARIANTS = {
-    "aspp": {},
-    "aspp without pooling": {"image_pooling": False},
-    "aspp with four rates": {"atrous_rates": (1, 2, 3, 4)},
-    "aspp without rates": {"atrous_rates": ()},
-    "aspp as in torchvision": {"extra_convolution": True, "align_corners": False, "layout": "torchvision"},
-    "cascade to block4": {"head": "cascade"},
-    "cascade to block7": {"head": "cascade", "last_block": 7, "multi_grid": (1, 2, 1)},
-    "v2": {"head": "v2"},
-    "mobilenet": {"backbone": "mobilenet_v2"},
-}
-
-
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-@pytest.mark.parametrize("size", [(33, 47), (50, 65)])
-def test_logits_have_the_size_of_the_images(make_model, variant, size):
-    model = make_model(**variant).eval()
-    with torch.no_grad():
-        logits = model(torch.randn(2, 3, *size))
-        assert model.features_to_logits(torch.randn(1, 3, *size)).shape[2:] == tuple(-(-n // 16) for n in size)
-    assert logits.shape == (2, 3, *size)
-    assert logits.isfinite().all()
-    assert logits.std() > 0
-
-
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_one_batch_is_learned_by_heart(variant):
-    torch.manual_seed(0)
-    model = DeepLabV3(small_config(**variant | {"output_stride": 8})).train()
-    labels = torch.zeros(2, 33, 33, dtype=torch.long)
-    labels[0, :, 17:], labels[1, 17:] = 1, 2
-    images = F.one_hot(labels, 3).permute(0, 3, 1, 2) + 0.3 * torch.randn(2, 3, 33, 33)
-    optimiser = torch.optim.SGD(model.parameters(), 0.2, momentum=0.9)
-    first = None
-    for _ in range(50):
-        loss = F.cross_entropy(model(images), labels)
-        first = first or loss.item()
-        optimiser.zero_grad()
-        loss.backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-        optimiser.step()
-    assert 0.9 < first < 1.3  # log 3: the logits start near zero
-    assert loss.item() < 0.03
 
 
 def test_logits_start_near_zero():

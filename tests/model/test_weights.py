@@ -1,13 +1,21 @@
 """Weights from elsewhere: what fits is loaded, what does not is refused in a sentence."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import randomise, small_config
 from safetensors.torch import save_file
+from torch import nn
 from torchvision.models import mobilenet_v2, resnet50
+from torchvision.models.segmentation import (
+    deeplabv3_mobilenet_v3_large,
+    deeplabv3_resnet50,
+    deeplabv3_resnet101,
+    fcn_resnet50,
+)
 
 from deeplabv3 import from_torchvision
 from deeplabv3.errors import UserError
@@ -180,6 +188,49 @@ def test_small_backbones_have_no_imagenet_weights():
         load_backbone_weights(DeepLabV3(small_config()), "imagenet")
 
 
-def test_other_networks_are_not_torchvisions_deeplab():
+SIZES = ((65, 65), (97, 64), (33, 130))
+"""As trained, taller than wide, and sizes that no output stride divides."""
+
+
+def torchvision_network(make: Callable[..., nn.Module]) -> nn.Module:
+    """Random weights and batch norm statistics, and yet logits of order 1."""
+    with torch.device("meta"):  # torchvision's own random weights take seconds and are not wanted
+        reference = make(weights=None, weights_backbone=None, num_classes=5)
+    reference = randomise(reference.to_empty(device="cpu")).eval()
+    for name, layer in reference.named_modules():
+        if name.endswith("bn3"):  # or else every unit doubles the variance of its input
+            layer.weight.data *= 0.1
+    return reference
+
+
+@pytest.mark.parametrize("make", [deeplabv3_resnet50, deeplabv3_resnet101])
+@pytest.mark.parametrize("form", ["module", "state dict"])
+def test_logits_are_torchvisions(make, form):
+    """In float32 to 1e-4, where a rounding error is 1e-7 of the largest activation and some hundred layers add them."""
+    reference = torchvision_network(make)
+    ours = from_torchvision(reference if form == "module" else dict(reference.state_dict()))
+    assert (ours.output_stride, ours.config.backbone) == (8, make.__name__.removeprefix("deeplabv3_"))
+    for size in SIZES if form == "module" else SIZES[:1]:
+        images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(2))
+        with torch.no_grad():
+            expected, found = reference(images)["out"], ours(images)
+        assert 1 < expected.std() < 10
+        assert (expected[0] - expected[1]).std() > 0.5  # they depend on the picture
+        assert (found - expected).abs().max() <= 1e-4
+
+
+def test_logits_are_torchvisions_in_double_precision():
+    """To 1e-11: what float32 leaves open is rounding."""
+    reference = torchvision_network(deeplabv3_resnet50)
+    ours = from_torchvision(reference).double()
+    images = torch.randn(1, 3, 49, 66, dtype=torch.double, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), reference.double()(images)["out"], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("make", [mobilenet_v2, fcn_resnet50, deeplabv3_mobilenet_v3_large])
+def test_other_networks_are_not_torchvisions_deeplab(make):
+    with torch.device("meta"):
+        other = make(weights=None) if make is mobilenet_v2 else make(weights=None, weights_backbone=None)
     with pytest.raises(UserError, match="deeplabv3_resnet50"):
-        from_torchvision(mobilenet_weights())
+        from_torchvision(other.state_dict())
