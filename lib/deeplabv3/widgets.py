@@ -1,0 +1,84 @@
+"""Knobs in a live notebook, one static figure everywhere else, from the same cell."""
+
+import inspect
+import io
+import os
+from base64 import b64encode
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from deeplabv3.errors import UserError
+
+SWITCH = "DEEPLABV3_WIDGETS"
+
+
+def live() -> bool:
+    """Whether somebody sits in front of the notebook and can turn a knob.
+
+    True in a kernel that a Jupyter server started for a notebook (JupyterLab, Notebook), if ipywidgets is installed;
+    false under papermill, nbval and nbconvert and in plain Python. The environment variable ``DEEPLABV3_WIDGETS``
+    overrides this: 1 is yes (for other front ends that show widgets, such as VS Code), 0 is no.
+    """
+    chosen = os.environ.get(SWITCH, "")
+    if chosen not in ("", "0", "1"):
+        raise UserError(f"{SWITCH} is {chosen!r}; set it to 1 (widgets), to 0 (static figures), or not at all.")
+    if chosen:
+        return chosen == "1"
+    # The server sets JPY_SESSION_NAME, the notebook's path, for the kernels that it starts.
+    return "JPY_SESSION_NAME" in os.environ and find_spec("ipywidgets") is not None
+
+
+def explore(draw: Callable[..., Figure], **choices: Iterable[Any]) -> None:
+    """Show the figure that ``draw()`` returns and, in a live notebook, a knob for each of ``choices``.
+
+    ``choices`` maps a parameter of ``draw`` to the values that its knob offers, its default among them. Moving a knob
+    draws again. Where nobody can move one (see :func:`live`) the figure of the defaults is all there is.
+    """
+    offered = {name: list(values) for name, values in choices.items()}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(draw).parameters.items()}
+    for name, values in offered.items():
+        if defaults.get(name, inspect.Parameter.empty) not in values:
+            raise ValueError(f"{draw.__name__} needs a parameter {name} whose default is one of {values}")
+    if live():
+        _show_knobs(draw, offered, defaults)
+    else:
+        draw()  # stays open: the notebook's backend shows it at the end of the cell
+
+
+def _show_knobs(draw: Callable[..., Figure], offered: dict[str, list], defaults: dict[str, Any]) -> None:
+    import ipywidgets
+    from IPython.display import display
+
+    knobs = {name: _knob(name, values, defaults[name]) for name, values in offered.items()}
+    # A notebook that is saved like this still has a picture for those who only read it: GitHub, nbconvert.
+    picture = _png(draw())
+    box = ipywidgets.VBox([*knobs.values(), ipywidgets.interactive_output(draw, knobs)])
+    display({**box._repr_mimebundle_(), "image/png": picture}, raw=True)
+
+
+def _knob(name: str, values: list, default: Any) -> Any:
+    """A slider for many numbers, buttons for a few values or for anything else."""
+    import ipywidgets
+
+    many_numbers = len(values) > 6 and all(isinstance(value, int | float) for value in values)
+    kind = ipywidgets.SelectionSlider if many_numbers else ipywidgets.ToggleButtons
+    knob = kind(
+        options=[(str(value), value) for value in values],
+        value=default,
+        description=name.replace("_", " "),
+        style={"description_width": "8em"},
+    )
+    if not many_numbers:
+        knob.style.button_width = "auto"
+    return knob
+
+
+def _png(figure: Figure) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", bbox_inches="tight")
+    plt.close(figure)  # else the notebook's backend shows it a second time
+    return b64encode(file.getvalue()).decode()
