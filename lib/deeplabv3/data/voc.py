@@ -48,6 +48,30 @@ def find_root(root: Path | str) -> Path:
     raise UserError(f"data root {root} {state}; name a folder in VOC's layout, such as VOCdevkit/VOC2012.")
 
 
+def read_list(root: Path, list_name: str) -> list[str]:
+    """The picture names of a list, in order; none, or no such list, is a :class:`UserError`."""
+    path = root / "ImageSets" / "Segmentation" / f"{list_name}.txt"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
+        raise UserError(f"list {path} does not exist (lists there: {known}); choose one of those or add it.")
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"list {path} is not a text file in UTF-8; write one picture name a line into it.") from error
+    if not names:
+        raise UserError(f"list {path} is empty; write one picture name a line into it.")
+    return names
+
+
+def picture_path(root: Path, name: str, list_name: str) -> Path:
+    """The file of a list's picture; a missing one is a :class:`UserError`."""
+    folder = root / "JPEGImages"
+    for suffix in (".jpg", ".png"):
+        if (folder / f"{name}{suffix}").is_file():
+            return folder / f"{name}{suffix}"
+    raise UserError(f"picture {folder / name}.jpg of list {list_name!r} is missing; restore it or its list.")
+
+
 class VOCData:
     """The pictures and labels of one list.
 
@@ -63,8 +87,8 @@ class VOCData:
         for index, value in enumerate(classes):
             self._lookup[value] = index
         self._lookup[VOID] = VOID
-        self.names = self._read_list()
-        self._files = [(self._picture_path(name), self._label_path(name)) for name in self.names]
+        self.names = read_list(self.root, list_name)
+        self._files = [(picture_path(self.root, name, list_name), self._label_path(name)) for name in self.names]
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
 
     def __len__(self) -> int:
@@ -85,25 +109,9 @@ class VOCData:
             self._cache[index] = (picture, label)
         return picture, label
 
-    def _read_list(self) -> list[str]:
-        path = self.root / "ImageSets" / "Segmentation" / f"{self.list_name}.txt"
-        if not path.is_file():
-            known = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
-            raise UserError(f"list {path} does not exist (lists there: {known}); choose one of those or add it.")
-        try:
-            names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise UserError(f"list {path} is not a text file in UTF-8; write one picture name a line into it.") from error
-        if not names:
-            raise UserError(f"list {path} is empty; write one picture name a line into it.")
-        return names
-
-    def _picture_path(self, name: str) -> Path:
-        folder = self.root / "JPEGImages"
-        for suffix in (".jpg", ".png"):
-            if (folder / f"{name}{suffix}").is_file():
-                return folder / f"{name}{suffix}"
-        raise UserError(f"picture {folder / name}.jpg of list {self.list_name!r} is missing; restore it or its list.")
+    def stamp(self, index: int) -> str:
+        """Name and file sizes of a picture and its label: what is replaced by another file gets another stamp."""
+        return " ".join([self.names[index], *(str(file.stat().st_size) for file in self._files[index])])
 
     def _label_path(self, name: str) -> Path:
         for folder in ("SegmentationClass", "SegmentationClassAug"):
@@ -113,7 +121,7 @@ class VOCData:
         raise UserError(f"label {path} of list {self.list_name!r} is missing; restore it or take the name off the list.")
 
     def _read_label(self, path: Path) -> np.ndarray:
-        image = _open(path)
+        image = open_picture(path)
         if image.mode not in ("P", "L"):
             raise UserError(f"label {path} is a {image.mode} picture; labels are palette PNGs of class numbers.")
         values = np.asarray(image)
@@ -129,10 +137,11 @@ class VOCData:
 
 def read_picture(path: Path) -> np.ndarray:
     """An RGB picture ``(H, W, 3)`` uint8; a damaged file is a :class:`UserError` that names it."""
-    return np.asarray(_open(path).convert("RGB"))
+    return np.asarray(open_picture(path).convert("RGB"))
 
 
-def _open(path: Path) -> Image.Image:
+def open_picture(path: Path) -> Image.Image:
+    """A picture file, decoded; a damaged one is a :class:`UserError` that names it."""
     try:
         image = Image.open(path)
         image.load()
