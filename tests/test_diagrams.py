@@ -90,3 +90,10 @@ def test_inputs_that_a_block_misses_are_rings():
     assert shades[4] == pytest.approx(plt.get_cmap("Blues")(1.0)) and shades[0] == pytest.approx(
         plt.get_cmap("Blues")(0.35)
     )
+
+
+def test_maps_of_a_row_share_their_scale():
+    figure = diagrams.maps({"valid": [np.ones((3, 3)), np.full((3, 3), 9)], "error": [np.eye(3)] * 2}, ["a", "b"])
+    shown = [axis for axis in figure.axes if axis.get_title() or axis.images]
+    assert [axis.images[0].get_clim() for axis in shown] == [(0, 9), (0, 9), (0, 1), (0, 1)]
+    assert [axis.get_title() for axis in shown] == ["a", "b", "", ""]

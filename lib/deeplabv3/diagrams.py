@@ -238,3 +238,19 @@ def _connect(axis: Axes, start: Sequence[float], end: Sequence[float]) -> None:
         _arrow(axis, (x0, y0 + 0.24), (x1, y1))
     else:
         _arrow(axis, (x0, y0), (x1, y1 + 0.24))
+
+
+def maps(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str], size: float = 1.5) -> Figure:
+    """Feature maps ``(h, w)`` of values from zero up, one row a kind; a row shares its scale, white is zero."""
+    figure, axes = plt.subplots(len(rows), len(titles), squeeze=False, layout="constrained",
+                                figsize=(size * len(titles) + 0.8, size * len(rows) + 0.2))  # fmt: skip
+    for line, (name, values), colours in zip(axes, rows.items(), ("Blues", "Oranges", "Greens"), strict=False):
+        highest = max(value.max() for value in values)
+        for axis, value in zip(line, values, strict=True):
+            image = axis.imshow(value, cmap=colours, vmin=0, vmax=highest, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set(visible=True, color=GREY)
+        figure.colorbar(image, ax=line[-1]).set_label(name, fontsize=SMALL)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    return figure
