@@ -1,6 +1,13 @@
-"""The paper's metric: one confusion matrix over all pixels of all pictures, void ignored (Section 4)."""
+"""The paper's metric: one confusion matrix over all pixels of all pictures, void ignored (Section 4).
+
+A class is present where it occurs in the truth or in the prediction. On VOC's val every class is, and the mIoU over all
+classes and over those present are one number, the paper's. They part on lists that lack a class: VOC's development kit
+has no rule for it (0 / 0 makes its mean NaN), the authors' later public code averages over the classes present.
+"""
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from deeplabv3.data.voc import VOID
 
@@ -12,6 +19,14 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def confusion_matrices(truth: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
+    """The same for a batch ``(N, H, W)`` on any device, picture by picture: ``(N, num_classes, num_classes)`` int64."""
+    pictures = torch.arange(len(truth), device=truth.device).view(-1, 1, 1)
+    cells = (pictures * num_classes + truth.long()) * num_classes + prediction.long()
+    counts = torch.bincount(cells[truth != VOID], minlength=len(truth) * num_classes**2)
+    return counts.view(len(truth), num_classes, num_classes)
+
+
 def class_iou(confusion: np.ndarray) -> np.ndarray:
     """IoU of each class, ``(..., K)`` for ``(..., K, K)``; NaN where a class is neither true nor predicted."""
     intersection = np.diagonal(confusion, axis1=-2, axis2=-1).astype(float)
@@ -20,9 +35,15 @@ def class_iou(confusion: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(confusion: np.ndarray) -> float:
-    """mIoU in percent over the classes that occur in truth or prediction; NaN when none does."""
+    """mIoU in percent over the classes present, the figure of every table here; NaN when no pixel counts."""
     iou = class_iou(confusion)
     return float(100 * np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
+
+
+def mean_iou_all(confusion: np.ndarray) -> float:
+    """mIoU in percent over all classes, where one that is neither true nor predicted counts as 0; NaN as above."""
+    iou = class_iou(confusion)
+    return float(100 * np.nan_to_num(iou).mean()) if np.isfinite(iou).any() else float("nan")
 
 
 def pixel_accuracy(confusion: np.ndarray) -> float:

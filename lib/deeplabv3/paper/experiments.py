@@ -4,22 +4,25 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from deeplabv3.evaluation.inference import EvaluationSettings, evaluate
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation.inference import EvaluationSettings, count_pictures
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.fast import fast
 from deeplabv3.model.weights import load_backbone_weights
 from deeplabv3.paper import tables
 from deeplabv3.paper.records import Run
 from deeplabv3.profiles import Profile
 from deeplabv3.training.checkpoint import load_model
-from deeplabv3.training.trainer import train
+from deeplabv3.training.trainer import Interrupted, train
 
 Report = Callable[[int], None]
 """Told how many pictures are evaluated so far."""
@@ -53,21 +56,85 @@ def train_run(run: Run, report: Callable[[int, float, float], None] = lambda ste
     run.write_training_record(seconds)
 
 
+class Incomplete(UserError):
+    """Some pictures could not be read. ``values`` is what the others have given, in the form of a record."""
+
+    def __init__(self, message: str, values: dict):
+        super().__init__(message)
+        self.values = values
+
+
 def evaluate_run(
-    run: Run, settings: EvaluationSettings, report: Report = lambda done: None, checkpoint: Path | None = None
+    run: Run,
+    settings: EvaluationSettings,
+    report: Report = lambda done: None,
+    checkpoint: Path | None = None,
+    save_every_s: float = 30.0,
 ) -> dict:
     """Evaluate ``run`` from its checkpoint, by default the one in its folder; the record's values.
 
-    The record is written unless the checkpoint is one on the way: that is not the run's result.
+    The record is written unless the checkpoint is one on the way: that is not the run's result. SIGINT, SIGTERM and any
+    error keep what is counted so far, a process that is killed outright loses at most ``save_every_s`` seconds of it,
+    and the next call goes on from there. Pictures that cannot be read do not hold the others up; afterwards they are
+    named by :class:`Incomplete`.
     """
-    model, state = load_model(checkpoint or run.checkpoint)
-    model.to(device(), memory_format=torch.channels_last)
-    began = time.monotonic()
-    confusions = evaluate(model, run.profile.open_data(), settings, run.profile.evaluation_batch, report)
-    values = run.evaluation_values(settings, confusions, time.monotonic() - began)
+    checkpoint = checkpoint or run.checkpoint
+    model, state = load_model(checkpoint)
+    model = fast(model).to(device())
+    data = run.profile.open_data()
+    stamps = [data.stamp(index) for index in range(len(data))]
+    partial = run.partial_counts(settings, checkpoint, device().type, save_every_s)
+    todo = [index for index, stamp in enumerate(stamps) if stamp not in partial]
+    errors: list[UserError] = []
+    done = len(data) - len(todo)
+    report(done)
+    stream = count_pictures(model, data, settings, run.profile.evaluation_batch, todo)
+    with _sigterm_interrupts(), closing(stream):
+        try:
+            for index, found in stream:
+                if isinstance(found, UserError):
+                    errors.append(found)
+                else:
+                    partial.add(stamps[index], found)
+                    done += 1
+                    report(done)
+        except BaseException:
+            partial.save()
+            raise
+    confusions = np.array([partial[stamp] for stamp in stamps if stamp in partial])
+    if not confusions.any() and not errors:
+        raise UserError(
+            f"list {data.list_name!r} of {data.root} is void throughout; check its labels and the profile's classes."
+        )
+    values = run.evaluation_values(settings, confusions, partial.seconds) if confusions.any() else {}
+    if errors:
+        partial.save()
+        raise Incomplete(
+            f"{len(errors)} of {len(data)} pictures could not be evaluated: {'; '.join(map(str, errors))} The others "
+            "are done and need not be evaluated again.",
+            values,
+        )
     if state.step == run.training.iterations:
         run.write_evaluation_record(settings, values, confusions)
+    partial.remove()
     return values
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM raises :class:`Interrupted` wherever the program is, as SIGINT raises KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Interrupted("stopped on the way; the same command goes on.")
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 Job = tuple[Run, EvaluationSettings]

@@ -3,7 +3,7 @@
 A run is named by the hash of everything that determines it (model, training settings, data fingerprint, seed), so
 whoever asks for the same run again gets its record. A finished run has a folder ``records/PROFILE/LABEL-ID/`` with
 ``run.json`` and, for each strategy that it was evaluated with, ``eval-ID.json`` and ``eval-ID.npz`` (the confusion
-counts of every picture).
+counts of every picture). ``partial-ID.npz`` is an evaluation on the way.
 """
 
 import hashlib
@@ -25,8 +25,9 @@ from deeplabv3 import paths
 from deeplabv3.data.voc import fingerprint
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import EvaluationSettings
-from deeplabv3.evaluation.metrics import class_iou, mean_iou, pixel_accuracy
+from deeplabv3.evaluation.metrics import class_iou, mean_iou, mean_iou_all, pixel_accuracy
 from deeplabv3.model.deeplab import ModelConfig
+from deeplabv3.paper.partial import PartialCounts
 from deeplabv3.profiles import Profile
 from deeplabv3.training.checkpoint import write_atomically
 from deeplabv3.training.trainer import TrainingSettings
@@ -54,6 +55,9 @@ def short_hash(values: dict) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
+_FIRST_STRATEGY = ("output_stride", "scales", "flip", "crop", "padding")
+"""What has always been in an evaluation's name; settings added later are in it where they differ from their default."""
+
 _DEFAULT_MODEL = json.loads(json.dumps(asdict(ModelConfig())))
 _DEFAULT_TRAINING = json.loads(json.dumps(asdict(TrainingSettings())))
 
@@ -73,6 +77,13 @@ def identity_of(profile: Profile, config: ModelConfig) -> dict:
         "seed": profile.seed,
     }
     return json.loads(json.dumps(values))
+
+
+def _strategy(settings: EvaluationSettings) -> dict:
+    """The settings that name an evaluation."""
+    default = asdict(EvaluationSettings())
+    values = asdict(settings).items()
+    return {name: value for name, value in values if name in _FIRST_STRATEGY or value != default[name]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +158,22 @@ class Run:
         """``eval-ID``: the strategy and the pictures."""
         data = self.profile.data
         pictures = [_fingerprint(self.profile.data_root(), data.val_list), data.val_list]
-        return "eval-" + short_hash({"settings": asdict(settings), "data": pictures})
+        return "eval-" + short_hash({"settings": _strategy(settings), "data": pictures})
+
+    def partial_counts(
+        self, settings: EvaluationSettings, checkpoint: Path, device: str, save_every_s: float
+    ) -> PartialCounts:
+        """What an evaluation that was interrupted has left behind, if anything."""
+        strategy, data = _strategy(settings), self.profile.data
+        identity = {
+            "recipe": RECIPE,
+            "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+            "settings": strategy,
+            "classes": {str(value): name for value, name in data.class_map().items()},
+            "device": device,
+        }
+        file = f"partial-{short_hash({'settings': strategy, 'list': data.val_list})}.npz"
+        return PartialCounts(self.record_folder() / file, identity, self.config.num_classes, save_every_s)
 
     def evaluation_record(self, settings: EvaluationSettings) -> dict | None:
         """``eval-ID.json``, or None when the run was not evaluated so."""
@@ -189,7 +215,8 @@ class Run:
             "settings": asdict(settings),
             "list": self.profile.data.val_list,
             "pictures": len(confusions),
-            "miou": round(mean_iou(total), 3),
+            "miou": round(mean_iou(total), 3),  # over the classes present
+            "miou_all_classes": round(mean_iou_all(total), 3),
             "class_iou": dict(zip(names, iou, strict=True)),
             "pixel_accuracy": round(pixel_accuracy(total), 3),
             "seconds": round(seconds, 1),
