@@ -112,6 +112,7 @@ def test_output_stride_changes_in_place_and_back(variant):
         fresh.load_state_dict(model.state_dict())
         assert torch.equal(fresh(images), at_8)
         assert torch.equal(model.set_output_stride(16)(images), at_16)
+        assert model.output_stride == model.config.output_stride == 16
         assert torch.equal(fresh.set_output_stride(16)(images), at_16)
         model.load_state_dict(fresh.state_dict())
         assert torch.equal(model(images), at_16)

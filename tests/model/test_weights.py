@@ -203,8 +203,10 @@ def torchvision_network(make: Callable[..., nn.Module]) -> nn.Module:
     return reference
 
 
-@pytest.mark.parametrize("make", [deeplabv3_resnet50, deeplabv3_resnet101])
-@pytest.mark.parametrize("form", ["module", "state dict"])
+@pytest.mark.parametrize(
+    ("make", "form"),
+    [(deeplabv3_resnet50, "module"), (deeplabv3_resnet50, "state dict"), (deeplabv3_resnet101, "module")],
+)
 def test_logits_are_torchvisions(make, form):
     """In float32 to 1e-4, where a rounding error is 1e-7 of the largest activation and some hundred layers add them."""
     reference = torchvision_network(make)

@@ -1,0 +1,149 @@
+"""Breaks a copy of the library on purpose, once for each proof, and sees that the proof's test fails.
+
+Run by hand, some minutes: ``.venv/bin/python tests/breakages.py [WORD …]``; words choose the breakages whose name has
+one of them. Exit code 1 if a breakage is not caught, or if the library no longer holds the text that it changes.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parents[1]
+
+# What is wrong | file below lib/deeplabv3 | tests below tests, then a text that occurs there once, and what it becomes.
+BREAKAGES = """
+multi-grid replaces the rate instead of multiplying it | model/atrous.py | model/test_atrous.py
+    plan.append(UnitPlan(block, unit, unit_stride, rate * unit_rate))
+    plan.append(UnitPlan(block, unit, unit_stride, unit_rate if block >= GRID_BLOCK else rate))
+rates are not doubled where a stride is lost | model/atrous.py | model/test_backbones.py -k made_dense
+    rate *= unit_stride
+    pass
+the paper's layout has its strides in the first units | model/atrous.py | model/test_atrous.py
+    has_stride = first if first_unit_strided else last
+    has_stride = first
+ASPP's rates stay put at output stride 8 | model/deeplab.py | model/test_deeplab.py model/test_variants.py -k stride
+    self.head.set_rates(aspp_rates(config.atrous_rates, output_stride))
+    self.head.set_rates(config.atrous_rates)
+padding is off by one in a ResNet's unit | model/resnet.py | model/test_backbones.py -k made_dense
+    self.conv2.dilation = self.conv2.padding = (rate, rate)
+    self.conv2.dilation, self.conv2.padding = (rate, rate), (rate - 1, rate - 1)
+a ResNet's shortcut is averaged instead of subsampled | model/resnet.py | model/test_backbones.py -k made_dense
+    shortcut = x[:, :, ::stride, ::stride] if stride > 1 else x
+    shortcut = F.avg_pool2d(x, stride, ceil_mode=True) if stride > 1 else x
+MobileNetV2 ignores its rates | model/mobilenet.py | model/test_backbones.py -k made_dense
+    self.depthwise.dilation = self.depthwise.padding = (rate, rate)
+    self.depthwise.dilation = self.depthwise.padding = (1, 1)
+MobileNetV2's ReLU has no ceiling | model/mobilenet.py | model/test_backbones.py -k torchvisions
+    nn.ReLU6(inplace=True)
+    nn.ReLU(inplace=True)
+corners are always aligned | model/deeplab.py | model/test_weights.py -k torchvisions
+    return resize(self.features_to_logits(images), images.shape[2:], self.config.align_corners)
+    return resize(self.features_to_logits(images), images.shape[2:], True)
+torchvision's additional convolution is left out | model/heads.py | model/test_weights.py -k torchvisions
+    if self.extra is not None:
+    if False:
+image pooling is missing from the concatenation | model/heads.py | model/test_heads.py
+    outputs.append(self.image_pooling(features))
+    outputs.append(torch.zeros_like(outputs[0]))
+DeepLabv2's head loses a classifier | model/heads.py | model/test_heads.py
+    sum(classifier(features) for classifier in self.classifiers)
+    sum(classifier(features) for classifier in self.classifiers[1:])
+the output stride does not come back | model/deeplab.py | model/test_variants.py -k in_place_and_back
+    config = replace(self.config, output_stride=output_stride)
+    config = replace(self.config, output_stride=min(output_stride, self.config.output_stride))
+no gradient reaches the backbone | model/deeplab.py | model/test_variants.py -k learned
+    return self.head(self.backbone(images))
+    return self.head(self.backbone(images).detach())
+features are added to large numbers | model/heads.py | model/test_variants.py -k bfloat16
+    outputs = [branch(features) for branch in self.branches]
+    outputs = [branch(features + 1000 - 1000) for branch in self.branches]
+pooling reads channels last as channels first | model/heads.py | model/test_variants.py -k channels_last
+    features.mean(dim=(2, 3), keepdim=True)
+    features.as_strided(features.shape, torch.empty(features.shape).stride()).mean((2, 3), keepdim=True)
+an export fixes the size of the picture | model/deeplab.py | model/test_variants.py -k exported
+    images.shape[2:], self.config.align_corners)
+    [int(n) for n in images.shape[2:]], self.config.align_corners)
+a checkpoint rounds its tensors | training/checkpoint.py | model/test_variants.py -k saved
+    value.contiguous() for name, value in checkpoint.model.items()
+    (value / 3 * 3).to(value.dtype) for name, value in checkpoint.model.items()
+the batch norm freeze is lost by train() | model/deeplab.py | model/test_deeplab.py
+    if self._batch_norm_frozen:
+    if False:
+one value per channel is left to batch norm | model/deeplab.py | model/test_deeplab.py
+    self._refuse_one_value_per_channel(images)
+    pass
+block5 is not initialised from block4 | model/weights.py | model/test_weights.py
+    for number in range(5, model.config.last_block + 1):
+    for number in range(6, model.config.last_block + 1):
+biases cost nothing | model/cost.py | model/test_cost.py
+    self.out_channels * (2 if self.norm else 1)
+    self.out_channels * (2 if self.norm else 0)
+the shortcut's convolution is costed before its stride | model/cost.py | model/test_cost.py
+    yield LayerCost(f"{name}.downsample.0", 1, channels, outer, *strided)
+    yield LayerCost(f"{name}.downsample.0", 1, channels, outer, *size)
+Figure 4's closed form is off by one | model/atrous.py | model/test_atrous.py -k figure_4
+    three = max(0, size - 2 * rate) / size
+    three = max(0, size - 2 * rate + 1) / size
+the receptive field forgets the stride | model/atrous.py | model/test_backbones.py -k gradient
+    field += (effective_kernel(kernel, rate) - 1) * stride
+    field += effective_kernel(kernel, rate) - 1
+255 is counted as background in the metric | evaluation/metrics.py | evaluation/test_metrics.py
+    counted = truth != VOID
+    truth, counted = np.where(truth == VOID, 0, truth), truth >= 0
+255 is learned as background | training/trainer.py | training/test_trainer.py -k void
+    F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
+    F.cross_entropy(logits, labels.where(labels != VOID, 0), reduction="sum")
+"""
+
+
+@cache
+def intact(copy: Path, tests: str) -> bool:
+    return not failure(copy, tests)
+
+
+def failure(copy: Path, tests: str) -> str:
+    """The first of the tests that fails in ``copy``, or the empty text."""
+    # Two changes within a second may leave files of one size and time: no bytecode, or the old one would run.
+    environment = os.environ | {"PYTHONPATH": str(copy / "lib"), "PYTHONDONTWRITEBYTECODE": "1"}
+    words = [f"tests/{word}" if word.endswith(".py") else word for word in tests.split()]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rf", "-p", "no:cacheprovider", *words]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    failed = re.search(r"^FAILED tests/(.+?)(?: - |$)", done.stdout, re.MULTILINE)
+    return failed[1] if failed else "" if done.returncode == 0 else f"pytest itself: {done.stdout}{done.stderr}"
+
+
+def main(words: list[str]) -> int:
+    lines = [line.strip() for line in BREAKAGES.strip().splitlines()]
+    entries = [e for e in zip(*[iter(lines)] * 3, strict=True) if not words or any(word in e[0] for word in words)]
+    caught = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for part in ("lib", "tests", "data/paper"):
+            shutil.copytree(HOME / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copy(HOME / "pyproject.toml", copy)
+        for head, old, new in entries:
+            name, file, tests = head.split(" | ")
+            path = copy / "lib" / "deeplabv3" / file
+            text = path.read_text()
+            if text.count(old) != 1:
+                told = f"TEXT FOUND {text.count(old)} TIMES in {file}: {old}"
+            elif not intact(copy, tests):
+                told = f"FAILS UNBROKEN: {tests}"
+            else:
+                path.write_text(text.replace(old, new))
+                test = failure(copy, tests)
+                path.write_text(text)
+                caught += "::" in test
+                told = f"caught by {test}" if "::" in test else f"NOT CAUGHT by {tests} {test}"
+            print(f"{name}: {told}", flush=True)
+    print(f"{caught} of {len(entries)} caught")
+    return 0 if caught == len(entries) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
