@@ -1,25 +1,37 @@
 """Whole-image inference: padding, scales, flip, batches, and the model left as it was."""
 
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from conftest import CLASSES, write_label
+from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
-from deeplabv3.data.augment import MEAN_PIXEL, normalise
-from deeplabv3.data.voc import VOID
+from deeplabv3.data.augment import MEAN, MEAN_PIXEL, STD, normalise
+from deeplabv3.data.voc import VOID, VOCData
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import (
     MULTI_SCALE,
+    PATIENCE,
     EvaluationSettings,
+    _Item,
+    count_pictures,
     evaluate,
+    in_batches,
+    most_probable,
     pad,
     padded_size,
     predict_batches,
     probabilities,
 )
+from deeplabv3.evaluation.metrics import confusion_matrix
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.fast import fast
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -145,6 +157,202 @@ def test_probabilities_are_averaged_over_scales_and_flip(make_model):
     found = probabilities(model, pictures, EvaluationSettings(scales=(0.5, 1.0), flip=True))
     torch.testing.assert_close(found, sum(views) / 4, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.sum(1), torch.ones(1, 33, 49))
+
+
+def slow_reference(model: DeepLabV3, picture: np.ndarray, settings: EvaluationSettings) -> np.ndarray:
+    """Tables 4 and 6 once more, picture by picture and view by view: probabilities ``(K, H, W)`` of the picture."""
+    height, width = picture.shape[:2]
+    stride, crop = settings.output_stride, settings.crop if settings.padding == "crop" else 0
+    tall, wide = (max(crop, stride * int(np.ceil((side - 1) / stride)) + 1) for side in (height, width))
+    image = torch.empty(3, tall, wide)
+    for channel in range(3):
+        image[channel] = (MEAN_PIXEL[channel] / 255 - MEAN[channel]) / STD[channel]
+        values = torch.from_numpy(picture[:, :, channel].astype(np.float32))
+        image[channel, :height, :width] = (values / 255 - MEAN[channel]) / STD[channel]
+    model = model.eval().set_output_stride(stride)
+    views = []
+    for scale in settings.scales:
+        for mirror in [False, True] if settings.flip else [False]:
+            size = (int((tall - 1) * scale + 0.5) + 1, int((wide - 1) * scale + 0.5) + 1)
+            view = F.interpolate(image[None], size=size, mode="bilinear", align_corners=True)
+            with torch.no_grad():
+                features = model.features_to_logits(torch.flip(view, [3]) if mirror else view)
+            logits = F.interpolate(features, size=(tall, wide), mode="bilinear", align_corners=True)
+            views.append(torch.softmax(torch.flip(logits, [3]) if mirror else logits, dim=1)[0])
+    return torch.stack(views).mean(0)[:, :height, :width].numpy()
+
+
+def mixed_sizes() -> list[np.ndarray]:
+    """No two neighbours of one padded size, the first and the last of a size of their own."""
+    sizes = [(50, 17), (33, 49), (40, 31), (31, 47), (40, 32), (33, 49), (40, 31), (1, 1), (33, 48), (70, 20)]
+    return [noise(height, width, seed=number) for number, (height, width) in enumerate(sizes)]
+
+
+STRATEGIES = {
+    "output stride 16": {},
+    "output stride 8": {"output_stride": 8},
+    "8 + MS": {"output_stride": 8, "scales": MULTI_SCALE},
+    "8 + MS + flip": {"output_stride": 8, "scales": MULTI_SCALE, "flip": True},
+    "16 + flip": {"flip": True},
+}
+
+
+@pytest.mark.parametrize("padding", ["crop", "tight"])
+@pytest.mark.parametrize("changes", STRATEGIES.values(), ids=STRATEGIES)
+def test_strategies_agree_with_an_independent_slow_reference(make_model, changes, padding):
+    """Batched across pictures of one padded size, with batch norm folded, against loops over everything."""
+    settings = EvaluationSettings(**changes, crop=49, padding=padding)
+    pictures = mixed_sizes()
+    model = make_model(num_classes=5)
+    predictions = list(predict_batches(fast(model), pictures, settings, batch=3))
+    assert len(predictions) == len(pictures)
+    seen = set()
+    for picture, prediction in zip(pictures, predictions, strict=True):
+        shares = slow_reference(model, picture, settings)
+        seen |= set(np.unique(shares.argmax(0)).tolist())
+        # rounding decides between classes that are tied, and nothing else
+        highest = np.sort(shares, axis=0)
+        clear = highest[-1] - highest[-2] > 1e-3
+        assert clear.mean() > 0.8
+        assert np.array_equal(prediction[clear], shares.argmax(0)[clear])
+    assert len(seen) > 1
+
+
+def test_one_view_needs_no_softmax(make_model):
+    model, pictures = make_model().eval(), torch.from_numpy(np.stack([noise(33, 49), noise(33, 49, seed=1)]))
+    expected = probabilities(model, pictures, EvaluationSettings()).argmax(1)
+    found = most_probable(model, pictures, EvaluationSettings())
+    assert found.dtype == torch.uint8
+    assert (found != expected).float().mean() < 1e-3
+
+
+def items(sizes: list[tuple[int, int]]) -> list[_Item]:
+    return [_Item(index, noise(*size)) for index, size in enumerate(sizes)]
+
+
+def test_pictures_of_one_size_share_a_batch_wherever_they_stand():
+    a, b, c = (33, 33), (17, 33), (30, 20)  # c is padded to a's size
+    settings = EvaluationSettings(padding="tight")
+    groups = list(in_batches(items([a, b, c, b, a, b]), settings, 3))
+    assert [[item.index for item in group] for group in groups] == [[0, 2, 4], [1, 3, 5]]
+    assert [len(group) for group in in_batches(items([a, b, a, b]), settings, 1)] == [1, 1, 1, 1]
+
+
+def test_no_picture_waits_for_ever():
+    """A rare size goes alone after a while: a stream is never held in memory, and progress never stands still."""
+    rare, common = (65, 65), (33, 33)
+    stream = iter(items([rare] + [common] * 200))
+    groups, taken = in_batches(stream, EvaluationSettings(padding="tight"), 4), 0
+    for group in groups:
+        taken += len(group)
+        if group[0].index == 0:
+            break
+    assert taken <= PATIENCE * 4 + 1
+    assert len(list(stream)) >= 200 - PATIENCE * 4  # the rest was not read yet
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_predictions_come_in_order_and_soon(batch):
+    pictures, taken = mixed_sizes() * 20, []
+    stream = predict_batches(
+        ByColour(), (taken.append(p) or p for p in pictures), EvaluationSettings(padding="tight"), batch
+    )
+    for number, prediction in enumerate(stream):
+        assert prediction.shape == pictures[number].shape[:2]
+        assert len(taken) <= number + 1 + (PATIENCE + 1) * batch
+    assert number + 1 == len(pictures)
+
+
+def test_bfloat16_moves_only_pixels_that_are_nearly_tied(make_model):
+    model, pictures = make_model().eval(), torch.from_numpy(np.stack([noise(65, 65)]))
+    exact = probabilities(model, pictures, EvaluationSettings())
+    rough = probabilities(model, pictures, EvaluationSettings(bf16=True))
+    assert rough.dtype == torch.float32
+    assert 1e-5 < (rough - exact).abs().max() < 0.2
+    highest = exact.sort(dim=1).values
+    clear = highest[:, -1] - highest[:, -2] > 0.2
+    assert clear.any()
+    assert torch.equal(rough.argmax(1)[clear], exact.argmax(1)[clear])
+
+
+# --- degenerate pictures and damaged files
+
+
+def write_pictures(root: Path, sizes: list[tuple[int, int]]) -> VOCData:
+    """A list ``val`` of noise at these sizes (height, width), labels from CLASSES with some void."""
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    names = [f"picture_{number}" for number in range(len(sizes))]
+    for name, size in zip(names, sizes, strict=True):
+        Image.fromarray(rng.integers(0, 256, (*size, 3)).astype(np.uint8)).save(root / "JPEGImages" / f"{name}.jpg")
+        label = rng.choice([*CLASSES, VOID], size).astype(np.uint8)
+        write_label(root / "SegmentationClass" / f"{name}.png", label)
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(names))
+    return VOCData(root, "val", CLASSES)
+
+
+DEGENERATE = [(1, 1), (200, 3000), (1, 90), (90, 1), (2, 3), (1500, 20), (16, 17)]
+
+
+@pytest.mark.parametrize("padding", ["crop", "tight"])
+@pytest.mark.parametrize("changes", [{}, {"output_stride": 8, "scales": (0.5, 1.25), "flip": True}])
+def test_huge_and_tiny_pictures_are_counted_whole(make_model, tmp_path, padding, changes):
+    settings = EvaluationSettings(**changes, crop=33, padding=padding)
+    data, model = write_pictures(tmp_path / "VOC", DEGENERATE), make_model().eval()
+    confusions = evaluate(model, data, settings, batch=2)
+    predictions = predict_batches(model, (data[index][0] for index in range(len(data))), settings)
+    for index, prediction in enumerate(predictions):
+        label = data[index][1]
+        assert prediction.shape == label.shape == DEGENERATE[index]
+        assert confusions[index].sum() == (label != VOID).sum()
+        moved = abs(confusions[index] - confusion_matrix(label, prediction, 3)).sum() / 2
+        assert moved <= 1e-3 * label.size  # another batch may decide a tie otherwise
+
+
+def test_a_picture_that_is_void_throughout_counts_nothing(make_model, tmp_path):
+    data = write_pictures(tmp_path / "VOC", [(20, 30), (20, 30)])
+    write_label(data.root / "SegmentationClass" / "picture_0.png", np.full((20, 30), VOID, dtype=np.uint8))
+    confusions = evaluate(make_model(), data, EvaluationSettings(padding="tight"), 2)
+    assert not confusions[0].any()
+    assert confusions[1].any()
+
+
+def break_picture(data: VOCData, number: int) -> None:
+    path = data.root / "JPEGImages" / f"picture_{number}.jpg"
+    path.write_bytes(path.read_bytes()[:150])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_a_broken_picture_does_not_hold_the_others_up(make_model, tmp_path, batch):
+    data = write_pictures(tmp_path / "VOC", [(20, 30)] * 5)
+    whole = evaluate(make_model(), data, EvaluationSettings(padding="tight"))
+    break_picture(data, 2)
+    write_label(data.root / "SegmentationClass" / "picture_4.png", np.full((20, 30), 99, dtype=np.uint8))
+    found = dict(count_pictures(make_model(), data, EvaluationSettings(padding="tight"), batch))
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    assert isinstance(found[2], UserError) and "picture_2.jpg" in str(found[2])
+    assert isinstance(found[4], UserError) and "picture_4.png holds the value 99" in str(found[4])
+    for index in (0, 1, 3):
+        assert abs(found[index] - whole[index]).sum() <= 2
+    with pytest.raises(UserError, match=r"picture_2\.jpg"):
+        evaluate(make_model(), data, EvaluationSettings(padding="tight"), batch)
+
+
+def test_single_pictures_of_a_list_can_be_counted(make_model, data):
+    whole = evaluate(make_model(), data, EvaluationSettings(crop=65))
+    found = dict(count_pictures(make_model(), data, EvaluationSettings(crop=65), indices=[4, 1]))
+    assert list(found) == [4, 1]
+    assert all(np.array_equal(counts, whole[index]) for index, counts in found.items())
+
+
+def test_an_abandoned_evaluation_leaves_the_model_as_it_was_and_no_threads(make_model, data):
+    model, before = make_model().train(), threading.active_count()
+    stream = count_pictures(model, data, EvaluationSettings(output_stride=8, crop=65))
+    next(stream)
+    assert model.output_stride == 8
+    stream.close()
+    assert (model.output_stride, model.training, threading.active_count()) == (16, True, before)
 
 
 def test_with_flip_a_mirrored_picture_gives_the_mirrored_result(make_model):

@@ -63,7 +63,7 @@ class ModelBench:
         with threads(self.threads):
             torch.manual_seed(0)
             theirs = getattr(segmentation, f"deeplabv3_{self.backbone}")(weights=None, weights_backbone=None).eval()
-            _give_statistics(theirs)
+            give_statistics(theirs)
             theirs.to(self.device)
             ours = from_torchvision(theirs).to(self.device)
             images = torch.randn(self.batch, 3, self.size, self.size, device=self.device)
@@ -155,7 +155,7 @@ def _padded(batch: Tensor) -> Tensor:
     return F.pad(batch, (0, right, 0, bottom))
 
 
-def _give_statistics(network: nn.Module) -> None:
+def give_statistics(network: nn.Module) -> None:
     """Statistics that are not 0 and 1, so that a batch norm folded wrongly would show in the logits."""
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
