@@ -70,8 +70,9 @@ def _knob(name: str, values: list, default: Any) -> Any:
         options=[(str(value), value) for value in values],
         value=default,
         description=name.replace("_", " "),
-        style={"description_width": "8em"},
+        layout={"width": "34em" if many_numbers else "auto"},
     )
+    knob.style.description_width = "initial"
     if not many_numbers:
         knob.style.button_width = "auto"
     return knob
