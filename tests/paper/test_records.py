@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import write_voc
 
+from deeplabv3 import load_profile, paths
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import EvaluationSettings
 from deeplabv3.model.deeplab import ModelConfig
@@ -93,6 +94,22 @@ def test_names_of_published_records_stay():
     assert Run(None, identity).name == "aspp-mobilenet_v2-os16-3d9548b2ee3d"
 
 
+PUBLISHED = {
+    "eval-75c6857a59bb": EvaluationSettings(16, padding="tight"),
+    "eval-b9972f50059e": EvaluationSettings(8, padding="tight"),
+    "eval-52cf70cde73f": EvaluationSettings(16, padding="crop"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_of_published_evaluations_stay(name, monkeypatch):
+    """A setting that is added later is in the name where it differs from its default alone."""
+    monkeypatch.setattr(records, "_fingerprint", lambda root, list_name: "c80a0f59ed1b9861")
+    identity = {"model": {}, "training": {}}
+    assert Run(load_profile("mobile"), identity).evaluation_name(PUBLISHED[name]) == name
+    assert list((paths.home() / "data" / "records" / "mobile").glob(f"*/{name}.npz"))
+
+
 def test_what_is_written_is_read(run, profile, workspace):
     settings = profile.evaluation
     assert run.training_record() is None
@@ -106,6 +123,7 @@ def test_what_is_written_is_read(run, profile, workspace):
     # class 0: 12 of 12 + 2 + 1, class 1: 5 of 5 + 1 + 2
     assert written["class_iou"] == {"background": 80.0, "square": 62.5, "disc": None}
     assert written["miou"] == pytest.approx(71.25)
+    assert written["miou_all_classes"] == pytest.approx(47.5)
     assert written["pixel_accuracy"] == 85.0
     assert (written["pictures"], written["list"], written["run"]) == (2, "val", run.name)
     training = run.training_record()
@@ -124,6 +142,7 @@ def test_every_strategy_has_its_own_record(run, profile):
         EvaluationSettings(crop=65, scales=(0.5, 1.0)),
         EvaluationSettings(crop=65, padding="tight"),
         EvaluationSettings(crop=97),
+        EvaluationSettings(crop=65, bf16=True),
     ]
     names = [run.evaluation_name(settings) for settings in strategies]
     assert len(set(names)) == len(names)
