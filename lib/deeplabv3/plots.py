@@ -250,11 +250,12 @@ def dense_features(picture: np.ndarray, maps: Mapping[int, np.ndarray], size: fl
     next(places).imshow(picture)
     coarsest, highest = max(maps), max(values.max() for values in maps.values())
     y, x = np.mgrid[0:height:coarsest, 0:width:coarsest]
+    area = min(10.0, (72 * size / x.shape[1] / 5) ** 2)  # dots leave room between them on a large picture too
     for axis, (stride, values) in zip(places, maps.items(), strict=False):
         rows, columns = values.shape
         extent = (-stride / 2, (columns - 0.5) * stride, (rows - 0.5) * stride, -stride / 2)
         axis.imshow(values, cmap="viridis", vmin=0, vmax=highest, extent=extent, interpolation="nearest")
-        axis.scatter(x, y, s=10, color=COLOURS[1], edgecolors="white", linewidths=0.4)
+        axis.scatter(x, y, s=area, color=COLOURS[1], edgecolors="white", linewidths=area / 25)
         axis.set(title=f"output stride {stride}: {rows} x {columns}")
         axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     return figure
