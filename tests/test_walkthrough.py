@@ -33,7 +33,8 @@ def write_notebook(folder, name, *sources, parameters="profile = None\nsteps = 1
 
 def write_notebooks(folder):
     """Three notebooks; the second shows each kind of output, and noise."""
-    write_notebook(folder, "00_first", text="Go on with [the next](01_second.ipynb#there).")
+    folded = "<details><summary>Answers</summary>\n\n1. Folded away.\n\n</details>"
+    write_notebook(folder, "00_first", text=f"Go on with [the next](01_second.ipynb#there).\n\n{folded}")
     write_notebook(
         folder, "01_second", "import sys\nprint('seen')\nprint('no' + 'ise', file=sys.stderr)\nprint('too')", "6 * 7"
     )
@@ -146,7 +147,9 @@ def test_pages_lead_to_each_other_and_need_no_network(finished):
     assert found["00_first"] == {"index.html", "01_second.html"}
     assert found["01_second"] == {"index.html", "00_first.html", "02_third.html"}
     assert found["index"] == {f"{name}.html" for name in NAMES}
-    assert 'href="01_second.html#there"' in (output / "00_first.html").read_text()
+    first = (output / "00_first.html").read_text()
+    assert 'href="01_second.html#there"' in first
+    assert first.index("<details>") < first.index("Folded away") < first.index("</details>")
     index = (output / "index.html").read_text()
     assert "About 02_third &amp; more" in index and "<p>The paper's {tables} in 100%</p>" in index
 
@@ -392,3 +395,11 @@ def test_refresh_refuses_notebooks_that_were_not_executed_as_they_are(again):
     with pytest.raises(UserError, match="02_third as it is now"):
         refresh(again / "output", again / "notebooks")
     assert (again / "notebooks" / "00_first.ipynb").read_text() == before
+
+
+def test_refresh_of_one_notebook_leaves_the_others(again):
+    write_notebook(again / "notebooks", "02_third", "print('changed since')")
+    changed = (again / "notebooks" / "02_third.ipynb").read_bytes()
+    refresh(again / "output", again / "notebooks", ["00"])
+    assert (again / "notebooks" / "00_first.ipynb").read_bytes() == (again / "output" / "00_first.ipynb").read_bytes()
+    assert (again / "notebooks" / "02_third.ipynb").read_bytes() == changed

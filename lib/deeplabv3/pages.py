@@ -54,7 +54,7 @@ def write_pages(
     """
     titles = {name: _title(name, source) for name, source in sources.items()}
     links = {name: f'<a href="{name}.html">{escape(titles[name])}</a>' for name in done}
-    exporter = HTMLExporter(raw_template=PAGE, embed_images=True)
+    exporter = HTMLExporter(raw_template=PAGE)
     for place, name in enumerate(done):
         before, after = ("".join(links[other] for other in part) for part in (done[:place][-1:], done[place + 1 :][:1]))
         bar = f'<nav><span>{before}</span><a href="index.html">{TITLE}</a><span>{after}</span></nav>'

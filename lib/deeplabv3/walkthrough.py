@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -308,16 +308,17 @@ def _clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return kept
 
 
-def refresh(output: Path, notebooks: Path) -> None:
-    """Put the executed notebooks of a complete run in ``output`` in the place of their sources in ``notebooks``."""
+def refresh(output: Path, notebooks: Path, only: Sequence[str] = ()) -> None:
+    """Put the executed notebooks in ``output``, all or ``only`` those named, in the place of their sources."""
     sources = read_notebooks(notebooks)
     state = _open_output(output.resolve(), notebooks.resolve(), sources)
     executed = {name: clean(_read(output / f"{name}.ipynb")) for name in sources if _is_done(output, name, state)}
-    for name, source in sources.items():
-        if name not in executed or [c.source for c in executed[name].cells] != [c.source for c in source.cells]:
+    names = _select(list(sources), list(only))
+    for name in names:
+        if name not in executed or [c.source for c in executed[name].cells] != [c.source for c in sources[name].cells]:
             raise UserError(f"notebook {name} as it is now is not executed in {output}; run the walkthrough first.")
-    for name, notebook in executed.items():
-        _write(notebooks / f"{name}.ipynb", notebook)
+    for name in names:
+        _write(notebooks / f"{name}.ipynb", executed[name])
 
 
 def _summarize(output: Path, names: Iterable[str], state: Mapping[str, dict], before: list[str]) -> None:

@@ -28,5 +28,5 @@ def main(options: argparse.Namespace) -> int:
     parameters = pairs(options.parameter, "--parameter")
     code = walkthrough(options.profile, options.only, options.output, options.fresh, parameters)
     if options.update and code == 0:
-        refresh(options.output or output_folder(options.profile), paths.home() / "notebooks")
+        refresh(options.output or output_folder(options.profile), paths.home() / "notebooks", options.only)
     return code
