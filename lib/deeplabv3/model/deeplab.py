@@ -147,8 +147,3 @@ def _make_head(config: ModelConfig, in_channels: int) -> nn.Module:
         config.dropout,
         config.extra_convolution,
     )
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Number of trainable values in ``module``."""
-    return sum(parameter.numel() for parameter in module.parameters())
