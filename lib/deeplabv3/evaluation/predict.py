@@ -1,0 +1,192 @@
+"""Anybody's pictures through a trained network: from a file on disk to classes at the picture's own size."""
+
+import contextlib
+import glob
+import io
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from deeplabv3.data.voc import VOC_CLASSES, open_picture, palette
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation.inference import EvaluationSettings, pad, padded_size, predict, probabilities
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.weights import from_torchvision, read_weights
+from deeplabv3.training.checkpoint import load_model
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+"""What is taken for a picture in a folder; a file that is named may end in anything."""
+
+LONGEST = 513
+"""Pixels of a picture's longer side as the network sees it: VOC's pictures, and so its objects, are of that size."""
+
+TORCHVISION = ("resnet50", "resnet101")
+
+
+def load_weights(source: str) -> tuple[DeepLabV3, dict[int, str]]:
+    """A network for inference and its classes, label value to name in the order of its outputs.
+
+    ``source`` is a checkpoint of ours, ``torchvision`` for torchvision's DeepLabV3 with ResNet-101 (downloaded, trained
+    on the pictures of COCO that show VOC's classes), ``torchvision:resnet50``, or ``torchvision:FILE`` for a ``.pth``
+    file of either.
+    """
+    kind, _, which = source.partition(":")
+    if kind == "torchvision":
+        state = _download(which or "resnet101") if which in ("", *TORCHVISION) else read_weights(which)
+        try:
+            model = from_torchvision(state)
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f"weights file {which} lacks layers of torchvision's DeepLabV3; fetch it again.") from error
+        known = model.config.num_classes == len(VOC_CLASSES)
+        return model, dict(enumerate(VOC_CLASSES)) if known else _numbered(model.config.num_classes)
+    if not Path(source).is_file():
+        raise UserError(f"weights {source} do not exist; name a checkpoint.safetensors of a run, or 'torchvision'.")
+    model, checkpoint = load_model(Path(source))
+    classes = checkpoint.settings.get("data", {}).get("classes") or _numbered(model.config.num_classes)
+    return model, {int(value): name for value, name in classes.items()}
+
+
+def _numbered(count: int) -> dict[int, str]:
+    """Classes of which nothing but the number is known."""
+    return {number: str(number) for number in range(count)}
+
+
+def _download(backbone: str) -> dict[str, Tensor]:
+    from torchvision.models import segmentation
+
+    weights = {
+        "resnet50": segmentation.DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1,
+        "resnet101": segmentation.DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1,
+    }[backbone]
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"torchvision's weights could not be downloaded ({error}); fetch {weights.url} by other means and give "
+            "--weights torchvision:FILE."
+        ) from error
+
+
+def find_pictures(inputs: Sequence[str], own: Path | None = None) -> list[Path]:
+    """The picture files that files, folders and patterns such as ``"holiday/*.jpg"`` name, each once, in order.
+
+    A folder counts with the pictures directly in it, without what an earlier prediction wrote where it is ``own``, the
+    folder of the predictions.
+    """
+    found: dict[Path, Path] = {}
+    for item in inputs:
+        path = Path(item)
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+            if own is not None and own.resolve() == path.resolve():
+                files = [file for file in files if not file.name.endswith((OVERLAY, CLASSES))]
+            if not files:
+                raise UserError(f"folder {item} holds no pictures ({', '.join(sorted(SUFFIXES))}); name another one.")
+        elif path.is_file():
+            files = [path]
+        else:
+            files = [Path(name) for name in sorted(glob.glob(item, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
+            if not files:
+                raise UserError(f"{item} is neither a file nor a folder, and no file matches it; check the path.")
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+OVERLAY, CLASSES = "_overlay.jpg", "_classes.png"
+
+
+def output_names(pictures: Iterable[Path]) -> list[str]:
+    """A name for the results of each picture: its stem, and a number behind it where the stem is taken."""
+    taken: set[str] = set()
+    names = []
+    for picture in pictures:
+        name, number = picture.stem, 1
+        while name.lower() in taken:  # some file systems do not tell Cat from cat
+            number += 1
+            name = f"{picture.stem}_{number}"
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """Any picture as people see it, ``(H, W, 3)`` uint8.
+
+    Turned as its EXIF entry says, where that can be read; what is transparent lies on white, as most viewers show it;
+    of 16 bits the upper 8 count; grey, palette and CMYK become RGB; of an animation the first frame. A damaged file is
+    a :class:`UserError` that names it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of many pixels, and of what is odd in a file that can be read all the same
+        image = open_picture(path)
+        with contextlib.suppress(Exception):  # damaged EXIF data can fail in any way, and the picture itself is whole
+            image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        raise UserError(f"picture {path} has floating-point pixels, which have no fixed white; convert it to 8 bits.")
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def predict_photo(
+    model: DeepLabV3, photo: np.ndarray, settings: EvaluationSettings, longest: int = LONGEST
+) -> np.ndarray:
+    """Predicted class indices ``(H, W)`` uint8 of a photograph ``(H, W, 3)`` uint8 of any size, at that size.
+
+    A picture whose longer side exceeds ``longest`` pixels is reduced to it, since the network knows objects of the size
+    that VOC's pictures show; the class *probabilities* are then enlarged, which leaves smooth borders. Any other
+    picture is predicted as in evaluation.
+    """
+    height, width = photo.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return predict(model, photo, settings)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR))
+    padded = torch.from_numpy(pad(small, padded_size(*small.shape[:2], settings)))
+    output_stride, training = model.output_stride, model.training
+    try:
+        model.eval().set_output_stride(settings.output_stride)
+        shares = probabilities(model, padded[None], settings)[0]
+    finally:
+        model.set_output_stride(output_stride).train(training)
+    return _enlarged(shares[:, : size[1], : size[0]].float().cpu().numpy(), height, width)
+
+
+def _enlarged(shares: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The most probable class of every pixel when ``shares (K, h, w)`` are enlarged, one class at a time.
+
+    All classes of 20 megapixels at once would be 1.7 GB.
+    """
+    best = np.zeros((height, width), dtype=np.float32)
+    classes = np.zeros((height, width), dtype=np.uint8)
+    for index, share in enumerate(shares):
+        if share.max() < 1 / len(shares):  # the most probable class has at least that everywhere
+            continue
+        large = np.asarray(Image.fromarray(share).resize((width, height), Image.Resampling.BILINEAR))
+        classes[large > best] = index
+        np.maximum(best, large, out=best)
+    return classes
+
+
+def class_shares(classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """Each class's percentage of the pixels, ``(num_classes,)``."""
+    return 100 * np.bincount(classes.ravel(), minlength=num_classes) / classes.size
+
+
+def palette_png(values: np.ndarray) -> bytes:
+    """Label values ``(H, W)`` uint8 as a PNG file in VOC's palette, as VOC's own labels are."""
+    image = Image.fromarray(values).convert("P")  # greys keep their numbers as palette entries
+    image.putpalette(palette().tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

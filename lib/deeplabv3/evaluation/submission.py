@@ -1,0 +1,108 @@
+"""The folder that VOC's evaluation server takes for the test set (Table 7), whose labels only the server has."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from deeplabv3.data.voc import VOC_CLASSES, find_root, picture_path, read_list, read_picture
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation.inference import EvaluationSettings, predict_batches
+from deeplabv3.evaluation.predict import palette_png
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.training.checkpoint import write_atomically
+
+FOLDER = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")
+"""The development kit's place for class segmentations of the list ``test`` by a network that has also seen other data
+(competition 6; ImageNet is other data)."""
+
+ARCHIVE = "results.tgz"
+STATE = "submission.json"
+
+
+def weights_hash(model: nn.Module) -> str:
+    """A short hash of every value in the network."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def refuse_other_classes(classes: dict[int, str]) -> None:
+    """The server counts VOC's 21 classes and would take any others for those."""
+    if classes != dict(enumerate(VOC_CLASSES)):
+        raise UserError(
+            f"these weights know {len(classes)} classes ({', '.join(list(classes.values())[:8])} …) and the evaluation "
+            "server wants VOC's 21; name weights of a network that was trained for those."
+        )
+
+
+def test_pictures(root: Path) -> dict[str, Path]:
+    """The test pictures' names and files, in the order of the list; that they are missing is a :class:`UserError`."""
+    root = find_root(root)
+    try:
+        return {name: picture_path(root, name, "test") for name in read_list(root, "test")}
+    except UserError as error:
+        raise UserError(
+            f"the test pictures are not in {root} ({str(error).split(';')[0]}); the evaluation server gives them to "
+            "registered users as VOC2012test.tar, which is unpacked over VOCdevkit."
+        ) from error
+
+
+def submit(
+    model: DeepLabV3,
+    pictures: dict[str, Path],
+    settings: EvaluationSettings,
+    output: Path,
+    weights: str,
+    report: Callable[[], None] = lambda: None,
+    batch: int = 1,
+) -> Path:
+    """Write a label file for each of ``pictures`` below ``output``, and the archive to upload, whose path is returned.
+
+    Label files that are there already are not made again: an interrupted call goes on. ``weights`` names the network's
+    values, so that the predictions of two networks or two strategies never end up in one archive.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    _claim(output, {"weights": weights, "settings": asdict(settings)})
+    folder = output / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = []
+    for name in pictures:
+        if (folder / f"{name}.png").is_file():
+            report()
+        else:
+            missing.append(name)
+    found = predict_batches(model, (read_picture(pictures[name]) for name in missing), settings, batch)
+    for name, classes in zip(missing, found, strict=True):
+        write_atomically(folder / f"{name}.png", palette_png(classes))
+        report()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name in pictures:
+            archive.add(folder / f"{name}.png", (FOLDER / f"{name}.png").as_posix())
+    write_atomically(output / ARCHIVE, buffer.getvalue())
+    return output / ARCHIVE
+
+
+def _claim(output: Path, values: dict) -> None:
+    """Mark a folder with what its predictions come from, or refuse one that is marked with something else."""
+    path, values = output / STATE, json.loads(json.dumps(values))
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError:
+        before = {}
+    if before is None and any((output / FOLDER).glob("*.png")):
+        before = {}
+    if before not in (None, values):
+        raise UserError(
+            f"folder {output} holds predictions of other weights or another strategy; name another with --output, or "
+            "delete it."
+        )
+    write_atomically(path, json.dumps(values, indent=2) + "\n")

@@ -1,0 +1,116 @@
+"""Ways out to other tools: ONNX, and PyTorch's own exported programs.
+
+Both files take normalised images ``(batch, 3, height, width)`` of any number and size and give logits ``(batch, K,
+height, width)``, as the network does; batch norm is folded into the convolutions, and the output stride is fixed.
+"""
+
+import importlib.util
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deeplabv3.errors import UserError
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.fast import fold_batch_norm
+
+CHECKED = ((1, 65, 97), (3, 96, 33), (1, 257, 385))
+"""Batch, height and width of what an exported network is checked on, each side more than an output stride."""
+
+TOLERANCE = 1e-3
+"""How far an exported logit may be off, as a share of the largest one: other kernels add in another order."""
+
+
+def export_onnx(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> tuple[float, float]:
+    """Write ``model`` as ONNX; :func:`check`'s result in ONNX Runtime. ``about`` goes into the file's metadata."""
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"exporting to ONNX needs {', '.join(missing)}; install the extra 'export': pip install -e '.[export]'."
+        )
+    import onnxruntime
+
+    folded = fold_batch_norm(model).cpu()
+    with _Whole(path, ".onnx") as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own deprecated parts
+        program = torch.onnx.export(
+            folded,
+            (_example(model),),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+            dynamo=True,
+            verbose=False,
+        )
+        program.model.metadata_props.update({name: json.dumps(value) for name, value in about.items()})
+        program.save(partial, external_data=False)
+        session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
+        return check(folded, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]))
+
+
+def export_torch(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> tuple[float, float]:
+    """Write ``model`` as an exported program; :func:`check`'s result on the file as it is loaded again.
+
+    ``torch.export.load(FILE).module()`` is a function of images and needs no code of this project; ``about`` lies in
+    the file as ``about.json`` (``extra_files``). Pictures have to be larger than the output stride: one feature a side
+    would be a special case to PyTorch. ONNX has no such limit.
+    """
+    folded = fold_batch_norm(model).cpu()
+    size = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    with _Whole(path, ".pt2") as partial:
+        program = torch.export.export(folded, (_example(model),), dynamic_shapes=(size,))
+        torch.export.save(program, partial, extra_files={"about.json": json.dumps(dict(about))})
+        return check(folded, torch.export.load(partial).module())
+
+
+def _example(model: DeepLabV3) -> Tensor:
+    """Images to trace the network with: several features to each side, since 1 is a special case that would stick."""
+    return torch.zeros(2, 3, 4 * model.output_stride + 1, 5 * model.output_stride + 1)
+
+
+@torch.no_grad()
+def check(model: DeepLabV3, exported: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+    """The largest difference between the logits of both on random images of other sizes, and the largest logit.
+
+    A difference beyond rounding is a :class:`UserError`: such a file should not exist.
+    """
+    generator = torch.Generator().manual_seed(0)
+    differences, logits = [], []
+    for batch, *size in CHECKED:
+        height, width = (max(side, model.output_stride + 1) for side in size)
+        images = torch.randn(batch, 3, height, width, generator=generator)
+        expected = model(images)
+        differences.append((exported(images) - expected).abs().max())
+        logits.append(expected.abs().max())
+    difference, largest = float(torch.stack(differences).max()), float(torch.stack(logits).max())
+    if not difference <= TOLERANCE * largest:
+        raise UserError(
+            f"the exported network is wrong by {difference:.2g} (logits reach {largest:.2g}), so it is not kept; "
+            "try the versions in constraints.txt."
+        )
+    return difference, largest
+
+
+class _Whole:
+    """A file that appears under its name only when the block that writes it under another one comes to its end."""
+
+    def __init__(self, path: Path, suffix: str):
+        if path.suffix != suffix:
+            raise UserError(f"file {path} should end in {suffix}; name it so.")
+        if not path.parent.is_dir():
+            raise UserError(f"folder {path.parent} does not exist; make it first.")
+        self.path, self.partial = path, path.with_name(f".{path.stem}.{os.getpid()}{suffix}")
+
+    def __enter__(self) -> str:
+        return str(self.partial)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        if kind is None:
+            os.replace(self.partial, self.path)
+        self.partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UserError(f"file {self.path} cannot be written ({error}); name another one.") from error
