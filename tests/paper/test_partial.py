@@ -124,6 +124,16 @@ def test_an_error_keeps_what_was_counted(run, counted):
     assert counted == [5, 6, 7, 8]
 
 
+def test_a_gpu_without_memory_is_told_as_a_setting(run):
+    def report(done: int) -> None:
+        if done == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UserError, match="lower 'evaluation_batch'"):
+        evaluate_run(run, run.profile.evaluation, report)
+    assert len(partials(run)) == 1
+
+
 def other_weights(run: Run) -> None:
     checkpoint = load_checkpoint(run.checkpoint)
     next(iter(checkpoint.model.values())).mul_(1.5)

@@ -11,6 +11,7 @@ from conftest import write_voc
 from deeplabv3 import load_profile, paths
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import EvaluationSettings
+from deeplabv3.evaluation.metrics import mean_iou, pixel_accuracy
 from deeplabv3.model.deeplab import ModelConfig
 from deeplabv3.paper import records
 from deeplabv3.paper.records import Run, all_records
@@ -108,6 +109,20 @@ def test_names_of_published_evaluations_stay(name, monkeypatch):
     identity = {"model": {}, "training": {}}
     assert Run(load_profile("mobile"), identity).evaluation_name(PUBLISHED[name]) == name
     assert list((paths.home() / "data" / "records" / "mobile").glob(f"*/{name}.npz"))
+
+
+COMMITTED = sorted((paths.home() / "data" / "records" / "mobile").glob("*/eval-*.json"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_published_figures_follow_from_their_counts(path):
+    """No record was edited by hand: the mIoU is that of the counts beside it."""
+    record = records.read_json(path)
+    with np.load(path.with_suffix(".npz")) as file:
+        total = file["confusion"].astype(np.int64).sum(0)
+        assert len(file["confusion"]) == record["pictures"]
+    assert record["miou"] == round(mean_iou(total), 3)
+    assert record["pixel_accuracy"] == round(pixel_accuracy(total), 3)
 
 
 def test_what_is_written_is_read(run, profile, workspace):

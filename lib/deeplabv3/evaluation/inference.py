@@ -22,7 +22,7 @@ from deeplabv3.model.heads import resize
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """The paper's scales for "MS"."""
 
-PATIENCE = 8
+PATIENCE = 16
 """A picture waits for others of its padded size until the stream is this many batches further."""
 
 

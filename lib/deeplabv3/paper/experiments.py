@@ -98,8 +98,13 @@ def evaluate_run(
                     partial.add(stamps[index], found)
                     done += 1
                     report(done)
-        except BaseException:
+        except BaseException as error:
             partial.save()
+            if isinstance(error, torch.OutOfMemoryError):
+                raise UserError(
+                    "the GPU's memory does not hold a batch of pictures in every scale; lower 'evaluation_batch' "
+                    f"({run.profile.evaluation_batch}), what is counted stays."
+                ) from error
             raise
     confusions = np.array([partial[stamp] for stamp in stamps if stamp in partial])
     if not confusions.any() and not errors:
