@@ -41,8 +41,8 @@ class EvaluationBench:
     """What to compare.
 
     ``weights`` is a checkpoint, or nothing for torchvision's ResNet-50 with random weights; ``data`` a folder in VOC's
-    layout, or nothing for embedded pictures enlarged to VOC's sizes. ``workers`` processes load pictures for torchvision's
-    loop, ours has threads of its own; ``threads`` 0 leaves PyTorch's own choice.
+    layout, or nothing for embedded pictures enlarged to VOC's sizes. ``workers`` processes read for torchvision's loop,
+    ours has threads for that; ``threads`` 0 leaves PyTorch's own choice.
     """
 
     weights: str = ""
@@ -214,12 +214,12 @@ def enlarged(folder: Path, count: int) -> Path:
 
 def render(result: dict) -> str:
     """The measurements as text."""
-    settings = EvaluationBench(**result["settings"] | {"device": "cpu", "weights": "", "data": "", "output_stride": 8})
-    network = result["settings"]["weights"] or "torchvision's ResNet-50, random weights"
+    settings = result["settings"]
+    network = settings["weights"] or "torchvision's ResNet-50, random weights"
     lines = [
-        f"evaluation of {result['pictures']} whole pictures ({result['settings']['data'] or 'embedded, enlarged'}), "
-        f"{network}, output stride {result['settings']['output_stride']}, {settings.padding} padding, batch "
-        f"{settings.batch}, medians of {settings.rounds} rounds",
+        f"evaluation of {result['pictures']} whole pictures ({settings['data'] or 'embedded, enlarged'}), {network}, "
+        f"output stride {settings['output_stride']}, {settings['padding']} padding, batch {settings['batch']}, medians "
+        f"of {settings['rounds']} rounds",
         ", ".join(f"{name} {value}" for name, value in result["machine"].items()),
         "",
         f"{'':26}  pictures/s   speed  pixels that differ of {result['pixels']}",
