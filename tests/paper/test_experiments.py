@@ -27,6 +27,18 @@ def forbid_all_work(monkeypatch) -> None:
         monkeypatch.setattr(experiments, name, never)
 
 
+@pytest.mark.parametrize(("side_by_side", "cores", "threads"), [(0, 8, 1), (1, 8, 8), (3, 8, 2), (4, 2, 1)])
+def test_a_run_has_the_threads_of_its_share_even_alone(profile, monkeypatch, side_by_side, cores, threads):
+    """Alone in its process pool, or trained by the command: another number of threads would round otherwise."""
+    monkeypatch.setattr(experiments.os, "cpu_count", lambda: cores)
+    profile = replace(profile, side_by_side=side_by_side)
+    assert experiments.threads_of(profile) == threads
+    run = Run.of(profile, profile.model_config())
+    torch.set_num_threads(3)
+    experiments.train_run(run)
+    assert run.training_record()["threads"] == threads
+
+
 def test_one_failure_does_not_lose_the_others_and_nothing_is_made_twice(profile, monkeypatch):
     """Three cells of two runs; the first run cannot go on. Then only what failed is made again."""
     profile = replace(profile, side_by_side=1)

@@ -33,11 +33,19 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def threads_of(profile: Profile) -> int:
+    """A run's share of the cores, whether or not others train beside it: other threads add in another order, and a run
+    that rounds otherwise ends elsewhere."""
+    cores = os.cpu_count() or 1
+    return max(1, cores // (profile.side_by_side or cores))
+
+
 def train_run(run: Run, report: Callable[[int, float, float], None] = lambda step, loss, lr: None) -> None:
     """Train ``run`` to its end and write its training record; what is there already is not done again."""
     if run.checkpoint.is_file() and run.training_record() is not None:
         return
     profile = run.profile
+    torch.set_num_threads(threads_of(profile))
     torch.manual_seed(run.seed)
     model = DeepLabV3(run.config)
     if profile.backbone_weights:
@@ -164,14 +172,13 @@ def ensure(jobs: Iterable[Job], title: str = "runs") -> None:
         by_run.setdefault(run, []).append(settings)
     profile = todo[0][0].profile
     profile.data_root()  # drawn once here rather than by every process
-    cores = os.cpu_count() or 1
-    processes = min(profile.side_by_side or cores, len(by_run))
+    processes = min(profile.side_by_side or os.cpu_count() or 1, len(by_run))
     steps = sum(0 if run.training_record() and run.checkpoint.is_file() else run.training.iterations for run in by_run)
     bar = tqdm(total=steps, desc=f"{title}, {len(by_run)} runs", unit="step", mininterval=1, leave=False)
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
     done = context.Queue()
-    pool = ProcessPoolExecutor(processes, context, _start_worker, (done, max(1, cores // processes)))
+    pool = ProcessPoolExecutor(processes, context, _start_worker, (done, threads_of(profile)))
     with bar, pool:
         listener = threading.Thread(target=_show, args=(done, bar), daemon=True)
         listener.start()
