@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from deeplabv3.plots import COLOURS
 
 VOID = 255
-VOID_COLOUR = (190, 190, 190)
+VOID_COLOUR = (160, 160, 160)
 REPAIRED, BROKEN = COLOURS[0], COLOURS[1]
 
 
@@ -169,16 +169,24 @@ def change_map(picture: np.ndarray, truth: np.ndarray, before: np.ndarray, after
 
 def _pale(picture: np.ndarray) -> np.ndarray:
     grey = picture.mean(axis=2, keepdims=True) / 255
-    return np.repeat((255 * (0.72 + 0.26 * grey)).astype(np.uint8), 3, axis=2)
+    return np.repeat((255 * (0.8 + 0.2 * grey)).astype(np.uint8), 3, axis=2)
 
 
 def _rgb(colour: str) -> tuple[int, ...]:
     return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
 
 
-def _grid(rows: int, columns: int, size: float, extra: float) -> tuple[Figure, np.ndarray]:
+def _grid(rows: Sequence[Sequence[np.ndarray]], columns: int, size: float, extra: float) -> tuple[Figure, np.ndarray]:
+    """Axes for rows of pictures, ``columns`` each; a row is as high as its tallest picture is at the common width."""
+    heights = [size * min(1.3, max(picture.shape[0] / picture.shape[1] for picture in row)) for row in rows]
+    heights = [max(height, 0.3 * size) for height in heights]
     figure, axes = plt.subplots(
-        rows, columns, figsize=(size * columns, size * rows + extra), squeeze=False, layout="constrained"
+        len(rows),
+        columns,
+        figsize=(size * columns, sum(heights) + extra),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
     )
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -194,7 +202,7 @@ def _class_legend(figure: Figure, seen: Sequence[int], colours: np.ndarray, name
 def comparison(examples: Sequence[Example], colours: np.ndarray, names: Sequence[str], size: float = 1.7) -> Figure:
     """A row for each example: picture, truth, prediction and errors, with a legend of the classes that occur."""
     seen = sorted(set().union(*(np.unique([*np.unique(e.truth), *np.unique(e.prediction)]) for e in examples)) - {VOID})
-    figure, axes = _grid(len(examples), 4, size, 0.6)
+    figure, axes = _grid([[example.picture] for example in examples], 4, size, 0.6)
     for row, example in zip(axes, examples, strict=True):
         row[0].imshow(example.picture, interpolation="nearest")
         row[0].set_ylabel(example.name)
@@ -220,7 +228,7 @@ def changes(
     many pixels were repaired and broken; void counts as neither.
     """
     steps = list(predictions)
-    figure, axes = _grid(len(pictures), len(steps), size, 0.7)
+    figure, axes = _grid([[picture] for picture in pictures], len(steps), size, 0.5 + 0.2 * len(pictures))
     for number, (row, picture, truth) in enumerate(zip(axes, pictures, truths, strict=True)):
         row[0].imshow(picture, interpolation="nearest")
         for axis, former, latter in zip(row[1:], steps, steps[1:], strict=False):
@@ -240,7 +248,8 @@ def gallery(
     rows: Sequence[Sequence[Example]], colours: np.ndarray, names: Sequence[str], failures: int = 1, size: float = 1.5
 ) -> Figure:
     """Fig. 6: pairs of a picture and its prediction, several in a row; the last ``failures`` rows are failures."""
-    figure, axes = _grid(len(rows), 2 * max(map(len, rows)), size, 0.0)
+    pictures = [[example.picture for example in row] for row in rows]
+    figure, axes = _grid(pictures, 2 * max(map(len, rows)), size, 0.2 * len(rows))
     for number, (line, row) in enumerate(zip(axes, rows, strict=True)):
         for (left, right), example in zip(line.reshape(-1, 2), row, strict=False):
             left.imshow(example.picture, interpolation="nearest")
