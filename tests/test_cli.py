@@ -54,7 +54,7 @@ def test_train_evaluate_and_records_end_to_end(profile_file, workspace, capsys):
     assert main(["records", *profile]) == 0
     listed = capsys.readouterr().out
     assert path.parent.name in listed
-    assert "output stride 8, scales 0.5, 1.0, flip: mIoU" in listed
+    assert "crop padding, output stride 8, scales 0.5, 1.0, flip: mIoU" in listed
     assert f"output stride 16, scales 1.0: mIoU {miou(trained.out):.2f}" in listed
 
 

@@ -22,8 +22,10 @@ def main(options: argparse.Namespace) -> int:
         for record in evaluations:
             settings = record["settings"]
             print(
-                f"    output stride {settings['output_stride']}, scales {', '.join(map(str, settings['scales']))}"
-                f"{', flip' if settings['flip'] else ''}: mIoU {record['miou']:.2f} on {record['pictures']} pictures"
+                f"    {settings['padding']} padding, output stride {settings['output_stride']}, "
+                f"scales {', '.join(map(str, settings['scales']))}{', flip' if settings['flip'] else ''}"
+                f"{', bf16' if settings.get('bf16') else ''}: mIoU {record['miou']:.2f} "
+                f"on {record['pictures']} pictures"
             )
     if not found:
         print(f"profile {profile.name!r} has no records yet.")
