@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"deeplabv3: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("deeplabv3: interrupted; the same command goes on.", file=sys.stderr)
+        print("deeplabv3: interrupted; what was finished is kept.", file=sys.stderr)
         return 130
 
 

@@ -17,6 +17,6 @@ def require(fits: bool, setting: str, value: Any, wanted: str) -> None:
 
 
 def require_scales(scales: tuple, setting: str = "scales") -> None:
-    """Scales of pictures: at least one, each a number above 0."""
-    fits = bool(scales) and all(isinstance(scale, (int, float)) and scale > 0 for scale in scales)
-    require(fits, setting, scales, "a list of numbers above 0")
+    """Scales of pictures: at least one, each a number above 0 and below 100."""
+    fits = bool(scales) and all(isinstance(scale, (int, float)) and 0 < scale < 100 for scale in scales)
+    require(fits, setting, scales, "a list of numbers above 0 and below 100")

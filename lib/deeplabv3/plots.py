@@ -1,6 +1,7 @@
 """The walkthrough's figures: arrays in, figure out. A figure is a row of data and one drawing function."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -71,7 +72,7 @@ def lines(
 def points(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> Figure:
     """Named clouds of (x, y) points, each with a marker of its own."""
     figure, axes = _axes(width=4.2, height=3.0)
-    for (name, (x, y)), marker in zip(series.items(), "osD^v*", strict=False):
+    for (name, (x, y)), marker in zip(series.items(), cycle("osD^v*"), strict=False):
         axes[0, 0].plot(x, y, marker, label=name)
     axes[0, 0].set(xlabel=x_label, ylabel=y_label)
     axes[0, 0].legend()
@@ -268,7 +269,7 @@ def stacked(rows: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
     longest = max(sum(parts.values()) for parts in rows.values())
     for number, parts in enumerate(rows.values()):
         left = 0.0
-        for (name, value), colour in zip(parts.items(), COLOURS, strict=False):
+        for (name, value), colour in zip(parts.items(), cycle(COLOURS), strict=False):
             axis.barh(number, value, left=left, color=colour, height=0.7, label=name if number == 0 else None)
             if value > longest / 18:
                 written = "white" if sum(to_rgb(colour)) < 1.3 else "black"

@@ -240,7 +240,7 @@ def _kernel_environment(profile: str) -> Iterator[None]:
         # An MPLBACKEND such as Agg, usual on servers, would leave the notebooks without pictures.
         values["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
         values["DEEPLABV3_WIDGETS"] = "0"  # nobody is there to turn a knob, even where a Jupyter kernel started this
-        for name in ("DEEPLABV3_HOME", "DEEPLABV3_WORKSPACE"):
+        for name in ("DEEPLABV3_HOME", "DEEPLABV3_WORKSPACE", "DEEPLABV3_DATA"):
             if os.environ.get(name):
                 values[name] = str(Path(os.environ[name]).resolve())
         before = {name: os.environ[name] for name in values if name in os.environ}

@@ -125,38 +125,45 @@ def test_the_result_does_not_depend_on_the_batch(make_model, data):
         assert all((a != b).mean() < 1e-3 for a, b in zip(alone, together, strict=True))
 
 
-def test_multi_scale_sizes_keep_their_corners(make_model):
-    """k * s + 1 pixels: 65 become 33, 49, 65, 81, 97 and 113, and the features' corners stay the picture's."""
-    model, sizes = make_model().eval(), []
-    honest = model.features_to_logits
+@pytest.mark.parametrize(
+    ("side", "output_stride", "expected"),
+    [
+        (513, 16, [257, 385, 513, 641, 769, 897]),  # the paper's crop: exact at every one of its scales
+        (377, 8, [193, 281, 377, 473, 561, 657]),  # 375 pixels, padded tightly: to the nearest size that fits
+        (50, 16, [33, 33, 50, 65, 81, 81]),  # a picture at its own size is not resized
+    ],
+)
+def test_multi_scale_sizes_keep_their_corners(make_model, side, output_stride, expected):
+    """k * s + 1 pixels: then the first and the last feature stand on the first and the last pixel of every view."""
+    model, sizes = make_model().eval().set_output_stride(output_stride), []
 
     def spy(images):
         sizes.append(tuple(images.shape[2:]))
-        return honest(images)
+        return torch.zeros(1, 3, 2, 2)
 
     model.features_to_logits = spy
-    probabilities(model, torch.from_numpy(noise(65, 129)[None]), EvaluationSettings(scales=MULTI_SCALE, flip=True))
-    expected = [(round(64 * s) + 1, round(128 * s) + 1) for s in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
-    assert [height for height, _ in expected] == [33, 49, 65, 81, 97, 113]
-    assert sizes == [size for size in expected for _ in range(2)]
+    settings = EvaluationSettings(output_stride, MULTI_SCALE, flip=True)
+    probabilities(model, torch.from_numpy(noise(side, 17)[None]), settings)
+    assert [height for height, _ in sizes[::2]] == expected
+    assert sizes[::2] == sizes[1::2]
 
 
 def test_probabilities_are_averaged_over_scales_and_flip(make_model):
     """Written out: the mean of the softmaxes, not the softmax of a mean."""
     model = make_model().eval()
-    pictures = torch.from_numpy(noise(33, 49)[None])
+    pictures = torch.from_numpy(noise(33, 65)[None])
     images = normalise(pictures)
     views = []
     with torch.no_grad():
-        for size in ((17, 25), (33, 49)):
+        for size in ((17, 33), (33, 65)):
             scaled = nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=True)
             for flip in (False, True):
                 logits = model.features_to_logits(scaled.flip(3) if flip else scaled)
-                logits = nn.functional.interpolate(logits, size=(33, 49), mode="bilinear", align_corners=True)
+                logits = nn.functional.interpolate(logits, size=(33, 65), mode="bilinear", align_corners=True)
                 views.append((logits.flip(3) if flip else logits).softmax(1))
     found = probabilities(model, pictures, EvaluationSettings(scales=(0.5, 1.0), flip=True))
     torch.testing.assert_close(found, sum(views) / 4, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.sum(1), torch.ones(1, 33, 49))
+    torch.testing.assert_close(found.sum(1), torch.ones(1, 33, 65))
 
 
 def slow_reference(model: DeepLabV3, picture: np.ndarray, settings: EvaluationSettings) -> np.ndarray:
@@ -173,7 +180,7 @@ def slow_reference(model: DeepLabV3, picture: np.ndarray, settings: EvaluationSe
     views = []
     for scale in settings.scales:
         for mirror in [False, True] if settings.flip else [False]:
-            size = (int((tall - 1) * scale + 0.5) + 1, int((wide - 1) * scale + 0.5) + 1)
+            size = [side if scale == 1 else stride * round((side - 1) / stride * scale) + 1 for side in (tall, wide)]
             view = F.interpolate(image[None], size=size, mode="bilinear", align_corners=True)
             with torch.no_grad():
                 features = model.features_to_logits(torch.flip(view, [3]) if mirror else view)

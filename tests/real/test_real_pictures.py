@@ -1,7 +1,8 @@
 """Real VOC pictures and ImageNet weights, where they are at hand; nothing is downloaded.
 
 ``$DEEPLABV3_REAL_DATA`` names a VOCdevkit and ``$DEEPLABV3_REAL_WEIGHTS`` MobileNetV2's weights; otherwise both are
-looked for in ``shared/`` beside the checkout.
+looked for in ``shared/`` beside the checkout. What the committed records say of single pictures is measured again where
+the checkpoint that they were measured with lies in ``data/runs/``.
 """
 
 import os
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from deeplabv3 import load_profile
+from deeplabv3 import load_profile, paths
 from deeplabv3.data.voc import VOID, VOCData
 from deeplabv3.evaluation.inference import EvaluationSettings, evaluate, predict_batches
 from deeplabv3.evaluation.metrics import mean_iou
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.fast import fast
 from deeplabv3.model.weights import load_backbone_weights
+from deeplabv3.training.checkpoint import load_model
 from deeplabv3.training.trainer import TrainingSettings, train
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -24,6 +27,8 @@ DATA = Path(os.environ.get("DEEPLABV3_REAL_DATA") or SHARED / "data" / "voc2012-
 WEIGHTS = Path(
     os.environ.get("DEEPLABV3_REAL_WEIGHTS") or SHARED / "weights" / "mobilenet_v2_imagenet_backbone.safetensors"
 )
+RUN = "aspp-mobilenet_v2-os16-e926658a72e1"
+CHECKPOINT = paths.home() / "data" / "runs" / "mobile" / RUN / "checkpoint.safetensors"
 CLASSES = {0: "background", 8: "cat", 10: "cow", 12: "dog", 13: "horse", 15: "person", 17: "sheep"}
 
 pytestmark = pytest.mark.skipif(
@@ -119,3 +124,24 @@ def test_the_crop_of_513_holds_every_picture(lists):
     (prediction,) = predict_batches(network(), iter([picture]), EvaluationSettings())
     assert prediction.shape == label.shape
     assert prediction.max() < 7
+
+
+PUBLISHED = {
+    "eval-75c6857a59bb": EvaluationSettings(16, padding="tight"),
+    "eval-b9972f50059e": EvaluationSettings(8, padding="tight"),
+}
+"""The evaluations of MobileNetV2 as committed."""
+
+
+@pytest.mark.skipif(not CHECKPOINT.is_file(), reason=f"no checkpoint at {CHECKPOINT}; train the mobile profile")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_counts_come_out_again(lists, name):
+    """Two pictures of 445, with batch norm folded and as it is."""
+    settings, data = PUBLISHED[name], first(lists["val"], 2)
+    with np.load(paths.home() / "data" / "records" / "mobile" / RUN / f"{name}.npz") as file:
+        expected = file["confusion"][[lists["val"].names.index(name) for name in data.names]].astype(np.int64)
+    model = load_model(CHECKPOINT)[0]
+    for network in (model, fast(model)):
+        confusions = evaluate(network, data, settings)
+        assert np.array_equal(confusions.sum((1, 2)), expected.sum((1, 2)))
+        assert abs(confusions - expected).sum() / 2 <= 1e-5 * expected.sum()

@@ -59,7 +59,7 @@ class ModelBench:
 
     def run(self) -> dict:
         """Measure. Returns JSON values: ``forward`` and ``training`` are lists of rows, ``parts`` tells where the time
-        of our eager forward pass goes."""
+        of our eager forward pass, channels last, goes."""
         with threads(self.threads):
             torch.manual_seed(0)
             theirs = getattr(segmentation, f"deeplabv3_{self.backbone}")(weights=None, weights_backbone=None).eval()
@@ -226,7 +226,7 @@ def render(result: dict) -> str:
             lines.append(f"{row['name']:30}  {row['median']:8.3f}  {row['ratio']:6.2f}  {row['first']:12.1f}  {end}")
     if not any(row["name"] == SMP for row in result["forward"]):
         lines += ["", f"{SMP} is not installed: pip install -e '.[bench]' adds it to the comparison"]
-    lines += ["", "where our eager forward goes    median s   share  multiply-adds G  G per second"]
+    lines += ["", "where ours, channels last, goes median s   share  multiply-adds G  G per second"]
     total = sum(part["seconds"] for part in result["parts"])
     for part in result["parts"]:
         billions, rate = part["multiply_adds"] / 1e9, part["multiply_adds"] / 1e9 / max(part["seconds"], 1e-9)

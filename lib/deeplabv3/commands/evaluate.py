@@ -15,7 +15,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("checkpoint", type=Path)
     verb.add_argument("--output-stride", type=int, help="by default the one that the model was trained at")
     scales = verb.add_mutually_exclusive_group()
-    scales.add_argument("--scales", type=float, nargs="+", help="average over the picture in these sizes (1)")
+    scales.add_argument("--scales", type=float, nargs="+", help="average over the picture in these sizes")
     scales.add_argument("--multi-scale", action="store_true", help="the paper's: 0.5 0.75 1 1.25 1.5 1.75")
     verb.add_argument("--flip", action="store_true", help="average with the mirrored picture")
     verb.add_argument("--padding", choices=("crop", "tight"), help="to the crop, as the paper, or to the next stride")
@@ -39,8 +39,8 @@ def main(options: argparse.Namespace) -> int:
     settings = replace(
         profile.evaluation,
         output_stride=model.output_stride if options.output_stride is None else options.output_stride,
-        scales=MULTI_SCALE if options.multi_scale else tuple(options.scales or (1.0,)),
-        flip=options.flip,
+        scales=MULTI_SCALE if options.multi_scale else tuple(options.scales or profile.evaluation.scales),
+        flip=options.flip or profile.evaluation.flip,
         padding=options.padding or profile.evaluation.padding,
         bf16=options.bf16 or profile.evaluation.bf16,
     )

@@ -18,7 +18,7 @@ def main(options: argparse.Namespace) -> int:
     from deeplabv3.paper.experiments import run_table
 
     profile = profile_of(options)
-    for number in [options.number] if options.number else tables.NUMBERS:
+    for number in [options.number] if options.number is not None else tables.NUMBERS:
         if options.run:
             run_table(number, profile)
         print(report.render(number, profile, options.format))

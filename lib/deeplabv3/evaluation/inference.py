@@ -101,14 +101,19 @@ def _views(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettings) -> 
     images = normalise(pictures.to(next(model.parameters()).device))
     height, width = images.shape[2:]
     for scale in settings.scales:
-        # k * s + 1 pixels stay k' * s + 1 pixels, so that corners stay aligned with the features
-        size = (round((height - 1) * scale) + 1, round((width - 1) * scale) + 1)
+        # k * s + 1 pixels become k' * s + 1 pixels, so that corners stay aligned with the features
+        size = tuple(_in_strides(side, scale, model.output_stride) for side in (height, width))
         scaled = resize(images, size, align_corners=True)
         for mirrored in (False, True) if settings.flip else (False,):
             with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
                 logits = model.features_to_logits(scaled.flip(3) if mirrored else scaled).float()
             logits = logits.flip(3) if mirrored else logits
             yield resize(logits, (height, width), model.config.align_corners)
+
+
+def _in_strides(side: int, scale: float, stride: int) -> int:
+    """``side`` scaled to the nearest size that whole strides and one pixel fill; 513 at the paper's scales is exact."""
+    return side if scale == 1 else round((side - 1) * scale / stride) * stride + 1
 
 
 class _Item(NamedTuple):

@@ -109,8 +109,11 @@ class _Whole:
         return str(self.partial)
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
-        if kind is None:
-            os.replace(self.partial, self.path)
+        try:
+            if kind is None:
+                os.replace(self.partial, self.path)
+        except OSError as failed:
+            error = failed
         self.partial.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise UserError(f"file {self.path} cannot be written ({error}); name another one.") from error

@@ -33,8 +33,9 @@ def fast(model: DeepLabV3, compiled: bool = False) -> nn.Module:
 
     ``compiled`` adds ``torch.compile`` with frozen weights, which also fuses ReLU and the residual sums into the
     convolutions. Its first call on every new picture size takes tens of seconds, and on a CPU it needs a C++ compiler:
-    worth it for many pictures of one size. Call the result under ``torch.inference_mode()`` or ``torch.no_grad()``,
-    without which PyTorch does not freeze.
+    worth it for many pictures of one size. Only calling it is compiled, not the whole-image
+    evaluation, which asks for features and has sizes by the hundred. Call the result under ``torch.inference_mode()``
+    or ``torch.no_grad()``, without which PyTorch does not freeze.
     """
     folded = fold_batch_norm(model).to(memory_format=torch.channels_last)
     return torch.compile(folded, options={"freezing": True}) if compiled else folded

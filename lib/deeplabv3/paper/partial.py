@@ -46,7 +46,9 @@ class PartialCounts:
             self.save()
 
     def save(self) -> None:
-        """Write everything, whole or not at all."""
+        """Write everything, whole or not at all; where nothing is counted yet there is nothing to write."""
+        if not self._counts:
+            return
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
