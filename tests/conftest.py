@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from torch import nn
 from deeplabv3.data.voc import VOID, VOCData, palette
 from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
 from deeplabv3.profiles import Profile, load_profile
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and every child process inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CLASSES = {0: "background", 3: "square", 7: "disc"}
 """Label values that differ from the model's classes 0, 1 and 2, so that a forgotten mapping shows."""
