@@ -38,6 +38,9 @@ TABLES = {
         aspp((1, 2, 4), (6, 12, 18), True),
     ],
     6: [aspp(output_stride=stride) for stride in (16, 8)],
+    8: 4 * [aspp()],
+    9: 4 * [aspp()],
+    10: 2 * [aspp(output_stride=stride) for stride in (8, 16, 32)],
 }
 """The networks of the paper's tables, row by row."""
 
@@ -134,11 +137,6 @@ def test_the_rate_is_free(backbone):
     configs = [small_config(backbone=backbone, multi_grid=g, atrous_rates=r) for g in GRIDS for r in ((1, 2), (6, 12))]
     assert len({(parameters(config), multiply_adds(config)) for config in configs}) == 1
     assert len({tuple(layer_costs(config, 513, 513)) for config in configs}) == len(configs)
-
-
-def test_values_computed_for_one_picture():
-    first = layer_costs(small_config(backbone="resnet50"), 513, 513)[0]
-    assert first.outputs == 64 * 257 * 257
 
 
 def test_what_has_no_network_has_no_cost():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,18 @@ def test_a_missing_cell_says_so_and_names_the_command(half_measured, form):
     assert "58.33" in text
     assert "-16.85" in text
     assert f"deeplabv3 table 1 --profile {half_measured.name} --run" in text
+
+
+def test_what_stands_for_the_papers_crop_and_batch_is_said(profile):
+    text = report.render(8, profile)
+    assert "In this profile crop 321 is 17, crop 513 is 33." in text
+    assert "which is none at all" in text
+    pretrained = replace(profile, backbone_weights="imagenet")
+    assert "from scratch" not in report.render(8, pretrained)
+    assert "In this profile batch 6 is 2, batch 16 is 2, batch 24 is 3." in report.render(10, profile)
+    assert "In this profile" not in report.render(5, profile)
+    papers = replace(profile.training, crop=513, batch=16)
+    assert "In this profile" not in report.render(9, replace(profile, training=papers))
 
 
 def test_csv_can_be_read_back(half_measured):

@@ -1,9 +1,12 @@
 """The paper's tables as data: consistent with each other and with the text, and filled by the runs that they mean."""
 
+from dataclasses import replace
+
 import pytest
 
 from deeplabv3.errors import UserError
 from deeplabv3.paper import tables
+from deeplabv3.profiles import Profile
 
 
 def miou(number: int, **keys: str) -> float:
@@ -13,18 +16,62 @@ def miou(number: int, **keys: str) -> float:
 def test_values_that_the_paper_prints_twice_agree():
     assert miou(1, output_stride="16") == miou(2, network="ResNet-50", last_block="block7") == 73.88
     assert miou(2, network="ResNet-101", last_block="block7") == 75.76
-    assert miou(5, image_pooling="yes") == 77.21
-    assert [len(tables.load(number).cells) for number in tables.NUMBERS] == [6, 8, 5]
+    best = [
+        miou(5, image_pooling="yes"),
+        miou(8, crop="513", upsample_logits="yes", fine_tune_batch_norm="yes"),
+        miou(9, batch="16"),
+        miou(10, training_output_stride="16", output_stride="16"),
+    ]
+    assert best == 4 * [77.21]
+    assert [len(tables.load(number).cells) for number in tables.NUMBERS] == [6, 8, 5, 4, 4, 6]
     assert {cell.trust for number in tables.NUMBERS for cell in tables.load(number).cells} <= set("ABC")
 
 
+def with_training(profile: Profile, **changes) -> Profile:
+    return replace(profile, training=replace(profile.training, **changes))
+
+
 def test_cells_of_one_network_share_a_run(profile):
+    profile = with_training(profile, batch=8)
     first = tables.load(1).cell(output_stride="16").job(profile)
     second = tables.load(2).cell(network="ResNet-50", last_block="block7").job(profile)
     assert first == second
+    best = [cell.job(profile) for number in (5, 8, 9, 10) for cell in tables.load(number).cells if cell.miou == 77.21]
+    assert len(best) == 4 and len(set(best)) == 1
     runs = {run.name for number in tables.NUMBERS for run, _ in tables.jobs(tables.load(number), profile)}
-    # both networks are one small ResNet in this profile, so Table 2 has four runs, and one of them is Table 1's
-    assert len(runs) == 6 + 3 + 5
+    # Both networks are one small ResNet in this profile, so Table 2 has four runs, and one of them is Table 1's. The
+    # appendix adds three runs each by protocol and batch, and two by output stride.
+    assert len(runs) == 6 + 3 + 5 + 3 + 3 + 2
+
+
+def test_table_8_changes_the_training_alone(profile):
+    runs = [cell.job(profile)[0] for cell in tables.load(8).cells]
+    assert {run.config for run in runs} == {profile.model_config()}
+    rows = [(run.training.crop, run.training.upsample_logits, run.training.freeze_batch_norm) for run in runs]
+    assert rows == [(33, True, False), (33, True, True), (33, False, False), (17, True, False)]
+    same = {replace(run.training, crop=33, upsample_logits=True, freeze_batch_norm=False) for run in runs}
+    assert same == {profile.training}
+
+
+@pytest.mark.parametrize(
+    ("crop", "batch", "crops", "batches"),
+    [(513, 16, [513, 321], [4, 6, 8, 12, 16, 24]), (97, 8, [97, 65], [2, 3, 4, 6, 8, 12]),
+     (257, 8, [257, 161], [2, 3, 4, 6, 8, 12]), (100, 3, [100, 65], [2, 2, 2, 2, 3, 4]), (17, 1, [17, 17], 5 * [2])],
+)  # fmt: skip
+def test_crops_and_batches_are_in_proportion(profile, crop, batch, crops, batches):
+    profile = with_training(profile, crop=crop, batch=batch)
+    training = [cell.job(profile)[0].training for number in (8, 9, 10) for cell in tables.load(number).cells]
+    assert list(dict.fromkeys(one.crop for one in training[:4])) == list(dict.fromkeys(crops))
+    assert sorted({one.batch for one in training}) == sorted({*batches, batch})
+
+
+def test_table_10_evaluates_each_run_at_two_output_strides(profile):
+    cells = [(cell, *cell.job(profile)) for cell in tables.load(10).cells]
+    for cell, run, settings in cells:
+        assert run.config == profile.model_config(output_stride=int(cell.keys["training_output_stride"]))
+        assert settings == replace(profile.evaluation, output_stride=int(cell.keys["output_stride"]))
+    assert [run for _, run, _ in cells[:3]] == [run for _, run, _ in cells[3:]]
+    assert len(set(tables.jobs(tables.load(10), profile))) == 6
 
 
 def test_table_1_varies_the_output_stride_alone(profile):

@@ -38,9 +38,27 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
         f"Paper: mIoU on VOC 2012 val. Ours: mIoU with {networks}, profile {profile.name}, seed {profile.seed}. "
         "Compare the order of the rows, not the numbers, unless data and network are the paper's."
     ]
+    if stand_ins := _stand_ins(table, profile):
+        notes.append(f"In this profile {', '.join(stand_ins)}.")
+    if not profile.backbone_weights and any(cell.training.get("freeze_batch_norm") for cell in table.cells):
+        notes.append(
+            "This profile trains from scratch: batch norm that is not fine-tuned keeps mean 0 and deviation 1 there, "
+            "which is none at all. The paper's keeps what ImageNet has taught it."
+        )
     if values["ours"].isna().any():
         notes.append(f"Missing cells: deeplabv3 table {table.number} --profile {profile.name} --run")
     return notes
+
+
+def _stand_ins(table: Table, profile: Profile) -> list[str]:
+    """What crops and batches of the paper are under ``profile``, where they are something else."""
+    found = []
+    for name in ("crop", "batch"):
+        for paper in sorted({cell.training[name] for cell in table.cells if name in cell.training}):
+            own = tables.in_profile({name: paper}, profile).get(name, getattr(profile.training, name))
+            if own != paper:
+                found.append(f"{name} {paper} is {own}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -53,7 +71,7 @@ class View:
 
     @property
     def title(self) -> str:
-        return f"Table {self.table.number}. {self.table.title} (Section {self.table.section})"
+        return f"Table {self.table.number}. {self.table.title} ({self.table.section})"
 
     def __str__(self) -> str:
         notes = "\n".join(_notes(self.table, self.profile, self.values))

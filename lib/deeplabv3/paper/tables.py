@@ -6,7 +6,7 @@ The values lie in ``data/paper/table_NN.csv``: the columns that a table varies, 
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deeplabv3 import paths
@@ -18,22 +18,30 @@ from deeplabv3.profiles import Profile
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of a table: ``keys`` as printed, ``miou`` the paper's value, ``variant`` the network's settings."""
+    """One value of a table: ``keys`` as printed, ``miou`` the paper's value, ``variant`` the network's settings.
+
+    ``training`` is what the cell changes of the training settings, with crop and batch as the paper states them.
+    ``evaluated_at`` is the output stride of the evaluation; None is that of the training.
+    """
 
     keys: dict[str, str]
     miou: float
     trust: str
     variant: dict[str, Any]
+    training: dict[str, Any] = field(default_factory=dict)
+    evaluated_at: int | None = None
 
     def job(self, profile: Profile) -> tuple[Run, EvaluationSettings]:
         """The run and the evaluation that fill the cell under ``profile``."""
         config = profile.model_config(**self.variant)
-        return Run.of(profile, config), replace(profile.evaluation, output_stride=config.output_stride)
+        training = replace(profile.training, **in_profile(self.training, profile))
+        run = Run.of(replace(profile, training=training), config)
+        return run, replace(profile.evaluation, output_stride=self.evaluated_at or config.output_stride)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper."""
+    """A table of the paper; ``section`` is where the text speaks of it."""
 
     number: int
     title: str
@@ -48,37 +56,90 @@ class Table:
         raise UserError(f"table {self.number} has no cell with {keys}; keys are such as {self.cells[0].keys}.")
 
 
+_PROTOCOL = {"crop": 513, "batch": 16}
+"""What the paper trains with unless it says otherwise (Section 4.1), and the profile with its own."""
+
+
+def in_profile(training: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    """Changes of training settings with the paper's crop and batch put into the proportions of ``profile``.
+
+    Another crop than 513 becomes the nearest one that is k * 16 + 1 pixels wide, and no batch has fewer than two
+    pictures, which batch norm behind image pooling needs.
+    """
+    own = {name: value for name, value in training.items() if _PROTOCOL.get(name) != value}
+    if "crop" in own:
+        own["crop"] = 16 * max(1, round((profile.training.crop * own["crop"] / _PROTOCOL["crop"] - 1) / 16)) + 1
+    if "batch" in own:
+        own["batch"] = max(2, round(profile.training.batch * own["batch"] / _PROTOCOL["batch"]))
+    return own
+
+
 def _tuple(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.strip("()").split(","))
 
 
 def _output_stride(keys: dict[str, str]) -> dict[str, Any]:
     # The paper does not say at which output stride the entries were trained; here each is trained at its own.
-    return _cascade("resnet50", 7) | {"output_stride": int(keys["output_stride"])}
+    return {"variant": _cascade("resnet50", 7) | {"output_stride": int(keys["output_stride"])}}
 
 
 def _depth(keys: dict[str, str]) -> dict[str, Any]:
-    return _cascade(keys["network"].lower().replace("-", ""), int(keys["last_block"].removeprefix("block")))
+    backbone = keys["network"].lower().replace("-", "")
+    return {"variant": _cascade(backbone, int(keys["last_block"].removeprefix("block")))}
 
 
 def _cascade(backbone: str, last_block: int) -> dict[str, Any]:
     return {"backbone": backbone, "head": "cascade", "last_block": last_block, "multi_grid": (1, 1, 1)}
 
 
+_BEST = {
+    "backbone": "resnet101",
+    "head": "aspp",
+    "multi_grid": (1, 2, 4),
+    "atrous_rates": (6, 12, 18),
+    "image_pooling": True,
+}
+"""Table 5's last row, 77.21. The appendix varies how it is trained."""
+
+
 def _aspp(keys: dict[str, str]) -> dict[str, Any]:
-    return {
-        "backbone": "resnet101",
-        "head": "aspp",
+    own = {
         "multi_grid": _tuple(keys["multi_grid"]),
         "atrous_rates": _tuple(keys["rates"]),
         "image_pooling": keys["image_pooling"] == "yes",
     }
+    return {"variant": _BEST | own}
+
+
+def _protocol(keys: dict[str, str]) -> dict[str, Any]:
+    training = {
+        "crop": int(keys["crop"]),
+        "upsample_logits": keys["upsample_logits"] == "yes",
+        "freeze_batch_norm": keys["fine_tune_batch_norm"] == "no",
+    }
+    return {"variant": _BEST, "training": training}
+
+
+def _batch(keys: dict[str, str]) -> dict[str, Any]:
+    return {"variant": _BEST, "training": {"batch": int(keys["batch"])}}
+
+
+def _training_stride(keys: dict[str, str]) -> dict[str, Any]:
+    variant = _BEST | {"output_stride": int(keys["training_output_stride"])}
+    return _batch(keys) | {"variant": variant, "evaluated_at": int(keys["output_stride"])}
 
 
 _TABLES: dict[int, tuple[str, str, Callable[[dict[str, str]], dict[str, Any]]]] = {
-    1: ("Going deeper with atrous convolution: ResNet-50 with block7, by output stride", "4.2", _output_stride),
-    2: ("ResNet-50 and ResNet-101 with more cascaded blocks, output stride 16", "4.2", _depth),
-    5: ("Atrous spatial pyramid pooling with multi-grid and image-level features, output stride 16", "4.3", _aspp),
+    1: ("Going deeper with atrous convolution: ResNet-50 with block7, by output stride", "Section 4.2", _output_stride),
+    2: ("ResNet-50 and ResNet-101 with more cascaded blocks, output stride 16", "Section 4.2", _depth),
+    5: (
+        "Atrous spatial pyramid pooling with multi-grid and image-level features, output stride 16",
+        "Section 4.3",
+        _aspp,
+    ),
+    8: ("Training protocol: crop, upsampled logits, fine-tuned batch norm", "Appendix A", _protocol),
+    9: ("Batch size", "Appendix A", _batch),
+    10: ("Output stride in training, with the batch that fitted, and in evaluation", "Appendix A", _training_stride),
 }
 
 NUMBERS = tuple(_TABLES)
@@ -89,13 +150,13 @@ def load(number: int) -> Table:
     """Table ``number`` of the paper; one that is not there yet is a :class:`UserError`."""
     if number not in _TABLES:
         raise UserError(f"table {number} is not among the tables here; choose one of {', '.join(map(str, NUMBERS))}.")
-    title, section, variant = _TABLES[number]
+    title, section, settings = _TABLES[number]
     with open(paths.home() / "data" / "paper" / f"table_{number:02d}.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     cells = []
     for row in rows:
         miou, trust = float(row.pop("miou")), row.pop("trust")
-        cells.append(Cell(row, miou, trust, variant(row)))
+        cells.append(Cell(row, miou, trust, **settings(row)))
     return Table(number, title, section, tuple(cells))
 
 
