@@ -8,7 +8,8 @@ import torch
 
 from deeplabv3.data.voc import VOCData
 from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
-from deeplabv3.training.trainer import TrainingSettings, train
+from deeplabv3.training.settings import TrainingSettings
+from deeplabv3.training.trainer import train
 
 SETTINGS = TrainingSettings(iterations=40, batch=2, crop=33, lr=0.05, batch_norm_momentum=0.1)
 IDENTITY = {"name": "killable"}

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,16 @@ from tqdm import tqdm
 
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import EvaluationSettings, count_pictures
+from deeplabv3.evaluation.metrics import mean_iou
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.fast import fast
 from deeplabv3.model.weights import load_backbone_weights
 from deeplabv3.paper import tables
 from deeplabv3.paper.records import Run
 from deeplabv3.profiles import Profile
-from deeplabv3.training.checkpoint import load_model
-from deeplabv3.training.trainer import Interrupted, train
+from deeplabv3.training.checkpoint import load_checkpoint, load_model
+from deeplabv3.training.distributed import ALONE, Team
+from deeplabv3.training.trainer import Interrupted, Validation, train
 
 Report = Callable[[int], None]
 """Told how many pictures are evaluated so far."""
@@ -40,18 +43,23 @@ def threads_of(profile: Profile) -> int:
     return max(1, cores // (profile.side_by_side or cores))
 
 
-def train_run(run: Run, report: Callable[[int, float, float], None] = lambda step, loss, lr: None) -> None:
-    """Train ``run`` to its end and write its training record; what is there already is not done again."""
+def train_run(
+    run: Run,
+    report: Callable[[int, float, float], None] = lambda step, loss, lr: None,
+    team: Team = ALONE,
+    validate_every: int = 0,
+) -> None:
+    """Train ``run`` to its end and write its training record; what is there already is not done again.
+
+    Every process of ``team`` calls it. With ``validate_every``, the mIoU on the evaluation list is taken so often, and
+    the best network is kept beside the last one.
+    """
     if run.checkpoint.is_file() and run.training_record() is not None:
         return
     profile = run.profile
-    torch.set_num_threads(threads_of(profile))
-    torch.manual_seed(run.seed)
-    model = DeepLabV3(run.config)
-    if profile.backbone_weights:
-        load_backbone_weights(model, profile.backbone_weights)
+    torch.set_num_threads(max(1, threads_of(profile) // team.size))
     seconds = train(
-        model,
+        initial_model(run),
         profile.open_data(profile.data.train_list),
         run.training,
         run.folder,
@@ -59,9 +67,46 @@ def train_run(run: Run, report: Callable[[int, float, float], None] = lambda ste
         seed=run.seed,
         workers=profile.workers,
         device=device(),
+        compiled=profile.compiled,
+        team=team,
+        validation=Validation(validate_every, lambda model: _score(run, model, team)) if validate_every else None,
+        keep=profile.keep,
         report=report,
     )
-    run.write_training_record(seconds)
+    if team.leads:
+        run.write_training_record(seconds)
+    team.wait()
+
+
+def initial_model(run: Run) -> DeepLabV3:
+    """The network that ``run`` starts from: drawn from its seed, with the profile's weights in it."""
+    profile = run.profile
+    torch.manual_seed(run.seed)
+    model = DeepLabV3(run.config)
+    if profile.start:
+        state = load_checkpoint(Path(profile.start)).model
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(
+                f"checkpoint {profile.start} holds another network than the run's; choose the same head, rates and classes."
+            ) from error
+    elif profile.backbone_weights:
+        load_backbone_weights(model, profile.backbone_weights)
+    return model
+
+
+def _score(run: Run, model: DeepLabV3, team: Team) -> float:
+    """The mIoU in percent of ``model`` as it stands, over all pictures of the evaluation list."""
+    data = run.profile.open_data()
+    settings = replace(run.profile.evaluation, output_stride=run.config.output_stride)
+    share = range(len(data))[team.rank :: team.size]
+    total = np.zeros((run.config.num_classes,) * 2, dtype=np.int64)
+    for _, found in count_pictures(model, data, settings, run.profile.evaluation_batch, share):
+        if isinstance(found, UserError):
+            raise found
+        total += found
+    return mean_iou(team.sum(torch.from_numpy(total).to(device())).cpu().numpy())
 
 
 class Incomplete(UserError):
@@ -78,24 +123,26 @@ def evaluate_run(
     report: Report = lambda done: None,
     checkpoint: Path | None = None,
     save_every_s: float = 30.0,
+    team: Team = ALONE,
 ) -> dict:
     """Evaluate ``run`` from its checkpoint, by default the one in its folder; the record's values.
 
     The record is written unless the checkpoint is one on the way: that is not the run's result. SIGINT, SIGTERM and any
     error keep what is counted so far, a process that is killed outright loses at most ``save_every_s`` seconds of it,
     and the next call goes on from there. Pictures that cannot be read do not hold the others up; afterwards they are
-    named by :class:`Incomplete`.
+    named by :class:`Incomplete`. Every process of ``team`` calls it and evaluates its share; counts add up exactly.
     """
     checkpoint = checkpoint or run.checkpoint
     model, state = load_model(checkpoint)
     model = fast(model).to(device())
     data = run.profile.open_data()
     stamps = [data.stamp(index) for index in range(len(data))]
-    partial = run.partial_counts(settings, checkpoint, device().type, save_every_s)
-    todo = [index for index, stamp in enumerate(stamps) if stamp not in partial]
+    partial = run.partial_counts(settings, checkpoint, device().type, save_every_s, team)
+    share = range(len(data))[team.rank :: team.size]
+    todo = [index for index in share if stamps[index] not in partial]
     errors: list[UserError] = []
-    done = len(data) - len(todo)
-    report(done)
+    done = len(share) - len(todo)
+    report(done * team.size)
     stream = count_pictures(model, data, settings, run.profile.evaluation_batch, todo)
     with _sigterm_interrupts(), closing(stream):
         try:
@@ -105,7 +152,7 @@ def evaluate_run(
                 else:
                     partial.add(stamps[index], found)
                     done += 1
-                    report(done)
+                    report(min(done * team.size, len(data)))
         except BaseException as error:
             partial.save()
             if isinstance(error, torch.OutOfMemoryError):
@@ -114,12 +161,19 @@ def evaluate_run(
                     f"({run.profile.evaluation_batch}), what is counted stays."
                 ) from error
             raise
-    confusions = np.array([partial[stamp] for stamp in stamps if stamp in partial])
+    counts, seconds = {}, 0.0
+    kept = {stamps[index]: partial[stamps[index]] for index in share if stamps[index] in partial}
+    gathered = team.gather((kept, errors, partial.seconds))
+    for theirs, _, spent in gathered:
+        counts |= theirs
+        seconds = max(seconds, spent)
+    errors = [error for _, theirs, _ in gathered for error in theirs]
+    confusions = np.array([counts[stamp] for stamp in stamps if stamp in counts])
     if not confusions.any() and not errors:
         raise UserError(
             f"list {data.list_name!r} of {data.root} is void throughout; check its labels and the profile's classes."
         )
-    values = run.evaluation_values(settings, confusions, partial.seconds) if confusions.any() else {}
+    values = run.evaluation_values(settings, confusions, seconds) if confusions.any() else {}
     if errors:
         partial.save()
         raise Incomplete(
@@ -127,9 +181,10 @@ def evaluate_run(
             "are done and need not be evaluated again.",
             values,
         )
-    if state.step == run.training.iterations:
+    if team.leads and state.step == run.training.iterations:
         run.write_evaluation_record(settings, values, confusions)
     partial.remove()
+    team.wait()
     return values
 
 

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -20,13 +21,17 @@ from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
 
 @dataclass
 class Checkpoint:
-    """``settings`` is the run's identity (model, training, data, seed) as JSON values; ``seconds`` its time so far."""
+    """``settings`` is the run's identity (model, training, data, seed) as JSON values; ``seconds`` its time so far.
+
+    ``score`` is the mIoU in percent that a validation on the way found, where this is the best one so far.
+    """
 
     step: int
     seconds: float
     settings: dict
     model: dict[str, Tensor]
     momentum: dict[str, Tensor]
+    score: float | None = None
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -42,8 +47,11 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write ``checkpoint`` to ``path``; a reader sees the old file or the new one, never a part."""
+def save_checkpoint(path: Path, checkpoint: Checkpoint, keep: int = 1) -> None:
+    """Write ``checkpoint`` to ``path``; a reader sees the old file or the new one, never a part.
+
+    The last ``keep`` are kept: the one before as ``NAME-1``, the one before that as ``NAME-2``.
+    """
     tensors = {f"model.{name}": value.contiguous() for name, value in checkpoint.model.items()}
     tensors |= {f"momentum.{name}": value.contiguous() for name, value in checkpoint.momentum.items()}
     header = {
@@ -51,12 +59,30 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "seconds": str(checkpoint.seconds),
         "settings": json.dumps(checkpoint.settings),
     }
+    if checkpoint.score is not None:
+        header["score"] = str(checkpoint.score)
     try:
-        write_atomically(path, save(tensors, metadata=header))
+        fresh = path.with_name(f".{path.name}.fresh")
+        write_atomically(fresh, save(tensors, metadata=header))
+        files = [path, *(_earlier(path, number) for number in range(1, keep))]
+        for newer, older in reversed(list(pairwise(files))):
+            if newer.exists():
+                os.replace(newer, older)
+        os.replace(fresh, path)
     except OSError as error:
         raise UserError(
             f"checkpoint {path} could not be written ({error}); make room, the run goes on from there."
         ) from error
+
+
+def _earlier(path: Path, number: int) -> Path:
+    return path.with_stem(f"{path.stem}-{number}")
+
+
+def checkpoints(path: Path) -> list[Path]:
+    """``path`` and the earlier ones that are kept beside it, those that exist, newest first."""
+    earlier = [_earlier(path, number) for number in range(1, 100)]
+    return [file for file in (path, *earlier) if file.exists()]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -68,6 +94,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             header: Mapping[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         step, seconds, settings = int(header["step"]), float(header["seconds"]), json.loads(header["settings"])
+        score = float(header["score"]) if "score" in header else None
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}}
         for name, value in tensors.items():
             part, key = name.split(".", 1)
@@ -76,7 +103,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"checkpoint {path} is damaged ({error}); delete it and train again.") from error
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is no checkpoint of this project; name a checkpoint.safetensors of a run.") from error
-    return Checkpoint(step, seconds, settings, parts["model"], parts["momentum"])
+    return Checkpoint(step, seconds, settings, parts["model"], parts["momentum"], score)
 
 
 def load_model(path: Path) -> tuple[DeepLabV3, Checkpoint]:

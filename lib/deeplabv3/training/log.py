@@ -1,0 +1,58 @@
+"""What a run writes while it trains: ``log.csv`` always, TensorBoard's events where that is installed."""
+
+import csv
+from pathlib import Path
+
+from deeplabv3.errors import UserError
+
+COLUMNS = ("step", "loss", "lr", "seconds")
+
+
+class Log:
+    """``log.csv`` in a run's folder: step, loss, learning rate of the head, seconds of training so far.
+
+    A run that resumes at ``start`` drops the lines from there on: they belong to steps that are done again.
+    """
+
+    def __init__(self, folder: Path, start: int):
+        path = folder / "log.csv"
+        rows = list(csv.reader(path.open())) if path.exists() else []
+        kept = [row for row in rows[1:] if len(row) >= 3 and row[0].isdigit() and int(row[0]) < start]
+        self._path, self._file = path, path.open("w", newline="")
+        self._writer = csv.writer(self._file)
+        self._writer.writerows([COLUMNS, *kept])
+        self._events = _tensorboard(folder, start)
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def write(self, step: int, loss: float, lr: float, seconds: float) -> None:
+        self._writer.writerow([step, f"{loss:.6f}", f"{lr:.8f}", f"{seconds:.2f}"])
+        if self._events:
+            self._events.add_scalar("loss", loss, step)
+            self._events.add_scalar("lr", lr, step)
+
+    def write_score(self, step: int, score: float) -> None:
+        """The mIoU, in percent, that a validation on the way found."""
+        if self._events:
+            self._events.add_scalar("mIoU", score, step)
+
+    def flush(self) -> None:
+        """Put on disk what was written so far."""
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"log {self._path} could not be written ({error}); make room, the run goes on.") from error
+
+    def __exit__(self, *_: object) -> None:
+        if self._events:
+            self._events.close()
+        self._file.close()
+
+
+def _tensorboard(folder: Path, start: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder / "tensorboard", purge_step=start, flush_secs=30)
