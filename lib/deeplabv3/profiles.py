@@ -15,7 +15,7 @@ from deeplabv3.errors import UserError, require
 from deeplabv3.evaluation.inference import EvaluationSettings
 from deeplabv3.model.atrous import BACKBONES, LAYOUTS
 from deeplabv3.model.deeplab import ModelConfig
-from deeplabv3.training.trainer import TrainingSettings
+from deeplabv3.training.settings import TrainingSettings
 
 FOLDER = Path(__file__).parent / "profiles"
 
@@ -25,7 +25,8 @@ class DataSettings:
     """Which pictures: ``kind`` is ``embedded`` (drawn, ``train`` + ``val`` of them) or ``voc`` (files in VOC's layout).
 
     ``classes`` maps label values to names; without it the kind's own classes are used. ``root`` is relative to the
-    workspace, and gives way to ``$DEEPLABV3_DATA``, unless it is absolute.
+    workspace, and gives way to ``$DEEPLABV3_DATA``, unless it is absolute. ``others`` says what a label value outside
+    the classes is: an ``error``, or ``void``. No run's name has it: where both give a result, it is the same one.
     """
 
     kind: str = "embedded"
@@ -35,12 +36,14 @@ class DataSettings:
     train_list: str = "train"
     val_list: str = "val"
     classes: Mapping[int, str] = field(default_factory=dict)
+    others: str = "error"
 
     def __post_init__(self):
         require(self.kind in ("embedded", "voc"), "kind", self.kind, "'embedded' or 'voc'")
         numbers = all(isinstance(label, int) and 0 <= label < voc.VOID for label in self.classes)
         names = all(isinstance(name, str) for name in self.classes.values())
         require(numbers and names, "classes", self.classes, "label values from 0 to 254, each with a name")
+        require(self.others in ("error", "void"), "others", self.others, "'error' or 'void'")
         if self.kind == "embedded":
             require(min(self.train, self.val) >= 1, "train and val", (self.train, self.val), "numbers of at least 1")
 
@@ -56,7 +59,10 @@ class Profile:
     """Everything that a profile decides.
 
     ``backbones`` and ``rates`` name what stands in for the paper's ResNets and for its ASPP rates at output stride 16.
-    ``side_by_side`` is how many runs train at once (0: one a core), each with its share of the cores.
+    ``side_by_side`` is how many runs train at once (0: one a core), each with its share of the cores. ``cache`` says
+    whether training keeps its pictures decoded in memory: ``auto`` does where they fit into a quarter of what is free.
+    ``start`` is a checkpoint that training starts from, as stage 2 does from stage 1's ("?" asks for one by name);
+    ``compiled`` has torch.compile translate the training step; ``keep`` is how many checkpoints of a run are kept.
     """
 
     name: str
@@ -74,6 +80,11 @@ class Profile:
     side_by_side: int = 1
     workers: int = 0
     evaluation_batch: int = 1
+    cache: str = "auto"
+    output_stride: int = 16
+    start: str = ""
+    compiled: bool = False
+    keep: int = 2
 
     def __post_init__(self):
         for paper in ("resnet50", "resnet101"):
@@ -82,8 +93,15 @@ class Profile:
         for rate in (6, 12, 18, 24):
             own = self.rates.get(rate)
             require(isinstance(own, int) and own >= 1, f"rates.{rate}", own, "a whole number of at least 1")
+        require(self.cache in ("auto", "always", "never"), "cache", self.cache, "'auto', 'always' or 'never'")
         require(self.layout in LAYOUTS, "layout", self.layout, f"one of {', '.join(LAYOUTS)}")
-        for name, lowest in (("seed", 0), ("workers", 0), ("side_by_side", 0), ("evaluation_batch", 1)):
+        for name, lowest in (
+            ("seed", 0),
+            ("workers", 0),
+            ("side_by_side", 0),
+            ("evaluation_batch", 1),
+            ("keep", 1),
+        ):
             require(getattr(self, name) >= lowest, name, getattr(self, name), f"a whole number of at least {lowest}")
 
     def model_config(self, backbone: str = "resnet101", **variant: Any) -> ModelConfig:
@@ -118,8 +136,17 @@ class Profile:
             self.data_root(),
             list_name or self.data.val_list,
             self.data.class_map(),
-            cache=self.data.kind == "embedded",
+            cache=self._caches(list_name),
+            others=self.data.others,
         )
+
+    def _caches(self, list_name: str | None) -> bool | None:
+        if self.data.kind == "embedded":
+            return self.cache != "never"
+        # Evaluation looks at every picture once, training at every picture of its list many times.
+        if list_name != self.data.train_list:
+            return False
+        return {"auto": None, "always": True, "never": False}[self.cache]
 
 
 def profile_names() -> list[str]:

@@ -2,8 +2,9 @@
 
 It is made so that the paper's mechanisms matter in seconds of training. Rings and rods are two or three pixels thin and
 discs and crates range from tiny to half the picture (output stride, ASPP, multi-scale inference). A lamp is
-dark by day and lit by night: close by the two look the same, only the sun or the moon in the opposite corner tells (large
-rates, image-level features). Objects overlap, backgrounds are textured, and a thin void border surrounds each object.
+dark by day and lit by night: close by the two look the same, only the sun or the moon in the opposite corner tells
+(large rates, image-level features). Objects overlap, backgrounds are textured, and a thin void border surrounds each
+object.
 
 Only integer arithmetic and numpy's frozen ``RandomState`` draw the pixels, so that no platform rounds differently.
 """
@@ -182,7 +183,7 @@ def _paint(picture: np.ndarray, label: np.ndarray, mask: np.ndarray, kind: int, 
 
 
 def _surface(random: np.random.RandomState, kind: int, height: int, width: int) -> np.ndarray:
-    """Colour ``(H, W, 3)`` of an object: discs and crates share their reds, where only a crate's stripes tell them apart."""
+    """Colour ``(H, W, 3)`` of an object: discs and crates share their reds, only a crate's stripes tell them apart."""
     base = random.randint(30, 110, size=3)
     base[{DISC: 0, CRATE: 0, RING: 1, ROD: 2}[kind]] = random.randint(170, 240)
     if kind != CRATE:

@@ -1,17 +1,22 @@
 """Reads everything in VOC's layout: pictures, palette labels with 255 = void, and lists of names (Section 4).
 
-``JPEGImages/NAME.jpg`` (or ``.png``), ``SegmentationClass/NAME.png`` and ``ImageSets/Segmentation/LIST.txt``. Names whose
-label is not in ``SegmentationClass`` are looked up in ``SegmentationClassAug``, where SBD's labels lie: the 1,464 pictures
-that VOC labelled itself keep VOC's finer labels in ``trainaug``.
+``JPEGImages/NAME.jpg`` (or ``.png``), ``SegmentationClass/NAME.png`` and ``ImageSets/Segmentation/LIST.txt``. Names
+whose label is not in ``SegmentationClass`` are looked up in ``SegmentationClassAug``, where SBD's labels lie: the 1,464
+pictures that VOC labelled itself keep VOC's finer labels in ``trainaug``.
 """
 
 import hashlib
+import io
 import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from deeplabv3.data import memory
 from deeplabv3.errors import UserError
 
 VOID = 255
@@ -21,6 +26,10 @@ VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+
+
+VOC_COUNTS = {"train": 1464, "val": 1449, "trainval": 2913, "test": 1456, "trainaug": 10582}
+"""How many pictures VOC 2012's lists hold, and the one that SBD's labels enlarge (Section 4)."""
 
 
 def palette() -> np.ndarray:
@@ -36,6 +45,15 @@ def palette() -> np.ndarray:
 def colourise(label: np.ndarray) -> np.ndarray:
     """Class numbers ``(H, W)`` as colours ``(H, W, 3)`` uint8: VOC's palette, where void is a light grey."""
     return palette()[label]
+
+
+def palette_png(values: np.ndarray) -> bytes:
+    """Label values ``(H, W)`` uint8 as a PNG file in VOC's palette, as VOC's own labels are."""
+    image = Image.fromarray(values).convert("P")  # greys keep their numbers as palette entries
+    image.putpalette(palette().tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def find_root(root: Path | str) -> Path:
@@ -72,24 +90,49 @@ def picture_path(root: Path, name: str, list_name: str) -> Path:
     raise UserError(f"picture {folder / name}.jpg of list {list_name!r} is missing; restore it or its list.")
 
 
+def label_path(root: Path, name: str, list_name: str) -> Path:
+    """The file of a list's label, VOC's own before SBD's; a missing one is a :class:`UserError`."""
+    for folder in ("SegmentationClass", "SegmentationClassAug"):
+        if (root / folder / f"{name}.png").is_file():
+            return root / folder / f"{name}.png"
+    path = root / "SegmentationClass" / f"{name}.png"
+    raise UserError(f"label {path} of list {list_name!r} is missing; restore it or take the name off the list.")
+
+
 class VOCData:
     """The pictures and labels of one list.
 
-    ``classes`` maps the label values in the PNG files to names, in the order of the model's classes. Any other value than
-    these and 255 is an error that names the file.
+    ``classes`` maps the label values in the PNG files to names, in the order of the model's classes. Any other value
+    than these and 255 is an error that names the file, or void where ``others`` is ``"void"``. ``cache`` keeps pictures
+    in memory once they are decoded; None keeps them where all of the list fit into a quarter of what is free.
     """
 
-    def __init__(self, root: Path | str, list_name: str, classes: dict[int, str], cache: bool = False):
+    def __init__(
+        self,
+        root: Path | str,
+        list_name: str,
+        classes: dict[int, str],
+        cache: bool | None = False,
+        others: str = "error",
+    ):
         self.root = find_root(root)
         self.list_name = list_name
         self.class_names = tuple(classes.values())
-        self._lookup = np.full(256, -1, dtype=np.int16)
+        self._lookup = np.full(256, VOID if others == "void" else -1, dtype=np.int16)
         for index, value in enumerate(classes):
             self._lookup[value] = index
         self._lookup[VOID] = VOID
         self.names = read_list(self.root, list_name)
-        self._files = [(picture_path(self.root, name, list_name), self._label_path(name)) for name in self.names]
+        self._files = [
+            (picture_path(self.root, name, list_name), label_path(self.root, name, list_name)) for name in self.names
+        ]
+        if cache is None:
+            cache = self.decoded_bytes() <= memory.allowance()
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
+
+    def __getstate__(self) -> dict:
+        """What a process that is spawned gets: not the pictures in memory, which it would have a second copy of."""
+        return self.__dict__ | {"_cache": None}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -109,28 +152,49 @@ class VOCData:
             self._cache[index] = (picture, label)
         return picture, label
 
-    def stamp(self, index: int) -> str:
-        """Name and file sizes of a picture and its label: what is replaced by another file gets another stamp."""
-        return " ".join([self.names[index], *(str(file.stat().st_size) for file in self._files[index])])
+    @property
+    def cached(self) -> bool:
+        """Whether pictures stay in memory once they are decoded."""
+        return self._cache is not None
 
-    def _label_path(self, name: str) -> Path:
-        for folder in ("SegmentationClass", "SegmentationClassAug"):
-            if (self.root / folder / f"{name}.png").is_file():
-                return self.root / folder / f"{name}.png"
-        path = self.root / "SegmentationClass" / f"{name}.png"
-        raise UserError(f"label {path} of list {self.list_name!r} is missing; restore it or take the name off the list.")
+    def decoded_bytes(self) -> int:
+        """About how much memory all pictures and labels take: four bytes a pixel, by the headers of a hundred files."""
+        some = self._files[:: -(-len(self) // 100)]
+        pixels = 0
+        for path, _ in some:
+            with readable(path), Image.open(path) as image:
+                pixels += image.width * image.height
+        return 4 * pixels * len(self) // len(some)
+
+    def decode_all(self) -> None:
+        """Decode all pictures into memory, where the processes that are forked afterwards find them."""
+        with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock to others
+            for _ in pool.map(self.__getitem__, range(len(self))):
+                pass
+
+    def holding(self, class_names: Sequence[str]) -> list[int]:
+        """The numbers of the pictures that show one of these classes: what bootstrapping repeats (Section 4.2)."""
+        for name in class_names:
+            if name not in self.class_names:
+                raise UserError(f"class {name!r} is not in the class list; choose from {', '.join(self.class_names)}.")
+        wanted = [self.class_names.index(name) for name in class_names]
+        with ThreadPoolExecutor() as pool:  # reading a PNG leaves Python's lock to others
+            labels = pool.map(lambda files: self._read_label(files[1]), self._files)
+            return [number for number, label in enumerate(labels) if np.isin(label, wanted).any()]
+
+    def stamp(self, index: int) -> str:
+        """Name, sizes and times of a picture and its label: what is replaced by another file gets another stamp."""
+        found = [file.stat() for file in self._files[index]]
+        return " ".join([self.names[index], *(f"{file.st_size}@{file.st_mtime_ns}" for file in found)])
 
     def _read_label(self, path: Path) -> np.ndarray:
-        image = open_picture(path)
-        if image.mode not in ("P", "L"):
-            raise UserError(f"label {path} is a {image.mode} picture; labels are palette PNGs of class numbers.")
-        values = np.asarray(image)
+        values = np.asarray(open_label(path))
         label = self._lookup[values]
         if label.min() < 0:
             strange = int(values[label < 0][0])
             raise UserError(
-                f"label {path} holds the value {strange}, which is not in the class list; add that class or set such "
-                "pixels to 255."
+                f"label {path} holds the value {strange}, which is not in the class list; add that class, set such "
+                "pixels to 255, or have them read as void with the setting data.others=void."
             )
         return label.astype(np.uint8)
 
@@ -142,12 +206,27 @@ def read_picture(path: Path) -> np.ndarray:
 
 def open_picture(path: Path) -> Image.Image:
     """A picture file, decoded; a damaged one is a :class:`UserError` that names it."""
-    try:
+    with readable(path):
         image = Image.open(path)
         image.load()
+    return image
+
+
+def open_label(path: Path) -> Image.Image:
+    """A label file, decoded, whose pixels are class numbers; any other picture is a :class:`UserError`."""
+    image = open_picture(path)
+    if image.mode not in ("P", "L"):
+        raise UserError(f"label {path} is a {image.mode} picture; labels are palette PNGs of class numbers.")
+    return image
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What a damaged picture file does to its decoder is a :class:`UserError` that names the file."""
+    try:
+        yield
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"picture {path} cannot be read ({error}); replace the file.") from error
-    return image
 
 
 def fingerprint(root: Path | str, *lists: str) -> str:

@@ -5,8 +5,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision import models
+from torchvision.models import WeightsEnum
 
-from deeplabv3.errors import UserError
+from deeplabv3 import paths
+from deeplabv3.errors import UserError, writing
 from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
 from deeplabv3.model.mobilenet import MobileNetV2
 from deeplabv3.model.resnet import ResNet
@@ -62,9 +65,25 @@ def _is_optional(name: str) -> bool:
     return name.startswith(("block5.", "block6.", "block7.")) or name.endswith("num_batches_tracked")
 
 
-def _imagenet_state(backbone: str) -> dict[str, Tensor]:
-    from torchvision import models
+def keep_imagenet_weights(backbone: str) -> Path:
+    """Download torchvision's ImageNet weights into the workspace, unless they are there; the file."""
+    folder = paths.workspace() / "weights"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    _download(backbone, folder)
+    return folder / Path(_imagenet(backbone).url).name
 
+
+def _imagenet_state(backbone: str) -> dict[str, Tensor]:
+    """From the workspace where the weights are kept there, else from torchvision's own folder, where they are put."""
+    try:
+        kept = paths.workspace() / "weights" / Path(_imagenet(backbone).url).name
+    except UserError:  # the library on its own has no workspace
+        return _download(backbone)
+    return read_weights(kept) if kept.is_file() else _download(backbone)
+
+
+def _imagenet(backbone: str) -> WeightsEnum:
     enums = {
         "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
         "resnet101": models.ResNet101_Weights.IMAGENET1K_V1,
@@ -72,12 +91,17 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
     }
     if backbone not in enums:
         raise UserError(f"there are no ImageNet weights for backbone {backbone!r}; train it from scratch.")
+    return enums[backbone]
+
+
+def _download(backbone: str, folder: Path | None = None) -> dict[str, Tensor]:
+    weights = _imagenet(backbone)
     try:
-        return enums[backbone].get_state_dict(progress=True, check_hash=True)
+        return weights.get_state_dict(progress=True, check_hash=True, model_dir=folder)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"ImageNet weights for {backbone!r} could not be downloaded ({error}); fetch {enums[backbone].url} by "
-            "other means and name the file as backbone weights."
+            f"ImageNet weights for {backbone!r} could not be downloaded ({error}); fetch {weights.url} by other means "
+            "and name the file as backbone weights."
         ) from error
 
 
@@ -107,7 +131,9 @@ def from_torchvision(source: nn.Module | dict[str, Tensor]) -> DeepLabV3:
     state = source.state_dict() if isinstance(source, nn.Module) else source
     # FCN's weights have the first and the last of these names too, MobileNetV3's the first two.
     if not {"classifier.4.weight", "classifier.0.convs.0.0.weight", "backbone.layer1.0.conv1.weight"} <= state.keys():
-        raise UserError("these are not the weights of torchvision's deeplabv3_resnet50 or deeplabv3_resnet101.")
+        raise UserError(
+            "these are not the weights of torchvision's deeplabv3_resnet50 or deeplabv3_resnet101; fetch one of those."
+        )
     model = DeepLabV3(
         ModelConfig(
             num_classes=state["classifier.4.weight"].shape[0],
