@@ -1,5 +1,6 @@
 """What every test gets: a workspace of its own, one thread, and small data, profiles and networks to work on."""
 
+import errno
 import os
 import select
 import signal
@@ -152,6 +153,16 @@ def randomise(model: nn.Module) -> nn.Module:
                 draw(module.bias, -0.5, 0.5)
                 module.weight.data -= module.weight.mean(1, keepdim=True).detach()
     return model
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """``full_disk()``: from now on there is no room for any file, however far its writing got."""
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return lambda: monkeypatch.setattr("os.fsync", refuse)
 
 
 def read_until(stream: BinaryIO, mark: bytes, seconds: float = 60) -> None:

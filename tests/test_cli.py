@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import read_until, small_config
@@ -17,7 +18,7 @@ from deeplabv3.cli import main
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.paper.experiments import missing
 from deeplabv3.paper.records import Run
-from deeplabv3.training.checkpoint import load_checkpoint
+from deeplabv3.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from deeplabv3.training.trainer import Interrupted, train
 
 
@@ -42,8 +43,8 @@ def test_train_evaluate_and_records_end_to_end(profile_file, workspace, capsys):
 
     assert main(["evaluate", *profile, str(path)]) == 0
     assert miou(capsys.readouterr().out) == miou(trained.out)
-    strategy = ["--output-stride", "8", "--scales", "0.5", "1", "--flip"]
-    assert main(["evaluate", *profile, str(path), *strategy]) == 0
+    strategy = ["--output-stride", "8", "--flip", "--scales", "0.5,1"]
+    assert main(["evaluate", *profile, *strategy, str(path)]) == 0
     assert "output stride 8" in capsys.readouterr().out
 
     before = path.stat().st_mtime_ns
@@ -96,9 +97,50 @@ def test_an_unfinished_run_is_not_recorded_as_a_finished_one(profile_file, works
 
     with pytest.raises(Interrupted):
         train(DeepLabV3(run.config), loaded.open_data("train"), run.training, run.folder, run.identity, report=stop)
-    main(["evaluate", *profile, str(run.checkpoint)])
-    capsys.readouterr()
+    assert main(["evaluate", *profile, str(run.checkpoint)]) == 0
+    printed = capsys.readouterr().out
     assert missing([(run, loaded.evaluation)]) == [(run, loaded.evaluation)]
+    told = "on the way, at step 3 of 50: not the run's result, and not recorded"
+    assert -1 < printed.find(told) < printed.find("mIoU"), "said before any figure"
+    assert "record " not in printed.replace("recorded", "")
+
+    run.write_evaluation_record(loaded.evaluation, {"miou": 99.0}, np.zeros((1, 3, 3)))
+    assert main(["evaluate", *profile, str(run.checkpoint)]) == 0
+    printed = capsys.readouterr().out
+    assert told in printed and "record " not in printed.replace("recorded", ""), "though the run has a record"
+    assert run.evaluation_record(loaded.evaluation) == {"miou": 99.0}
+
+
+def test_several_runs_are_evaluated_one_after_the_other(profile_file, workspace, capsys):
+    profile = ["--profile", str(profile_file)]
+    for seed in ("0", "1"):
+        assert main(["train", *profile, "--seed", seed, "--set", "training.iterations=1"]) == 0
+    capsys.readouterr()
+    first, second = sorted((workspace / "runs" / "tiny-tests").iterdir())
+    named = [first.name.rsplit("-", 1)[1], str(second), str(second / "checkpoint.safetensors")]
+    assert main(["evaluate", *profile, *named]) == 0
+    printed = capsys.readouterr().out
+    assert re.findall(r"^run (\S+)$", printed, re.MULTILINE) == [first.name, second.name, second.name]
+    assert re.findall(r"^record \S+/(\S+)$", printed, re.MULTILINE) == [first.name, second.name, second.name]
+
+
+def test_a_run_that_is_there_twice_has_to_be_named_otherwise(profile_file, workspace, capsys):
+    for name in ("one", "two"):
+        folder = workspace / "runs" / name / "aspp-small-0123abcd"
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.safetensors").touch()
+    assert main(["evaluate", "--profile", str(profile_file), "0123abcd"]) == 1
+    assert "there are 2 runs 0123abcd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lacking", ["data", "training", "seed"])
+def test_a_checkpoint_that_does_not_say_how_it_was_trained(profile, profile_file, tmp_path, capsys, lacking):
+    identity = Run.of(profile, small_config()).identity
+    del identity[lacking]
+    path = tmp_path / "other.safetensors"
+    save_checkpoint(path, Checkpoint(3, 1.0, identity, DeepLabV3(small_config()).state_dict(), {}))
+    assert main(["evaluate", "--profile", str(profile_file), str(path)]) == 1
+    assert f"other.safetensors does not say with which {lacking} it was trained" in capsys.readouterr().err
 
 
 MISTAKES = {

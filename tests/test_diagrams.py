@@ -97,3 +97,11 @@ def test_maps_of_a_row_share_their_scale():
     shown = [axis for axis in figure.axes if axis.get_title() or axis.images]
     assert [axis.images[0].get_clim() for axis in shown] == [(0, 9), (0, 9), (0, 1), (0, 1)]
     assert [axis.get_title() for axis in shown] == ["a", "b", "", ""]
+
+
+def test_maps_draw_every_row():
+    """Also where there are more rows than colours."""
+    rows = {str(number): [np.full((2, 2), 1 + number)] for number in range(5)}
+    figure = diagrams.maps(rows, ["a"])
+    drawn = [axis.images[0].get_array() for axis in figure.axes if axis.images and axis.get_xlim() == (-0.5, 1.5)]
+    assert [int(values.max()) for values in drawn] == [1, 2, 3, 4, 5]

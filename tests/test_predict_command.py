@@ -56,7 +56,7 @@ def test_predict_writes_overlay_labels_and_shares(tmp_path, weights, capsys):
     (row,) = table(out)
     assert (row["file"], row["results"], row["width"], row["height"]) == (str(photo), "cat", "80", "60")
     for value, name in CLASSES.items():
-        assert float(row[name]) == pytest.approx(100 * (labels == value).mean(), abs=0.01)
+        assert float(row[f"{name} %"]) == pytest.approx(100 * (labels == value).mean(), abs=0.01)
     line = capsys.readouterr().out.splitlines()[0]
     assert re.match(rf"{re.escape(str(photo))}  80 x 60  \d+\.\d\d s  \w+ \d+\.\d %", line)
     shares = [float(share) for share in re.findall(r"([\d.]+) %", line)]
@@ -94,12 +94,80 @@ def test_the_strategy_reaches_the_network(tmp_path, weights):
     photo = make_photo(tmp_path / "cat.png")
     found = []
     for number, extra in enumerate(
-        [[], ["--output-stride", "16"], ["--flip"], ["--scales", "0.5", "2"], ["--longest", "40"]]
+        [[], ["--output-stride", "16"], ["--flip"], ["--scales", "0.5,2"], ["--multi-scale"], ["--longest", "40"]]
     ):
         out = tmp_path / str(number)
-        assert main(["predict", str(photo), "--weights", weights, "--output", str(out), *extra]) == 0
+        assert main(["predict", "--weights", weights, "--output", str(out), *extra, str(photo)]) == 0
         found.append((out / "cat_classes.png").read_bytes())
-    assert len(set(found)) == 5
+    assert len(set(found)) == 6
+
+
+def test_a_class_may_be_called_as_a_column_is(tmp_path, make_model):
+    classes = {0: "file", 1: "width", 2: "results"}
+    weights = save(tmp_path / "checkpoint.safetensors", make_model(), classes)
+    photo, out = make_photo(tmp_path / "cat.png"), tmp_path / "out"
+    assert main(["predict", str(photo), "--weights", str(weights), "--output", str(out)]) == 0
+    (row,) = table(out)
+    assert (row["file"], row["results"], row["width"]) == (str(photo), "cat", "80")
+    assert sum(float(row[f"{name} %"]) for name in classes.values()) == pytest.approx(100, abs=0.03)
+
+
+def mine(path: Path) -> tuple[Path, bytes]:
+    """A person's own file."""
+    make_photo(path, seed=5)
+    return path, path.read_bytes()
+
+
+@pytest.mark.parametrize("inputs", [["."], ["cat.jpg"], ["cat.jpg", "cat_overlay.jpg"], ["*.jpg"]])
+def test_results_never_lie_among_the_pictures(tmp_path, weights, monkeypatch, capsys, inputs):
+    (tmp_path / "trip").mkdir()
+    monkeypatch.chdir(tmp_path / "trip")
+    files = [mine(Path("cat.jpg")), mine(Path("cat_overlay.jpg"))]
+    assert main(["predict", *inputs, "--weights", weights, "--output", "."]) == 1
+    assert "lies in . itself; name another folder with --output" in capsys.readouterr().err
+    assert all(path.read_bytes() == content for path, content in files)
+    assert len(list(Path().iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["cat_overlay.jpg", "cat_classes.png", "shares.csv"])
+def test_results_replace_earlier_results_alone(tmp_path, weights, capsys, name):
+    photo, out = make_photo(tmp_path / "trip" / "cat.jpg"), tmp_path / "out"
+    out.mkdir()
+    path, content = mine(out / "own.png")
+    path = path.rename(out / name)
+    command = ["predict", str(photo), "--weights", weights, "--output", str(out)]
+    assert main(command) == 1
+    assert f"{name} exists and is not from an earlier prediction" in capsys.readouterr().err
+    assert path.read_bytes() == content and list(out.iterdir()) == [path]
+    path.unlink()
+    assert main(command) == 0
+    first = (out / "cat_classes.png").read_bytes()
+    assert main([*command, "--output-stride", "16"]) == 0
+    assert (out / "cat_classes.png").read_bytes() != first
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, weights, full_disk, capsys):
+    """And nothing half-written: it ends at the first picture, since none of the others would fit either."""
+    for number in range(3):
+        make_photo(tmp_path / "trip" / f"{number}.png", seed=number)
+    full_disk()
+    out = tmp_path / "out"
+    assert main(["predict", str(tmp_path / "trip"), "--weights", weights, "--output", str(out)]) == 1
+    captured = capsys.readouterr().err
+    assert "Traceback" not in captured and captured.count("deeplabv3: ") == 1
+    assert "No space left" in captured and "make room" in captured
+    assert list(out.iterdir()) == []
+
+
+def test_weights_by_a_runs_folder_or_name(tmp_path, weights, workspace):
+    photo = make_photo(tmp_path / "cat.png")
+    folder = workspace / "runs" / "mobile" / "aspp-small-0123abcd"
+    folder.mkdir(parents=True)
+    Path(weights).rename(folder / "checkpoint.safetensors")
+    for number, named in enumerate((str(folder), folder.name, "0123abcd")):
+        out = tmp_path / str(number)
+        assert main(["predict", str(photo), "--weights", named, "--output", str(out)]) == 0
+        assert (out / "shares.csv").is_file()
 
 
 def test_twenty_megapixels(tmp_path, weights):
@@ -172,7 +240,9 @@ MISTAKES = {
     "weights damaged": ["predict", "PHOTO", "--weights", "PHOTO"],
     "torchvision's of another kind": ["predict", "PHOTO", "--weights", "torchvision:resnet18"],
     "output stride": ["predict", "PHOTO", "--weights", "WEIGHTS", "--output-stride", "12"],
+    "no such run": ["predict", "PHOTO", "--weights", "0123abcd"],
     "scale 0": ["predict", "PHOTO", "--weights", "WEIGHTS", "--scales", "0"],
+    "scales apart": ["predict", "PHOTO", "--weights", "WEIGHTS", "--scales", "0.5;1"],
     "longest 0": ["predict", "PHOTO", "--weights", "WEIGHTS", "--longest", "0"],
     "output is a file": ["predict", "PHOTO", "--weights", "WEIGHTS", "--output", "PHOTO"],
     "no test set": ["submit", "--weights", "WEIGHTS", "--data", "VOC"],
@@ -214,4 +284,4 @@ def test_a_network_of_torchvision_predicts(tmp_path):
     assert (
         main(["predict", str(photo), "--weights", f"torchvision:{tmp_path / 'deeplab.pth'}", "--output", str(out)]) == 0
     )
-    assert list(table(out)[0])[5:] == list(VOC_CLASSES)
+    assert list(table(out)[0])[5:] == [f"{name} %" for name in VOC_CLASSES]

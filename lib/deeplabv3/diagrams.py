@@ -244,7 +244,8 @@ def maps(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str], size: 
     """Feature maps ``(h, w)`` of values from zero up, one row a kind; a row shares its scale, white is zero."""
     figure, axes = plt.subplots(len(rows), len(titles), squeeze=False, layout="constrained",
                                 figsize=(size * len(titles) + 0.8, size * len(rows) + 0.2))  # fmt: skip
-    for line, (name, values), colours in zip(axes, rows.items(), ("Blues", "Oranges", "Greens"), strict=False):
+    for number, (line, (name, values)) in enumerate(zip(axes, rows.items(), strict=True)):
+        colours = ("Blues", "Oranges", "Greens")[number % 3]
         highest = max(value.max() for value in values)
         for axis, value in zip(line, values, strict=True):
             image = axis.imshow(value, cmap=colours, vmin=0, vmax=highest, interpolation="nearest")

@@ -1,5 +1,8 @@
 """The one exception for mistakes that a user can make and mend."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -8,6 +11,18 @@ class UserError(Exception):
 
     The command line prints it and exits with code 1; everything else is a defect and keeps its traceback.
     """
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """What is written within goes to ``target``; that the disk is full, or not ours, is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{target} cannot be written ({error}); make room there or name another place, and give the same command "
+            "again."
+        ) from error
 
 
 def require(fits: bool, setting: str, value: Any, wanted: str) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from deeplabv3.errors import UserError
 
+CHECKPOINT = "checkpoint.safetensors"
+"""A run's network, in the run's folder."""
+
 
 def home() -> Path:
     """The checkout: the folder with ``notebooks/`` and ``data/paper/``."""
@@ -18,6 +21,24 @@ def home() -> Path:
             f"{folder} is no checkout of the walkthrough; set DEEPLABV3_HOME to the folder with notebooks/."
         )
     return folder
+
+
+def checkpoint(named: Path | str) -> Path:
+    """The checkpoint that a file, a run's folder or a run's name (or the hash at its end) stands for.
+
+    A file that does not exist is returned as it is: whoever reads it says so.
+    """
+    path, runs = Path(named), workspace() / "runs"
+    if path.is_dir():
+        return path / CHECKPOINT
+    if path.is_file() or path.suffix or len(path.parts) > 1:
+        return path
+    found = [file for file in sorted(runs.glob(f"*/*/{CHECKPOINT}")) if f"-{file.parent.name}".endswith(f"-{named}")]
+    if not found:
+        raise UserError(f"{named} is neither a file nor a run below {runs}; name a checkpoint or a run.")
+    if len(found) > 1:
+        raise UserError(f"there are {len(found)} runs {named} ({', '.join(map(str, found))}); name one of the files.")
+    return found[0]
 
 
 def workspace() -> Path:

@@ -81,6 +81,18 @@ def test_the_command_measures_a_checkpoint_on_its_pictures(checkpoint, tmp_path,
     assert ours["differing_pixels"] <= rough["differing_pixels"] < 0.2 * result["pixels"]
 
 
+def test_a_checkpoint_that_does_not_know_its_classes(make_model, tmp_path, capsys):
+    """Its label values are then the numbers of its outputs, and a label with others is named."""
+    model = make_model()
+    save_checkpoint(
+        tmp_path / "c.safetensors", Checkpoint(1, 1.0, {"model": vars(model.config)}, model.state_dict(), {})
+    )
+    root = write_voc(tmp_path / "pictures", train=1, val=3)
+    command = ["bench", "evaluate", "--weights", str(tmp_path / "c.safetensors"), "--data", str(root)]
+    assert main([*command, "--rounds", "3", "--pictures", "2"]) == 1
+    assert "not in the class list" in capsys.readouterr().err
+
+
 def test_a_difference_would_be_seen(make_model, data):
     """One pixel of ours changed, one more where the truth is void: one is counted."""
     model, settings = make_model().eval(), EvaluationSettings(padding="tight")
@@ -131,6 +143,6 @@ def test_files_that_are_missing_are_named(tmp_path, capsys):
     assert main(["bench", "evaluate", "--data", "nowhere"]) == 1
     assert "nowhere does not exist" in capsys.readouterr().err
     assert main(["bench", "evaluate", "--weights", "no.safetensors", "--data", "nowhere"]) == 1
-    assert "no.safetensors does not exist" in capsys.readouterr().err
+    assert "no.safetensors do not exist" in capsys.readouterr().err
     assert main(["bench", "evaluate", "--json", str(tmp_path / "none" / "bench.json")]) == 1
     assert "make it first" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from conftest import small_config
 from PIL import Image
 from torchvision.models import segmentation
 
-from deeplabv3.data.voc import VOC_CLASSES, palette
+from deeplabv3.data.voc import VOC_CLASSES, palette, palette_png
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation import predict as room
 from deeplabv3.evaluation.inference import MULTI_SCALE, EvaluationSettings, predict
@@ -20,7 +20,6 @@ from deeplabv3.evaluation.predict import (
     find_pictures,
     load_weights,
     output_names,
-    palette_png,
     predict_photo,
     read_photo,
 )
@@ -145,6 +144,11 @@ def test_earlier_results_are_not_predicted_again(tmp_path):
     make_files(tmp_path, "cat.jpg", "cat_overlay.jpg", "cat_classes.png")
     assert [path.name for path in find_pictures([str(tmp_path)], tmp_path)] == ["cat.jpg"]
     assert len(find_pictures([str(tmp_path)], tmp_path / "elsewhere")) == 3
+    pattern = str(tmp_path / "**" / "*.*")
+    assert [path.name for path in find_pictures([pattern], tmp_path)] == ["cat.jpg"]
+    with pytest.raises(UserError, match="no picture matches"):
+        find_pictures([str(tmp_path / "*_overlay.jpg")], tmp_path)
+    assert len(find_pictures([str(tmp_path / "cat_overlay.jpg")], tmp_path)) == 1, "who names it means it"
 
 
 @pytest.mark.parametrize("item", ["nowhere.jpg", "*.png", "empty"])
@@ -191,6 +195,9 @@ def test_torchvisions_weights_from_a_file(tmp_path, torchvision_state):
     torch.save(torchvision_state, tmp_path / "cut.pth")
     with pytest.raises(UserError, match=r"cut\.pth"):
         load_weights(f"torchvision:{tmp_path / 'cut.pth'}")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other\.pth.*deeplabv3_resnet50.*; fetch"):
+        load_weights(f"torchvision:{tmp_path / 'other.pth'}")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,14 @@ def test_an_interrupted_submission_goes_on(devkit, make_model):
     assert [(out / PLACE / f"{name}.png").read_bytes() == (whole / f"{name}.png").read_bytes() for name in pictures]
 
 
+def test_a_full_disk_is_one_sentence_and_leaves_whole_files(devkit, make_model, full_disk):
+    model, pictures, out = make_model(num_classes=21), test_pictures(devkit), devkit / "out"
+    with pytest.raises(UserError, match=r"out cannot be written .*No space left.*; make room"):
+        submit(model, pictures, SETTINGS, out, "w", report=full_disk)
+    assert [file.name for file in out.rglob("*") if file.is_file()] == ["submission.json", "picture_4.png"]
+    Image.open(out / PLACE / "picture_4.png").load()
+
+
 @pytest.mark.parametrize("other", [("v", SETTINGS), ("w", EvaluationSettings(16, padding="tight")), ("w", None)])
 def test_predictions_of_two_kinds_never_share_a_folder(devkit, make_model, other):
     model, pictures, out = make_model(num_classes=21), test_pictures(devkit), devkit / "out"

@@ -217,6 +217,21 @@ def test_saved_every_so_often(tmp_path, monkeypatch):
     assert "3" not in PartialCounts(path, {"checkpoint": "2"}, 2)
 
 
+def test_a_full_disk_is_one_sentence_and_keeps_what_was_saved(run, counted, full_disk, profile_file, capsys):
+    interrupt(run, 4)
+    (path,) = partials(run)
+    before = path.read_bytes()
+    full_disk()
+    command = ["evaluate", "--profile", str(profile_file), "--set", "data.val_list=trainval", str(run.checkpoint)]
+    assert main(command) == 1
+    captured = capsys.readouterr().err
+    assert "Traceback" not in captured
+    assert captured.count("deeplabv3: ") == 1 and "No space left" in captured and "make room" in captured
+    left = {file.name for file in run.record_folder().iterdir()}
+    assert left == {"run.json", path.name}
+    assert path.read_bytes() == before
+
+
 def break_pictures(root: Path, *numbers: int) -> dict[Path, bytes]:
     paths = [root / "JPEGImages" / f"picture_{number}.jpg" for number in numbers]
     contents = {path: path.read_bytes() for path in paths}
@@ -285,7 +300,7 @@ def test_the_record_names_both_means(run, profile_file, capsys, tmp_path):
     for changes in ({"miou_all_classes": 26.667}, {}):
         old.pop("miou_all_classes", None)
         path.write_text(json.dumps(old | changes))
-        show_evaluation(run, run.profile.evaluation, run.checkpoint, again=False)
+        show_evaluation(run, run.profile.evaluation)
         printed = capsys.readouterr().out
         assert "mIoU 40.00 over the 2 classes present, 26.67 over all 3 classes, 9 pictures" in printed
         assert "disc  never seen" in printed
@@ -295,7 +310,7 @@ def test_progress_shows_what_was_resumed_and_its_speed_is_that_of_the_rest(run, 
     from deeplabv3.commands.evaluate import show_evaluation
 
     interrupt(run, 6)
-    show_evaluation(run, run.profile.evaluation, run.checkpoint, again=True)
+    show_evaluation(run, run.profile.evaluation)
     bar = capsys.readouterr().err
     assert "9/9" in bar
     assert "resumed=6" in bar

@@ -16,7 +16,7 @@ from deeplabv3.model.deeplab import ModelConfig
 from deeplabv3.paper import records
 from deeplabv3.paper.records import Run, all_records
 from deeplabv3.profiles import with_data
-from deeplabv3.training.trainer import TrainingSettings
+from deeplabv3.training.settings import TrainingSettings
 
 
 @pytest.fixture
@@ -183,6 +183,14 @@ def test_a_record_is_there_whole_or_not_at_all(run, profile, monkeypatch, failin
     monkeypatch.undo()
 
 
+def test_a_full_disk_is_one_sentence_and_leaves_no_part_of_a_record(run, full_disk):
+    full_disk()
+    for write_it in (lambda: run.write_training_record(1.0), lambda: write(run, COUNTS)):
+        with pytest.raises(UserError, match=r"\.json cannot be written .*No space left.*; make room"):
+            write_it()
+    assert list(run.record_folder().iterdir()) == []
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
 def test_a_damaged_record_is_named(run, profile, content):
     run.write_training_record(1.0)
@@ -224,6 +232,30 @@ def test_a_flipped_bit_is_found_or_harmless(run, profile):
             assert np.array_equal(run.confusion_counts(profile.evaluation), counts)
         except UserError as error:
             assert path.name in str(error)
+
+
+def test_records_of_the_project_and_of_the_workspace_are_one_list(run, profile, tmp_path, monkeypatch):
+    """A run that came with the project and was evaluated here: neither place hides what only the other has."""
+    (tmp_path / "home" / "data" / "paper").mkdir(parents=True)
+    monkeypatch.setenv("DEEPLABV3_HOME", str(tmp_path / "home"))
+    run.write_training_record(1.0)
+    committed = write(run, COUNTS)
+    project = tmp_path / "home" / "data" / "records" / "tiny-tests"
+    project.parent.mkdir()
+    run.record_folder().parent.rename(project)
+    finer = replace(profile.evaluation, output_stride=8)
+    here = run.evaluation_values(finer, COUNTS, 3.0)
+    run.write_evaluation_record(finer, here, COUNTS)
+    assert not (run.record_folder() / "run.json").exists()
+    ((training, evaluations),) = all_records("tiny-tests")
+    assert training == run.training_record()
+    assert sorted(record["settings"]["output_stride"] for record in evaluations) == [8, 16]
+
+    again = committed | {"seconds": 99.0}
+    run.write_evaluation_record(profile.evaluation, again, COUNTS)
+    ((_, evaluations),) = all_records("tiny-tests")
+    assert sorted(record["seconds"] for record in evaluations) == [3.0, 99.0], "the workspace's goes first"
+    assert run.evaluation_record(profile.evaluation)["seconds"] == 99.0
 
 
 def test_the_profile_without_records_has_none():

@@ -20,7 +20,8 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.fast import fast
 from deeplabv3.model.weights import load_backbone_weights
 from deeplabv3.training.checkpoint import load_model
-from deeplabv3.training.trainer import TrainingSettings, train
+from deeplabv3.training.settings import TrainingSettings
+from deeplabv3.training.trainer import train
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 DATA = Path(os.environ.get("DEEPLABV3_REAL_DATA") or SHARED / "data" / "voc2012-animals" / "VOCdevkit")

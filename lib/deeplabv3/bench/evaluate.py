@@ -27,10 +27,10 @@ from deeplabv3.data.augment import MEAN, STD
 from deeplabv3.data.voc import VOC_CLASSES, VOID, VOCData
 from deeplabv3.errors import UserError, require
 from deeplabv3.evaluation.inference import EvaluationSettings, evaluate, pad, padded_size, predict_batches
+from deeplabv3.evaluation.predict import load_weights
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.fast import fast
 from deeplabv3.model.weights import from_torchvision
-from deeplabv3.training.checkpoint import load_model
 
 SIZES = ((500, 375), (500, 333), (500, 375), (375, 500))
 """Width and height that the embedded pictures are enlarged to: VOC's most frequent ones."""
@@ -40,9 +40,10 @@ SIZES = ((500, 375), (500, 333), (500, 375), (375, 500))
 class EvaluationBench:
     """What to compare.
 
-    ``weights`` is a checkpoint, or nothing for torchvision's ResNet-50 with random weights; ``data`` a folder in VOC's
-    layout, or nothing for embedded pictures enlarged to VOC's sizes. ``workers`` processes read for torchvision's loop,
-    ours has threads for that; ``threads`` 0 leaves PyTorch's own choice.
+    ``weights`` is what ``predict`` takes (a checkpoint of ours, or torchvision's), or nothing for torchvision's
+    ResNet-50 with random weights; ``data`` a folder in VOC's layout, or nothing for embedded pictures enlarged to VOC's
+    sizes. ``workers`` processes read for torchvision's loop, ours has threads for that; ``threads`` 0 leaves PyTorch's
+    own choice.
     """
 
     weights: str = ""
@@ -116,8 +117,7 @@ class EvaluationBench:
         """The network as torchvision's loop takes it, ours with the same weights, and label value to class name."""
         classes = dict(enumerate(VOC_CLASSES if self.data else synthetic.CLASSES))
         if self.weights:
-            ours, checkpoint = load_model(Path(self.weights))
-            classes = {int(value): name for value, name in checkpoint.settings["data"]["classes"].items()}
+            ours, classes = load_weights(self.weights)
             theirs: nn.Module = _AsTorchvision(deepcopy(ours).set_output_stride(self.output_stride))
         else:
             torch.manual_seed(0)

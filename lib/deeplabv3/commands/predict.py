@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deeplabv3.commands.network import make_folder, ready, strategy_of, strategy_options, weights_option
-from deeplabv3.errors import UserError, require
+from deeplabv3.errors import UserError, require, writing
+from deeplabv3.evaluation.predict import ABOUT, CLASSES, LONGEST, OVERLAY, SHARES
 
-SHARES = "shares.csv"
 JPEG_LIMIT = 65500
 
 
@@ -24,56 +24,62 @@ def add(verbs: Any) -> None:
     verb.add_argument("--output", type=Path, default=Path("predictions"), metavar="DIR", help="default: predictions")
     strategy_options(verb)
     verb.add_argument(
-        "--longest", type=int, default=513, metavar="PIXELS",
-        help="the network sees larger pictures reduced to this (513); results have the picture's own size",
+        "--longest", type=int, default=LONGEST, metavar="PIXELS",
+        help=f"the network sees larger pictures reduced to this ({LONGEST}); results have the picture's own size",
     )  # fmt: skip
 
 
 def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from deeplabv3.evaluation.predict import find_pictures, load_weights, output_names
+    from deeplabv3.evaluation.predict import find_pictures, load_weights, output_names, refuse_to_overwrite
     from deeplabv3.training.checkpoint import write_atomically
 
     require(options.longest >= 1, "longest", options.longest, "a whole number of at least 1")
     pictures = find_pictures(options.pictures, options.output)
+    names = output_names(pictures)
+    refuse_to_overwrite(pictures, names, options.output)
     settings = strategy_of(options, padding="tight")  # what a picture is padded with should not be most of it
     model, classes = load_weights(options.weights)
     network = ready(model, settings), classes, settings
     make_folder(options.output)
     rows, broken = [], 0
-    bar = tqdm(zip(pictures, output_names(pictures), strict=True), total=len(pictures), unit="picture",
-               desc="predicting", disable=len(pictures) == 1)  # fmt: skip
+    bar = tqdm(zip(pictures, names, strict=True), total=len(pictures), unit="picture", desc="predicting",
+               disable=len(pictures) == 1)  # fmt: skip
     try:
         with bar:
             for path, name in bar:
                 try:
-                    rows.append(_predict(path, options.output / name, network, options.longest))
+                    row, files = _predict(path, name, network, options.longest)
                 except UserError as error:  # the good ones among many should not wait for the one that is not
                     broken += 1
                     tqdm.write(f"deeplabv3: {error}", file=sys.stderr)
-                else:
-                    tqdm.write(_line(rows[-1], classes), file=sys.stdout)
+                    continue
+                with writing(options.output):
+                    for end, content in files.items():
+                        write_atomically(options.output / (name + end), content)
+                rows.append(row)
+                tqdm.write(_line(row, classes), file=sys.stdout)
     except KeyboardInterrupt:
         print(f"deeplabv3: interrupted; {len(rows)} of {len(pictures)} pictures are done.", file=sys.stderr)
         return 130
     finally:
         if rows:
-            write_atomically(options.output / SHARES, _table(rows))
+            with writing(options.output):
+                write_atomically(options.output / SHARES, _table(rows))
     if rows:
-        print(f"overlays, label files and {SHARES} in {options.output}")
+        print(f"overlays, label files and {SHARES} of {len(rows)} of {len(pictures)} pictures in {options.output}")
     return 1 if broken else 0
 
 
-def _predict(path: Path, target: Path, network: tuple, longest: int) -> dict[str, Any]:
-    """Predict one picture and write its files; its row of the table."""
+def _predict(path: Path, name: str, network: tuple, longest: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Predict one picture: its row of the table, and its files by the end of their names."""
     import numpy as np
     from PIL import Image
 
     from deeplabv3 import panels
-    from deeplabv3.data.voc import palette
-    from deeplabv3.evaluation.predict import CLASSES, OVERLAY, class_shares, palette_png, predict_photo, read_photo
-    from deeplabv3.training.checkpoint import write_atomically
+    from deeplabv3.data.voc import palette, palette_png
+    from deeplabv3.evaluation.predict import class_shares, predict_photo, read_photo
 
     model, classes, settings = network
     began = time.monotonic()
@@ -84,28 +90,23 @@ def _predict(path: Path, target: Path, network: tuple, longest: int) -> dict[str
     values = np.array(list(classes), dtype=np.uint8)
     painted = Image.fromarray(panels.overlay(photo, found, palette()[values], list(classes.values())))
     buffer = io.BytesIO()
-    try:
-        painted.save(buffer, "JPEG", quality=92, subsampling=0)
-        write_atomically(target.with_name(target.name + CLASSES), palette_png(values[found]))
-        write_atomically(target.with_name(target.name + OVERLAY), buffer.getvalue())
-    except OSError as error:
-        raise UserError(
-            f"results of picture {path} cannot be written to {target.parent} ({error}); make room."
-        ) from error
-    return {
-        "file": str(path),
-        "results": target.name,
-        "width": photo.shape[1],
-        "height": photo.shape[0],
-        "seconds": round(time.monotonic() - began, 2),
-        **dict(zip(classes.values(), class_shares(found, len(classes)).round(2), strict=True)),
-    }
+    painted.save(buffer, "JPEG", quality=92, subsampling=0)
+    files = {CLASSES: palette_png(values[found]), OVERLAY: buffer.getvalue()}
+    about = (str(path), name, photo.shape[1], photo.shape[0], round(time.monotonic() - began, 2))
+    shares = class_shares(found, len(classes)).round(2)
+    columns = map(_column, classes.values())
+    return dict(zip(ABOUT, about, strict=True)) | dict(zip(columns, shares, strict=True)), files
+
+
+def _column(name: str) -> str:
+    """A class's column, which is never one of those about the picture."""
+    return f"{name} %"
 
 
 def _line(row: dict[str, Any], classes: dict[int, str]) -> str:
     """What is in a picture, the largest share first."""
-    shares = sorted(((row[name], name) for name in classes.values() if row[name] >= 0.05), reverse=True)
-    found = ", ".join(f"{name} {share:.1f} %" for share, name in shares)
+    shares = sorted(((row[_column(name)], name) for name in classes.values()), reverse=True)
+    found = ", ".join(f"{name} {share:.1f} %" for share, name in shares if share >= 0.05)
     return f"{row['file']}  {row['width']} x {row['height']}  {row['seconds']:.2f} s  {found}"
 
 

@@ -17,7 +17,7 @@ def add(verbs: Any) -> None:
     strategy_options(verb)
     verb.add_argument(
         "--padding", choices=("crop", "tight"), default="crop",
-        help="to 513 pixels as the paper (crop), or hardly (tight: for networks whose training saw no padding)",
+        help="to the paper's crop of 513, or tight: for networks whose training saw no padding (crop)",
     )  # fmt: skip
     verb.add_argument("--batch", type=int, default=1, help="pictures at once (1)")
 

@@ -146,7 +146,7 @@ def _stack(group: list[_Item], settings: EvaluationSettings) -> Tensor:
 
 
 @contextmanager
-def _prepared(model: DeepLabV3, settings: EvaluationSettings) -> Iterator[None]:
+def prepared(model: DeepLabV3, settings: EvaluationSettings) -> Iterator[None]:
     """The model in evaluation mode and at the settings' output stride; afterwards as it was."""
     output_stride, training = model.output_stride, model.training
     try:
@@ -166,7 +166,7 @@ def predict_batches(
     """
     done: dict[int, np.ndarray] = {}
     due = 0
-    with _prepared(model, settings):
+    with prepared(model, settings):
         for group in in_batches((_Item(*item) for item in enumerate(pictures)), settings, batch):
             classes = most_probable(model, _stack(group, settings), settings).cpu().numpy()
             for (index, picture, _), found in zip(group, classes, strict=True):
@@ -199,7 +199,7 @@ def count_pictures(
             else:
                 yield _Item(index, *found)
 
-    with _prepared(model, settings):
+    with prepared(model, settings):
         for group in in_batches(readable(), settings, batch):
             classes = most_probable(model, _stack(group, settings), settings)
             labels = np.full(classes.shape, VOID, dtype=np.uint8)  # padding is void

@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import io
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,9 +11,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from deeplabv3.data.voc import VOC_CLASSES, open_picture, palette
+from deeplabv3 import paths
+from deeplabv3.data.voc import VOC_CLASSES, open_picture
 from deeplabv3.errors import UserError
-from deeplabv3.evaluation.inference import EvaluationSettings, pad, padded_size, predict, probabilities
+from deeplabv3.evaluation.inference import EvaluationSettings, pad, padded_size, predict, prepared, probabilities
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.weights import from_torchvision, read_weights
 from deeplabv3.training.checkpoint import load_model
@@ -31,22 +31,25 @@ TORCHVISION = ("resnet50", "resnet101")
 def load_weights(source: str) -> tuple[DeepLabV3, dict[int, str]]:
     """A network for inference and its classes, label value to name in the order of its outputs.
 
-    ``source`` is a checkpoint of ours, ``torchvision`` for torchvision's DeepLabV3 with ResNet-101 (downloaded, trained
-    on the pictures of COCO that show VOC's classes), ``torchvision:resnet50``, or ``torchvision:FILE`` for a ``.pth``
-    file of either.
+    ``source`` is a checkpoint of ours or the folder or the name of a run, ``torchvision`` for torchvision's DeepLabV3
+    with ResNet-101 (downloaded, trained on the pictures of COCO that show VOC's classes), ``torchvision:resnet50``, or
+    ``torchvision:FILE`` for a ``.pth`` file of either.
     """
     kind, _, which = source.partition(":")
     if kind == "torchvision":
         state = _download(which or "resnet101") if which in ("", *TORCHVISION) else read_weights(which)
         try:
             model = from_torchvision(state)
+        except UserError as error:
+            raise UserError(f"weights file {which}: {error}") from error
         except (KeyError, RuntimeError) as error:
             raise UserError(f"weights file {which} lacks layers of torchvision's DeepLabV3; fetch it again.") from error
         known = model.config.num_classes == len(VOC_CLASSES)
         return model, dict(enumerate(VOC_CLASSES)) if known else _numbered(model.config.num_classes)
-    if not Path(source).is_file():
-        raise UserError(f"weights {source} do not exist; name a checkpoint.safetensors of a run, or 'torchvision'.")
-    model, checkpoint = load_model(Path(source))
+    file = paths.checkpoint(source)
+    if not file.is_file():
+        raise UserError(f"weights {file} do not exist; name a checkpoint.safetensors of a run, or 'torchvision'.")
+    model, checkpoint = load_model(file)
     classes = checkpoint.settings.get("data", {}).get("classes") or _numbered(model.config.num_classes)
     return model, {int(value): name for value, name in classes.items()}
 
@@ -75,30 +78,55 @@ def _download(backbone: str) -> dict[str, Tensor]:
 def find_pictures(inputs: Sequence[str], own: Path | None = None) -> list[Path]:
     """The picture files that files, folders and patterns such as ``"holiday/*.jpg"`` name, each once, in order.
 
-    A folder counts with the pictures directly in it, without what an earlier prediction wrote where it is ``own``, the
-    folder of the predictions.
+    A folder counts with the pictures directly in it. In ``own``, the folder of the predictions, folders and patterns
+    find nothing that an earlier prediction wrote.
     """
     found: dict[Path, Path] = {}
     for item in inputs:
         path = Path(item)
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-            if own is not None and own.resolve() == path.resolve():
-                files = [file for file in files if not file.name.endswith((OVERLAY, CLASSES))]
-            if not files:
-                raise UserError(f"folder {item} holds no pictures ({', '.join(sorted(SUFFIXES))}); name another one.")
-        elif path.is_file():
+        if path.is_file():
             files = [path]
+        elif path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+            reason = f"folder {item} holds no pictures ({', '.join(sorted(SUFFIXES))}); name another one."
         else:
             files = [Path(name) for name in sorted(glob.glob(item, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
-            if not files:
-                raise UserError(f"{item} is neither a file nor a folder, and no file matches it; check the path.")
+            reason = f"{item} is neither a file nor a folder, and no picture matches it; check the path."
+        if own is not None and not path.is_file():
+            files = [file for file in files if not (file.name.endswith(RESULTS) and _is_in(file, own))]
+        if not files:
+            raise UserError(reason)
         for file in files:
             found.setdefault(file.resolve(), file)
     return list(found.values())
 
 
-OVERLAY, CLASSES = "_overlay.jpg", "_classes.png"
+OVERLAY, CLASSES, SHARES = "_overlay.jpg", "_classes.png", "shares.csv"
+RESULTS = (OVERLAY, CLASSES)
+"""Both files of a picture's results, behind its name; the table is of all."""
+
+ABOUT = ("file", "results", "width", "height", "seconds")
+"""The table's columns before those of the classes."""
+
+
+def _is_in(file: Path, folder: Path) -> bool:
+    return file.parent.resolve() == folder.resolve()
+
+
+def refuse_to_overwrite(pictures: Iterable[Path], names: Iterable[str], output: Path) -> None:
+    """Results replace earlier results, which have their table beside them, and nothing else of anybody's."""
+    for picture in pictures:
+        if _is_in(picture, output):
+            raise UserError(f"picture {picture} lies in {output} itself; name another folder with --output.")
+    table = output / SHARES
+    if table.is_file() and table.read_bytes().startswith(",".join(ABOUT).encode()):
+        return
+    for file in (table, *(output / (name + end) for name in names for end in RESULTS)):
+        if file.exists():
+            raise UserError(
+                f"{file} exists and is not from an earlier prediction; move it away, or name another folder with "
+                "--output."
+            )
 
 
 def output_names(pictures: Iterable[Path]) -> list[str]:
@@ -153,12 +181,8 @@ def predict_photo(
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR))
     padded = torch.from_numpy(pad(small, padded_size(*small.shape[:2], settings)))
-    output_stride, training = model.output_stride, model.training
-    try:
-        model.eval().set_output_stride(settings.output_stride)
+    with prepared(model, settings):
         shares = probabilities(model, padded[None], settings)[0]
-    finally:
-        model.set_output_stride(output_stride).train(training)
     return _enlarged(shares[:, : size[1], : size[0]].float().cpu().numpy(), height, width)
 
 
@@ -181,12 +205,3 @@ def _enlarged(shares: np.ndarray, height: int, width: int) -> np.ndarray:
 def class_shares(classes: np.ndarray, num_classes: int) -> np.ndarray:
     """Each class's percentage of the pixels, ``(num_classes,)``."""
     return 100 * np.bincount(classes.ravel(), minlength=num_classes) / classes.size
-
-
-def palette_png(values: np.ndarray) -> bytes:
-    """Label values ``(H, W)`` uint8 as a PNG file in VOC's palette, as VOC's own labels are."""
-    image = Image.fromarray(values).convert("P")  # greys keep their numbers as palette entries
-    image.putpalette(palette().tobytes())
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

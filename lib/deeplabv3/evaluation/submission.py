@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from deeplabv3.data.voc import VOC_CLASSES, find_root, picture_path, read_list, read_picture
-from deeplabv3.errors import UserError
+from deeplabv3.data.voc import VOC_CLASSES, find_root, palette_png, picture_path, read_list, read_picture
+from deeplabv3.errors import UserError, writing
 from deeplabv3.evaluation.inference import EvaluationSettings, predict_batches
-from deeplabv3.evaluation.predict import palette_png
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.checkpoint import write_atomically
 
@@ -69,11 +68,10 @@ def submit(
     Label files that are there already are not made again: an interrupted call goes on. ``weights`` names the network's
     values, so that the predictions of two networks or two strategies never end up in one archive.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    _claim(output, {"weights": weights, "settings": asdict(settings)})
-    folder = output / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = []
+    folder, missing = output / FOLDER, []
+    with writing(output):
+        folder.mkdir(parents=True, exist_ok=True)
+        _claim(output, {"weights": weights, "settings": asdict(settings)})
     for name in pictures:
         if (folder / f"{name}.png").is_file():
             report()
@@ -81,13 +79,15 @@ def submit(
             missing.append(name)
     found = predict_batches(model, (read_picture(pictures[name]) for name in missing), settings, batch)
     for name, classes in zip(missing, found, strict=True):
-        write_atomically(folder / f"{name}.png", palette_png(classes))
+        with writing(output):
+            write_atomically(folder / f"{name}.png", palette_png(classes))
         report()
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name in pictures:
-            archive.add(folder / f"{name}.png", (FOLDER / f"{name}.png").as_posix())
-    write_atomically(output / ARCHIVE, buffer.getvalue())
+    with writing(output):
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            for name in pictures:
+                archive.add(folder / f"{name}.png", (FOLDER / f"{name}.png").as_posix())
+        write_atomically(output / ARCHIVE, buffer.getvalue())
     return output / ARCHIVE
 
 

@@ -50,11 +50,6 @@ class LayerCost:
         """For one picture: every weight once per output position, taps that fall on the zero padding included."""
         return self.weights * self.height * self.width
 
-    @property
-    def outputs(self) -> int:
-        """Values that the convolution computes for one picture."""
-        return self.out_channels * self.height * self.width
-
 
 def layer_costs(config: ModelConfig, height: int, width: int) -> list[LayerCost]:
     """Every convolution of the network on a ``height`` x ``width`` picture, in the order of computation.

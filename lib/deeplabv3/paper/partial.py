@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplabv3.errors import writing
 from deeplabv3.training.checkpoint import write_atomically
 
 
@@ -46,7 +47,10 @@ class PartialCounts:
             self.save()
 
     def save(self) -> None:
-        """Write everything, whole or not at all; where nothing is counted yet there is nothing to write."""
+        """Write everything, whole or not at all; where nothing is counted yet there is nothing to write.
+
+        A disk that is full is a :class:`~deeplabv3.errors.UserError`; what was saved before stays.
+        """
         if not self._counts:
             return
         buffer = io.BytesIO()
@@ -57,8 +61,9 @@ class PartialCounts:
             stamps=np.array(list(self._counts), dtype=str),
             counts=np.array(list(self._counts.values()), dtype=np.int32).reshape(-1, *self._shape),
         )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, buffer.getvalue())
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, buffer.getvalue())
         self._saved = time.monotonic()
 
     def remove(self) -> None:

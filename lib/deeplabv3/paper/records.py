@@ -23,14 +23,15 @@ import torch
 
 from deeplabv3 import paths
 from deeplabv3.data.voc import fingerprint
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, writing
 from deeplabv3.evaluation.inference import EvaluationSettings
 from deeplabv3.evaluation.metrics import class_iou, mean_iou, mean_iou_all, pixel_accuracy
 from deeplabv3.model.deeplab import ModelConfig
 from deeplabv3.paper.partial import PartialCounts
 from deeplabv3.profiles import Profile
 from deeplabv3.training.checkpoint import write_atomically
-from deeplabv3.training.trainer import TrainingSettings
+from deeplabv3.training.distributed import ALONE, Team
+from deeplabv3.training.settings import TrainingSettings
 
 RECIPE = 1
 """Part of every run's name: raise it when a change of the code makes earlier results no longer its own."""
@@ -42,11 +43,9 @@ def _fingerprint(root: Path, list_name: str) -> str:
 
 
 @lru_cache
-def _weights_hash(path: str) -> str:
-    if path in ("", "imagenet"):
-        return path
+def _file_hash(setting: str, path: str) -> str:
     if not Path(path).is_file():
-        raise UserError(f"backbone weights {path} do not exist; check the path.")
+        raise UserError(f"setting {setting!r} is {path}, which is not a file; check the path.")
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
@@ -64,6 +63,7 @@ _DEFAULT_TRAINING = json.loads(json.dumps(asdict(TrainingSettings())))
 
 def identity_of(profile: Profile, config: ModelConfig) -> dict:
     """Everything that determines a run's result, as JSON values."""
+    weights = profile.backbone_weights
     values = {
         "recipe": RECIPE,
         "model": asdict(config),
@@ -73,9 +73,11 @@ def identity_of(profile: Profile, config: ModelConfig) -> dict:
             "list": profile.data.train_list,
             "classes": {str(value): name for value, name in profile.data.class_map().items()},
         },
-        "backbone_weights": _weights_hash(profile.backbone_weights),
+        "backbone_weights": weights if weights in ("", "imagenet") else _file_hash("backbone_weights", weights),
         "seed": profile.seed,
     }
+    if profile.start:
+        values["start"] = _file_hash("start", profile.start)
     return json.loads(json.dumps(values))
 
 
@@ -136,7 +138,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
+        return self.folder / paths.CHECKPOINT
 
     def record_folder(self) -> Path:
         """Where the run's record is written."""
@@ -144,10 +146,8 @@ class Run:
 
     def _find(self, file: str) -> Path | None:
         """A file of the record: in the workspace, or among the records that come with the project."""
-        for folder in (self.record_folder(), paths.home() / "data" / "records" / self.profile.name / self.name):
-            if (folder / file).is_file():
-                return folder / file
-        return None
+        found = (base / self.name / file for base in _record_bases(self.profile.name))
+        return next((path for path in found if path.is_file()), None)
 
     def training_record(self) -> dict | None:
         """``run.json``, or None while the run is not finished."""
@@ -161,9 +161,9 @@ class Run:
         return "eval-" + short_hash({"settings": _strategy(settings), "data": pictures})
 
     def partial_counts(
-        self, settings: EvaluationSettings, checkpoint: Path, device: str, save_every_s: float
+        self, settings: EvaluationSettings, checkpoint: Path, device: str, save_every_s: float, team: Team = ALONE
     ) -> PartialCounts:
-        """What an evaluation that was interrupted has left behind, if anything."""
+        """What an evaluation that was interrupted has left behind, if anything; each of ``team`` has its own."""
         strategy, data = _strategy(settings), self.profile.data
         identity = {
             "recipe": RECIPE,
@@ -172,7 +172,8 @@ class Run:
             "classes": {str(value): name for value, name in data.class_map().items()},
             "device": device,
         }
-        file = f"partial-{short_hash({'settings': strategy, 'list': data.val_list})}.npz"
+        share = f"-{team.rank + 1}-of-{team.size}" if team.size > 1 else ""
+        file = f"partial-{short_hash({'settings': strategy, 'list': data.val_list})}{share}.npz"
         return PartialCounts(self.record_folder() / file, identity, self.config.num_classes, save_every_s)
 
     def evaluation_record(self, settings: EvaluationSettings) -> dict | None:
@@ -202,8 +203,10 @@ class Run:
             "peak_memory_mib": peak_memory_mib(),
             **environment(),
         }
-        self.record_folder().mkdir(parents=True, exist_ok=True)
-        write_atomically(self.record_folder() / "run.json", json.dumps(values, indent=2) + "\n")
+        path = self.record_folder() / "run.json"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(values, indent=2) + "\n")
 
     def evaluation_values(self, settings: EvaluationSettings, confusions: np.ndarray, seconds: float) -> dict:
         """What an evaluation with these confusion matrices ``(pictures, K, K)`` has found, as JSON values."""
@@ -225,12 +228,18 @@ class Run:
 
     def write_evaluation_record(self, settings: EvaluationSettings, values: dict, confusions: np.ndarray) -> None:
         """Write the counts, then the JSON beside them, which makes the record valid."""
-        folder, name = self.record_folder(), self.evaluation_name(settings)
-        folder.mkdir(parents=True, exist_ok=True)
+        path = self.record_folder() / f"{self.evaluation_name(settings)}.json"
         buffer = io.BytesIO()
         np.savez_compressed(buffer, confusion=confusions.astype(np.int32))
-        write_atomically(folder / f"{name}.npz", buffer.getvalue())
-        write_atomically(folder / f"{name}.json", json.dumps(values, indent=2) + "\n")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path.with_suffix(".npz"), buffer.getvalue())
+            write_atomically(path, json.dumps(values, indent=2) + "\n")
+
+
+def _record_bases(profile_name: str) -> list[Path]:
+    """Where a profile's records are: in the workspace, and among those that come with the project."""
+    return [base / "records" / profile_name for base in (paths.workspace(), paths.home() / "data")]
 
 
 def read_json(path: Path) -> dict:
@@ -242,14 +251,18 @@ def read_json(path: Path) -> dict:
 
 
 def all_records(profile_name: str) -> list[tuple[dict, list[dict]]]:
-    """Every finished run of a profile as (training record, its evaluation records), sorted by name."""
-    found: dict[str, Path] = {}
-    for base in (paths.home() / "data", paths.workspace()):
-        for path in (base / "records" / profile_name).glob("*/run.json"):
-            found[path.parent.name] = path.parent
+    """Every finished run of a profile as (training record, its evaluation records), sorted by name.
+
+    A record of the workspace goes before the one of the same name that comes with the project.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for base in reversed(_record_bases(profile_name)):
+        for path in base.glob("*/*.json"):
+            found.setdefault(path.parent.name, {})[path.name] = path
     return [
-        (read_json(folder / "run.json"), [read_json(path) for path in sorted(folder.glob("eval-*.json"))])
-        for _, folder in sorted(found.items())
+        (read_json(files["run.json"]), [read_json(files[name]) for name in sorted(files) if name.startswith("eval-")])
+        for _, files in sorted(found.items())
+        if "run.json" in files
     ]
 
 
