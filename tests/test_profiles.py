@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from deeplabv3 import load_profile
+from deeplabv3.data import memory
 from deeplabv3.data.augment import SCALES
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
@@ -183,3 +184,16 @@ def test_embedded_data_is_drawn_on_first_use(workspace):
     assert len(data) == profile.data.val
     assert len(profile.open_data("train")) == profile.data.train
     assert data.root.is_relative_to(workspace)
+
+
+@pytest.mark.parametrize(("cache", "kept"), [("always", True), ("never", False), ("auto", True)])
+def test_training_keeps_its_pictures_in_memory(voc_root, profile_file, monkeypatch, cache, kept):
+    monkeypatch.setattr(memory, "allowance", lambda: 10**9)
+    profile = load_profile(str(profile_file), {"cache": cache})
+    assert profile.open_data("train").cached is kept
+    assert not profile.open_data().cached  # evaluation looks at each once
+
+
+def test_an_unknown_way_to_cache_is_named():
+    with pytest.raises(UserError, match="setting 'cache' is 'yes'"):
+        load_profile("voc", {"cache": "yes"})

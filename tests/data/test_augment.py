@@ -1,6 +1,8 @@
 """Augmentation and the stream of samples: pure, exact, in whole batches, and the same with data workers."""
 
 import pickle
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -124,6 +126,21 @@ def test_flip_mirrors_picture_and_label_together(data):
     assert 4 <= flipped <= 16
 
 
+@pytest.mark.parametrize("crop", [21, 45, 97])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.75])
+def test_a_flipped_sample_is_the_plain_one_mirrored_padding_and_all(data, crop, scale):
+    """To the bit, and drawn last: every sample of an earlier run stays what it was."""
+    for seed in range(6):
+        plain_picture, plain_label = crop_of(data, seed, crop, seed, scales=(scale,), flip=False)
+        height, width = (max(1, round(side * scale)) for side in data[seed][1].shape)
+        rng = np.random.default_rng(seed)
+        rng.integers(1), rng.integers(max(height - crop, 0) + 1), rng.integers(max(width - crop, 0) + 1)
+        mirror = slice(None, None, -1 if rng.integers(2) else 1)
+        picture, label = crop_of(data, seed, crop, seed, scales=(scale,))
+        assert np.array_equal(picture, plain_picture[:, mirror])
+        assert np.array_equal(label, plain_label[:, mirror])
+
+
 def test_normalise_is_imagenets():
     pictures = torch.tensor([[[[0, 128, 255]]]], dtype=torch.uint8)
     expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
@@ -135,7 +152,7 @@ def test_batches_are_consecutive_samples(data):
     found = list(batches(samples, 2, 5, 2))
     assert len(found) == 3
     for step, (pictures, labels) in enumerate(found, start=2):
-        assert labels.dtype == torch.int64
+        assert labels.dtype == torch.uint8
         for i in range(2):
             picture, label = samples[2 * step + i]
             assert np.array_equal(pictures[i], picture)
@@ -162,6 +179,31 @@ def test_data_workers_can_be_spawned(data, monkeypatch):
     assert arguments["num_workers"] == 1
     for name in ("dataset", "collate_fn", "worker_init_fn"):
         assert pickle.dumps(arguments.get(name)), name
+    data[0]
+    assert data.cached and not pickle.loads(pickle.dumps(data)).cached  # pictures in memory stay behind
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="data workers are forked on Linux alone")
+def test_forked_workers_share_the_decoded_pictures(data):
+    """The files are gone once the stream has begun: what was decoded before the fork is all that there is."""
+    samples = TrainingSamples(data, 33, 2, seed=1)
+    expected = [samples[n] for n in range(20)]
+    fresh = VOCData(data.root, "train", CLASSES, cache=True)
+    samples = TrainingSamples(fresh, 33, 2, seed=1)
+    stream = batches(samples, 0, 10, 2, workers=2)
+    next(stream)
+    assert len(fresh._cache) == len(fresh)
+    stream.close()
+    shutil.rmtree(data.root / "JPEGImages")
+    found = [picture for pictures, _ in batches(samples, 0, 10, 2, workers=2) for picture in pictures]
+    for (picture, _), other in zip(expected, found, strict=True):
+        assert np.array_equal(picture, other)
+
+
+def test_nothing_is_decoded_ahead_for_a_part_of_the_list(data):
+    fresh = VOCData(data.root, "train", CLASSES, cache=True)
+    list(batches(TrainingSamples(fresh, 33, 2, seed=1), 0, 3, 2, workers=1))
+    assert len(fresh._cache) == 0
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,5 +1,6 @@
 """The reader of VOC's layout: what it returns, and a sentence for everything that can be wrong with a data set."""
 
+import os
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from conftest import CLASSES, write_label
 from PIL import Image
 
+from deeplabv3.data import memory
 from deeplabv3.data.voc import VOC_CLASSES, VOID, VOCData, find_root, fingerprint, palette
 from deeplabv3.errors import UserError
 
@@ -34,6 +36,15 @@ def test_the_cache_returns_the_same(voc_root):
         for index in range(len(plain)):
             for expected, found in zip(plain[index], cached[index], strict=True):
                 assert np.array_equal(expected, found)
+
+
+def test_pictures_stay_in_memory_where_they_fit(voc_root, monkeypatch):
+    plain = VOCData(voc_root, "trainval", CLASSES)
+    needed = plain.decoded_bytes()
+    assert needed == 4 * sum(label.size for _, label in (plain[index] for index in range(9)))
+    for allowed, fits in ((needed, True), (needed - 1, False), (0, False)):
+        monkeypatch.setattr(memory, "allowance", lambda allowed=allowed: allowed)
+        assert VOCData(voc_root, "trainval", CLASSES, cache=None).cached is fits
 
 
 def test_palette_is_vocs():
@@ -181,3 +192,18 @@ def test_the_fingerprint_changes_with_the_data(voc_root):
     assert changed != before
     (voc_root / "ImageSets" / "Segmentation" / "train.txt").write_text("picture_0\npicture_1\n")
     assert fingerprint(voc_root, "train") not in (before, changed)
+
+
+def test_a_replaced_file_has_another_stamp(voc_root):
+    """Also one of the same size: an evaluation that goes on must not keep what it counted on the old picture."""
+    data = VOCData(voc_root, "train", CLASSES)
+    stamps = [data.stamp(index) for index in range(len(data))]
+    assert len(set(stamps)) == 6
+    for folder in ("JPEGImages/picture_1.jpg", "SegmentationClass/picture_2.png"):
+        path = voc_root / folder
+        before = path.stat()
+        path.write_bytes(path.read_bytes()[::-1])
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1000))
+        assert path.stat().st_size == before.st_size
+    changed = VOCData(voc_root, "train", CLASSES)
+    assert [index for index in range(6) if changed.stamp(index) != stamps[index]] == [1, 2]
