@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, free of pickles, and a sentence for every file that is none."""
 
+import contextlib
 import json
 
 import pytest
@@ -10,7 +11,14 @@ from safetensors.torch import save_file
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training import checkpoint as module
-from deeplabv3.training.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, write_atomically
+from deeplabv3.training.checkpoint import (
+    Checkpoint,
+    checkpoints,
+    load_checkpoint,
+    load_model,
+    save_checkpoint,
+    write_atomically,
+)
 
 
 def example(step: int = 7) -> Checkpoint:
@@ -104,3 +112,37 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, change):
     with pytest.raises(UserError) as caught:
         load_model(tmp_path / "c.safetensors")
     assert "\n" not in str(caught.value)
+
+
+def test_the_last_checkpoints_are_kept(tmp_path):
+    path = tmp_path / "c.safetensors"
+    for step in range(1, 6):
+        save_checkpoint(path, example(step), keep=3)
+    assert [(file.name, load_checkpoint(file).step) for file in checkpoints(path)] == [
+        ("c.safetensors", 5),
+        ("c-1.safetensors", 4),
+        ("c-2.safetensors", 3),
+    ]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_kill_between_two_files_leaves_one_to_go_on_from(tmp_path, monkeypatch):
+    """Wherever a write is broken off, the newest file that is there is whole."""
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, example(1), keep=2)
+    honest = module.os.replace
+    for allowed in range(4):
+        done = []
+
+        def replace(source, target, allowed=allowed, done=done):
+            if len(done) == allowed:
+                raise KeyboardInterrupt
+            done.append(target)
+            honest(source, target)
+
+        monkeypatch.setattr(module.os, "replace", replace)
+        with contextlib.suppress(KeyboardInterrupt):
+            save_checkpoint(path, example(2), keep=2)
+        monkeypatch.undo()
+        assert load_checkpoint(checkpoints(path)[0]).step in (1, 2)
+    assert load_checkpoint(path).step == 2

@@ -21,11 +21,14 @@ from deeplabv3.data.augment import TrainingSamples, batches, normalise
 from deeplabv3.data.voc import VOID
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.training import step, trainer
+from deeplabv3.training import step as step_module
+from deeplabv3.training import trainer
 from deeplabv3.training.checkpoint import load_checkpoint
+from deeplabv3.training.distributed import Team
+from deeplabv3.training.log import Log
 from deeplabv3.training.settings import TrainingSettings
 from deeplabv3.training.step import make_optimiser, segmentation_loss, shrink
-from deeplabv3.training.trainer import Interrupted, train
+from deeplabv3.training.trainer import Interrupted, Validation, train
 
 
 def fresh_model(**changes) -> DeepLabV3:
@@ -224,7 +227,9 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, voc_root, nu
     assert steps == list(range(12, 40))
     assert same_weights(resumed, uninterrupted)
     assert logged_steps(tmp_path / "stopped") == list(range(40))
-    stopped, whole = (list(csv.reader(open(tmp_path / name / "log.csv"))) for name in ("stopped", "whole"))
+    stopped, whole = (
+        list(csv.reader((tmp_path / name / "log.csv").read_text().splitlines())) for name in ("stopped", "whole")
+    )
     assert [row[:3] for row in stopped] == [row[:3] for row in whole]
 
 
@@ -294,7 +299,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, data
         calls.append(1)
         return honest(*arguments) * (math.nan if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(step, "segmentation_loss", diverging)
+    monkeypatch.setattr(step_module, "segmentation_loss", diverging)
     with pytest.raises(UserError, match=r"became nan at step 3; lower 'lr' \(0\.05\)"):
         train(fresh_model(), data, settings(iterations=8), tmp_path, {}, save_every_s=-1)
     checkpoint = load_checkpoint(tmp_path / "checkpoint.safetensors")
@@ -363,10 +368,125 @@ def test_the_stream_that_is_trained_on_is_the_stream_of_samples(tmp_path, data, 
         seen.append((images.clone(), labels.clone()))
         return honest(model, images, labels, *others)
 
-    monkeypatch.setattr(step, "segmentation_loss", spy)
+    monkeypatch.setattr(step_module, "segmentation_loss", spy)
     train(fresh_model(), data, settings(), tmp_path, {}, seed=9)
     expected = list(batches(TrainingSamples(data, 33, 2, 9), 0, 4, 2))
     assert len(seen) == 4
     for (images, labels), (pictures, wanted) in zip(seen, expected, strict=True):
         assert torch.equal(images, normalise(pictures))
         assert torch.equal(labels, wanted)
+
+
+# --- checkpoints kept, the best one, what is read when
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, data):
+    """With a warning that names it; the run still ends with the bits of one that was left alone."""
+    whole, broken = fresh_model(), fresh_model()
+    train(whole, data, settings(iterations=6), tmp_path / "whole", {})
+    folder = tmp_path / "broken"
+
+    def stop(step: int, loss: float, lr: float) -> None:
+        if step == 3:
+            raise RuntimeError("a power cut")
+
+    with pytest.raises(RuntimeError):
+        train(broken, data, settings(iterations=6), folder, {}, save_every_s=-1, report=stop)
+    newest = folder / "checkpoint.safetensors"
+    assert load_checkpoint(newest).step == 3
+    newest.write_bytes(newest.read_bytes()[:1000])
+    steps, resumed = [], fresh_model()
+    with pytest.warns(UserWarning, match=r"checkpoint\.safetensors is damaged.*Going on from .*checkpoint-1"):
+        train(resumed, data, settings(iterations=6), folder, {}, report=lambda step, loss, lr: steps.append(step))
+    assert steps == [2, 3, 4, 5]
+    assert same_weights(whole, resumed)
+    assert logged_steps(folder) == list(range(6))
+
+
+def test_the_best_network_is_kept_and_validation_changes_nothing(tmp_path, data):
+    scores, seen = iter([10.0, 30.0, 20.0]), []
+
+    def score(model: DeepLabV3) -> float:
+        assert not model.training
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return next(scores)
+
+    chosen = settings(iterations=6)
+    model, alone = fresh_model(), fresh_model()
+    train(model, data, chosen, tmp_path / "scored", {}, validation=Validation(2, score))
+    train(alone, data, chosen, tmp_path / "alone", {})
+    assert same_weights(model, alone)
+    best = load_checkpoint(tmp_path / "scored" / "best.safetensors")
+    assert (best.step, best.score, len(seen)) == (4, 30.0, 3)
+    assert all(torch.equal(value, seen[1][name]) for name, value in best.model.items())
+
+
+def test_a_best_network_from_before_an_interruption_is_not_replaced_by_a_worse_one(tmp_path, data):
+    def interrupt(step: int, loss: float, lr: float) -> None:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    chosen = settings(iterations=6)
+    with pytest.raises(Interrupted):
+        train(fresh_model(), data, chosen, tmp_path, {}, validation=Validation(2, lambda _: 50.0), report=interrupt)
+    train(fresh_model(), data, chosen, tmp_path, {}, validation=Validation(2, lambda _: 40.0))
+    assert load_checkpoint(tmp_path / "best.safetensors").step == 2
+
+
+def test_losses_that_are_read_later_are_the_same(tmp_path, data, monkeypatch):
+    """On a GPU losses are read every few steps; every one is logged all the same, the last ones too."""
+    train(fresh_model(), data, settings(iterations=7), tmp_path / "each", {})
+    monkeypatch.setitem(trainer.READ_EVERY, "cpu", 3)
+    reported = []
+    train(fresh_model(), data, settings(iterations=7), tmp_path / "third", {}, report=lambda *v: reported.append(v))
+    each, third = (
+        [row[:3] for row in csv.reader((tmp_path / name / "log.csv").read_text().splitlines())]
+        for name in ("each", "third")
+    )
+    assert third == each
+    assert [step for step, _, _ in reported] == list(range(7))
+
+
+def test_a_loss_that_is_not_finite_is_never_saved_though_it_is_read_late(tmp_path, data, monkeypatch):
+    honest, calls = step_module.segmentation_loss, []
+
+    def diverging(*arguments):
+        calls.append(1)
+        return honest(*arguments) * (math.nan if len(calls) == 5 else 1)
+
+    monkeypatch.setattr(step_module, "segmentation_loss", diverging)
+    monkeypatch.setitem(trainer.READ_EVERY, "cpu", 3)
+    with pytest.raises(UserError, match="became nan at step 4"):
+        train(fresh_model(), data, settings(iterations=9), tmp_path, {}, save_every_s=-1)
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors").step == 3
+
+
+def test_a_full_disk_ends_in_one_sentence(tmp_path, data, monkeypatch):
+    honest = Log.write
+
+    def write(self, *values):
+        honest(self, *values)
+        self._file = open("/dev/full", "w")  # noqa: SIM115
+        self._file.write("x")
+
+    monkeypatch.setattr(Log, "write", write)
+    with pytest.raises(UserError, match=r"log\.csv cannot be written .*No space left.*; make room"):
+        train(fresh_model(), data, settings(), tmp_path, {})
+
+
+def test_tensorboard_gets_what_the_log_gets(tmp_path, data):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(fresh_model(), data, settings(), tmp_path, {}, validation=Validation(4, lambda _: 12.5))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    with open(tmp_path / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [
+        (int(row["step"]), pytest.approx(float(row["loss"]), abs=1e-5)) for row in rows
+    ]
+    assert [(e.step, e.value) for e in events.Scalars("mIoU")] == [(4, 12.5)]
+
+
+def test_a_batch_that_processes_or_parts_do_not_divide_is_refused(tmp_path, data):
+    with pytest.raises(UserError, match="'batch' is 4; 3 processes with 1 parts each do not divide it evenly"):
+        train(fresh_model(), data, settings(batch=4), tmp_path, {}, team=Team(0, 3))

@@ -118,7 +118,9 @@ class DeepLabV3(nn.Module):
 
     def _refuse_one_value_per_channel(self, images: Tensor) -> None:
         """Torch's own error for this says neither where the value is nor what to do."""
-        if not self.training or images.shape[0] > 1 or not any(norm.training for norm in self._batch_norms()):
+        # Synchronised batch norm, a subclass, sees the pictures of other processes too.
+        alone = any(type(norm) is nn.BatchNorm2d and norm.training for norm in self._batch_norms())
+        if not self.training or images.shape[0] > 1 or not alone:
             return
         pooling = self.config.head == "aspp" and self.config.image_pooling
         if pooling or max(images.shape[2:]) <= self.output_stride:

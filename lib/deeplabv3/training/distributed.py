@@ -1,11 +1,12 @@
 """Several processes, one run: torchrun starts them, each trains on its share of every batch (one GPU each).
 
-What comes out is the run of one process with the same global batch, to rounding: gradients are summed over all pixels of
-the batch, and batch norm's statistics are those of the whole batch. Statistics of a share alone are what made public
-code bases lose 24 points on eight GPUs (Table 9 shows what small batches cost).
+What comes out is the run of one process with the same global batch, to rounding: gradients are summed over all pixels
+of the batch, and batch norm's statistics are those of the whole batch. Statistics of a share alone are what made a
+public code base lose 24 points on eight GPUs (Table 9 shows what small batches cost).
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -62,8 +63,11 @@ class Team:
         if self.size == 1:
             return module
         device = next(module.parameters()).device
-        # Statistics are synchronised layer by layer, so the buffers are equal already.
-        return DistributedDataParallel(module, [device] if device.type == "cuda" else None, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # Statistics are synchronised layer by layer, so the buffers are equal already. The option is going to have
+            # another name, which PyTorch 2.11 does not know.
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(module, [device] if device.type == "cuda" else None, broadcast_buffers=False)
 
     def without_exchange(self, module: nn.Module):
         """Within this context gradients stay in this process; the next backward pass outside exchanges them."""

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from deeplabv3.errors import UserError
+from deeplabv3.errors import writing
 
 COLUMNS = ("step", "loss", "lr", "seconds")
 
@@ -27,7 +27,8 @@ class Log:
         return self
 
     def write(self, step: int, loss: float, lr: float, seconds: float) -> None:
-        self._writer.writerow([step, f"{loss:.6f}", f"{lr:.8f}", f"{seconds:.2f}"])
+        with writing(self._path):
+            self._writer.writerow([step, f"{loss:.6f}", f"{lr:.8f}", f"{seconds:.2f}"])
         if self._events:
             self._events.add_scalar("loss", loss, step)
             self._events.add_scalar("lr", lr, step)
@@ -39,15 +40,14 @@ class Log:
 
     def flush(self) -> None:
         """Put on disk what was written so far."""
-        try:
+        with writing(self._path):
             self._file.flush()
-        except OSError as error:
-            raise UserError(f"log {self._path} could not be written ({error}); make room, the run goes on.") from error
 
     def __exit__(self, *_: object) -> None:
         if self._events:
             self._events.close()
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
 
 
 def _tensorboard(folder: Path, start: int):

@@ -26,9 +26,9 @@ def segmentation_loss(
     """Cross-entropy of ``labels (N, H, W)`` int64: its sum over the pixels that are not void, divided by ``count``.
 
     ``count`` is by default the number of those pixels, which makes the loss their mean; for a part of a batch it is the
-    number in the whole batch. The logits are upsampled to the labels' size. ``upsample_logits=False`` shrinks the labels
-    to the logits' size instead, which loses thin parts: the variant that Table 8 finds 1.2 points worse. ``bf16`` is for
-    the network alone; logits are upsampled and compared in float32.
+    number in the whole batch. The logits are upsampled to the labels' size. ``upsample_logits=False`` shrinks the
+    labels to the logits' size instead, which loses thin parts: the variant that Table 8 finds 1.2 points worse.
+    ``bf16`` is for the network alone; logits are upsampled and compared in float32.
     """
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
         logits = model.features_to_logits(images)
@@ -103,8 +103,8 @@ def training_step(
 ) -> Tensor:
     """One step on this process's share of a batch, pictures ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
 
-    ``objective`` is an :class:`Objective`, compiled or wrapped or neither. Returns the loss of the whole batch where the
-    network is: nothing here waits for a GPU.
+    ``objective`` is an :class:`Objective`, compiled or wrapped or neither. Returns the loss of the whole batch, on the
+    network's device: nothing here waits for a GPU.
     """
     # Dropout at a step depends on the step (and the process) alone, resumed or not.
     torch.manual_seed((seed * 1_000_003 + step) * team.size + team.rank)

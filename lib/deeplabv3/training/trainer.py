@@ -1,4 +1,4 @@
-"""The training loop: batches in, checkpoints and a log out; it can be stopped or killed anywhere and goes on (Section 4.1)."""
+"""The training loop: batches in, checkpoints and a log out; stopped or killed anywhere, it goes on (Section 4.1)."""
 
 import math
 import signal
@@ -33,7 +33,7 @@ class Interrupted(UserError):
 
 @dataclass(frozen=True)
 class Validation:
-    """``score(model)``, the mIoU in percent, is taken every ``every`` steps; the best network is kept as best.safetensors.
+    """``score(model)``, the mIoU in percent, is taken every ``every`` steps; best.safetensors is the best network so far.
 
     The paper keeps the last one, and so do the tables here: a network that was chosen for its val mIoU has seen val.
     """
