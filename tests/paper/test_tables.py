@@ -65,6 +65,13 @@ def test_crops_and_batches_are_in_proportion(profile, crop, batch, crops, batche
     assert sorted({one.batch for one in training}) == sorted({*batches, batch})
 
 
+def test_a_batch_that_is_accumulated_stays_so_in_parts_that_fit(profile):
+    profile = with_training(profile, batch=16, accumulate=4)
+    training = [cell.job(profile)[0].training for number in (9, 10) for cell in tables.load(number).cells]
+    found = {(one.batch, one.accumulate) for one in training}
+    assert found == {(4, 1), (6, 2), (8, 2), (12, 3), (16, 4), (24, 6)}
+
+
 def test_table_10_evaluates_each_run_at_two_output_strides(profile):
     cells = [(cell, *cell.job(profile)) for cell in tables.load(10).cells]
     for cell, run, settings in cells:

@@ -40,7 +40,8 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
     ]
     if stand_ins := _stand_ins(table, profile):
         notes.append(f"In this profile {', '.join(stand_ins)}.")
-    if not profile.backbone_weights and any(cell.training.get("freeze_batch_norm") for cell in table.cells):
+    from_scratch = not (profile.backbone_weights or profile.start)
+    if from_scratch and any(cell.training.get("freeze_batch_norm") for cell in table.cells):
         notes.append(
             "This profile trains from scratch: batch norm that is not fine-tuned keeps mean 0 and deviation 1 there, "
             "which is none at all. The paper's keeps what ImageNet has taught it."

@@ -63,14 +63,17 @@ _PROTOCOL = {"crop": 513, "batch": 16}
 def in_profile(training: dict[str, Any], profile: Profile) -> dict[str, Any]:
     """Changes of training settings with the paper's crop and batch put into the proportions of ``profile``.
 
-    Another crop than 513 becomes the nearest one that is k * 16 + 1 pixels wide, and no batch has fewer than two
-    pictures, which batch norm behind image pooling needs.
+    Another crop than 513 becomes the nearest one that is k * 16 + 1 pixels wide. No batch has fewer than two pictures,
+    which batch norm behind image pooling needs, and its parts are no larger than the profile's.
     """
     own = {name: value for name, value in training.items() if _PROTOCOL.get(name) != value}
     if "crop" in own:
         own["crop"] = 16 * max(1, round((profile.training.crop * own["crop"] / _PROTOCOL["crop"] - 1) / 16)) + 1
     if "batch" in own:
         own["batch"] = max(2, round(profile.training.batch * own["batch"] / _PROTOCOL["batch"]))
+        fits = profile.training.batch // profile.training.accumulate
+        parts = range(1, own["batch"] + 1)
+        own["accumulate"] = next(n for n in parts if own["batch"] % n == 0 and own["batch"] // n <= fits)
     return own
 
 
