@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -11,6 +12,7 @@ from deeplabv3.data import memory
 from deeplabv3.data.augment import SCALES
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.paper.records import Run
 from deeplabv3.profiles import Profile, profile_names, with_data
 
 
@@ -192,6 +194,19 @@ def test_training_keeps_its_pictures_in_memory(voc_root, profile_file, monkeypat
     profile = load_profile(str(profile_file), {"cache": cache})
     assert profile.open_data("train").cached is kept
     assert not profile.open_data().cached  # evaluation looks at each once
+
+
+def test_other_classes_may_be_void_and_the_run_keeps_its_name(voc_root, profile_file):
+    """Where labels with other classes are an error there is no run, so both ways never have different results."""
+    known = {"data.classes": {0: "background", 3: "square"}}
+    strict = load_profile(str(profile_file), known)
+    lenient = load_profile(str(profile_file), known | {"data.others": "void"})
+    with pytest.raises(UserError, match="holds the value 7"):
+        strict.open_data()[0]
+    assert set(np.unique(lenient.open_data()[0][1])) == {0, 1, 255}
+    assert Run.of(strict, strict.model_config()).name == Run.of(lenient, lenient.model_config()).name
+    with pytest.raises(UserError, match="setting 'others' is 'ignore'; it takes 'error' or 'void'"):
+        load_profile(str(profile_file), {"data.others": "ignore"})
 
 
 def test_an_unknown_way_to_cache_is_named():

@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from torchvision.models.segmentation import (
 
 from deeplabv3 import from_torchvision
 from deeplabv3.errors import UserError
+from deeplabv3.model import weights
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.weights import load_backbone_weights, read_weights
 
@@ -181,6 +183,30 @@ def test_weights_of_another_shape_are_refused(tmp_path):
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=r"features\.14\.conv\.0\.0\.weight.*\(7, 7\)"):
         load_backbone_weights(mobilenet(), tmp_path / "w.safetensors")
+
+
+def test_imagenet_weights_are_kept_in_the_workspace(workspace, monkeypatch):
+    """``deeplabv3 data get weights`` puts them there, and training needs no network afterwards."""
+    asked = []
+
+    def get_state_dict(model_dir=None, **options):
+        asked.append(model_dir)
+        if model_dir is None:
+            raise OSError("no network")
+        torch.save(mobilenet_weights(), Path(model_dir) / "mobilenet_v2-0123abcd.pth")
+        return mobilenet_weights()
+
+    source = SimpleNamespace(url="https://host/models/mobilenet_v2-0123abcd.pth", get_state_dict=get_state_dict)
+    monkeypatch.setattr(weights, "_imagenet", lambda backbone: source)
+    with pytest.raises(UserError, match=r"could not be downloaded \(no network\); fetch https://host"):
+        load_backbone_weights(mobilenet(), "imagenet")
+    kept = weights.keep_imagenet_weights("mobilenet_v2")
+    assert kept == workspace / "weights" / "mobilenet_v2-0123abcd.pth"
+    assert asked == [None, workspace / "weights"]
+    model = mobilenet()
+    load_backbone_weights(model, "imagenet")
+    assert asked == [None, workspace / "weights"]
+    assert torch.equal(model.backbone.state_dict()["features.0.0.weight"], mobilenet_weights()["features.0.0.weight"])
 
 
 def test_small_backbones_have_no_imagenet_weights():

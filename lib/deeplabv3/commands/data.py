@@ -52,7 +52,7 @@ def get_main(options: argparse.Namespace) -> int:
 
 
 def check_main(options: argparse.Namespace) -> int:
-    from deeplabv3.data.check import OVERLAPS, check
+    from deeplabv3.data.check import check
     from deeplabv3.data.voc import VOC_CLASSES
 
     if options.root and not options.profile:
@@ -61,9 +61,8 @@ def check_main(options: argparse.Namespace) -> int:
     else:
         options.data = options.root
         profile = profile_of(options)
-        lists = (profile.data.train_list, profile.data.val_list)
-        apart = OVERLAPS if lists in OVERLAPS or lists[0] == "trainval" else (*OVERLAPS, lists)
-        lines = check(profile.data_root(), profile.data.class_map(), profile.data.others, apart)
+        data = profile.data
+        lines = check(profile.data_root(), data.class_map(), data.others, (data.train_list, data.val_list))
     wrong = 0
     for line in lines:
         print(f"{line.mark:>5}  {line.text}", flush=True)

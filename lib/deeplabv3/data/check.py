@@ -48,23 +48,25 @@ class Examined:
 
 
 def check(
-    root: Path | str, classes: Mapping[int, str], others: str = "error", apart: tuple[tuple[str, str], ...] = OVERLAPS
+    root: Path | str, classes: Mapping[int, str], others: str = "error", used: tuple[str, str] | None = None
 ) -> Iterator[Line]:
     """One line for each question, first those that need no decoding.
 
-    ``classes`` maps label values to names, ``others`` is ``"void"`` where other values count as void, and the two lists
-    of each pair in ``apart`` may not share a picture.
+    ``classes`` maps label values to names, ``others`` is ``"void"`` where other values count as void, and ``used``
+    names the lists for training and evaluation, which have to be there.
     """
     root = voc.find_root(root)
     lists: dict[str, list[str]] = {}
-    for path in sorted((root / "ImageSets" / "Segmentation").glob("*.txt")):
+    for name in sorted({path.stem for path in (root / "ImageSets" / "Segmentation").glob("*.txt")} | set(used or ())):
         try:
-            lists[path.stem] = voc.read_list(root, path.stem)
+            lists[name] = voc.read_list(root, name)
         except UserError as error:
             yield Line("wrong", str(error))
     if not lists:
         yield Line("wrong", f"{root}/ImageSets/Segmentation has no list; write one picture name a line into train.txt.")
         return
+    # Stage 2 trains on trainval, with val in it, and is for the test set.
+    apart = OVERLAPS if used in (None, *OVERLAPS) or used[0] == "trainval" else (*OVERLAPS, used)
     of_voc = classes.items() <= dict(enumerate(voc.VOC_CLASSES)).items()
     yield from (_list_line(name, names, of_voc) for name, names in lists.items())
     yield from (_overlap_line(lists, *pair) for pair in apart if set(pair) <= lists.keys())
