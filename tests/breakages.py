@@ -95,9 +95,51 @@ the receptive field forgets the stride | model/atrous.py | model/test_backbones.
 255 is counted as background in the metric | evaluation/metrics.py | evaluation/test_metrics.py
     counted = truth != VOID
     truth, counted = np.where(truth == VOID, 0, truth), truth >= 0
-255 is learned as background | training/trainer.py | training/test_trainer.py -k void
+other classes are background instead of void | data/voc.py | data/test_check.py -k other_classes
+    self._lookup = np.full(256, VOID if others == "void" else -1, dtype=np.int16)
+    self._lookup = np.full(256, 0 if others == "void" else -1, dtype=np.int16)
+trainaug keeps VOC's val pictures | data/trainaug.py | data/test_trainaug.py -k end_to_end
+    names = sorted({*train, *sbd_names} - set(val))
+    names = sorted({*train, *sbd_names})
+SBD's labels are preferred to VOC's | data/voc.py | data/test_trainaug.py -k end_to_end
+    for folder in ("SegmentationClass", "SegmentationClassAug"):
+    for folder in ("SegmentationClassAug", "SegmentationClass"):
+a download begins again instead of going on | data/download.py | data/test_download.py -k cut_connection
+    begin = _size(partial)
+    begin = 0
+a wrong checksum is not noticed | data/download.py | data/test_download.py -k fault
+    return hashlib.file_digest(file, kind).hexdigest() == expected
+    return hashlib.file_digest(file, kind).hexdigest() != ""
+an archive may leave its folder | data/download.py | data/test_download.py -k hostile
+    outside = any(path.anchor or ".." in path.parts for path in paths)
+    outside = False
+a replaced picture keeps its stamp | data/voc.py | data/test_voc.py -k stamp
+    return " ".join([self.names[index], *(f"{file.st_size}@{file.st_mtime_ns}" for file in found)])
+    return " ".join([self.names[index], *(f"{file.st_size}" for file in found)])
+255 is learned as background | training/step.py | training/test_trainer.py -k void
     F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
     F.cross_entropy(logits, labels.where(labels != VOID, 0), reduction="sum")
+batch norm is not synchronised | training/distributed.py | training/test_distributed.py -k two_processes_are
+    if team.size == 1:
+    if team.size >= 1:
+every process divides by its own pixels | training/step.py | training/test_distributed.py -k two_processes_are
+    if parts > 1 or team.size > 1:
+    if parts > 1:
+parts of a batch are averaged | training/step.py | training/test_step.py -k gradient_of_the_whole
+    if parts > 1 or team.size > 1:
+    if team.size > 1:
+every process trains on the whole batch | training/trainer.py | training/test_distributed.py -k two_processes_are
+    workers, team.rank, team.size)
+    workers)
+the checkpoint before is not tried | training/trainer.py | training/test_trainer.py -k gives_way
+    if number == len(found) - 1:
+    if True:
+the newest network is taken for the best | training/trainer.py | training/test_trainer.py -k best_network
+    score > load_checkpoint(self.best).score
+    score > 0
+losses at the end of a run are not read | training/trainer.py | training/test_trainer.py -k read_later
+    if done % read_every and not validates and done < settings.iterations:
+    if done % read_every and not validates:
 """
 
 

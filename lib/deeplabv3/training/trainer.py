@@ -33,7 +33,7 @@ class Interrupted(UserError):
 
 @dataclass(frozen=True)
 class Validation:
-    """``score(model)``, the mIoU in percent, is taken every ``every`` steps; best.safetensors is the best network so far.
+    """``score(model)``, mIoU in percent, is taken every ``every`` steps; best.safetensors is the best network so far.
 
     The paper keeps the last one, and so do the tables here: a network that was chosen for its val mIoU has seen val.
     """
