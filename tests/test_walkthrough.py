@@ -1,5 +1,6 @@
 """The walkthrough with small notebooks: what is executed when, what is kept, and what the reader gets."""
 
+import base64
 import io
 import json
 import os
@@ -9,14 +10,24 @@ import sys
 from contextlib import redirect_stdout
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from deeplabv3 import profiles
 from deeplabv3 import walkthrough as module
 from deeplabv3.errors import UserError
 from deeplabv3.paper import report
 from deeplabv3.walkthrough import clean, refresh, walkthrough
+
+
+def figure():
+    """A grey PNG in base64, as a kernel sends it."""
+    buffer = io.BytesIO()
+    Image.new("RGBA", (8, 8), (200, 200, 200, 255)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
 
 NAMES = ["00_first", "01_second", "02_third"]
 
@@ -342,7 +353,7 @@ def test_clean_keeps_outputs_and_counts_and_drops_noise():
         new_output("stream", name="stderr", text="bar"),
         new_output("stream", name="stdout", text="b"),
         new_output("display_data", data={**widget, "text/plain": "HBox()"}),
-        new_output("display_data", data={**widget, "text/plain": "Figure", "image/png": "aGk="}),
+        new_output("display_data", data={**widget, "text/plain": "Figure", "image/png": figure()}),
         new_output("execute_result", data={"text/plain": "3"}, execution_count=9),
     ]
     timing = {"papermill": {"duration": 1}, "execution": {"iopub.status.idle": "now"}}
@@ -377,6 +388,8 @@ def test_clean_keeps_outputs_and_counts_and_drops_noise():
     assert [cell.metadata for cell in cleaned.cells] == [{}, {"tags": ["parameters"]}, {"collapsed": True}, {}]
     assert [cell.execution_count for cell in cleaned.cells[1:]] == [1, 2, None]
     stream, picture, result = cleaned.cells[2].outputs
+    small = Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"])))
+    assert small.mode == "P" and np.abs(np.asarray(small.convert("RGB")).astype(int) - 200).max() < 5
     assert stream.text == "ab" and set(picture.data) == {"text/plain", "image/png"} and result.execution_count == 2
 
 

@@ -4,8 +4,10 @@ The output folder holds the executed notebooks ``NN_name.ipynb``, a page ``NN_na
 ``summary.md``, the paper's tables, and ``state.json``: what is done, and the hash of everything that it was made from.
 """
 
+import base64
 import copy
 import hashlib
+import io
 import json
 import os
 import re
@@ -24,6 +26,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
+from PIL import Image
 from tqdm import tqdm
 from traitlets import default
 
@@ -269,7 +272,8 @@ def _describe(error: Exception, name: str, failed: Path) -> str:
 def clean(notebook: NotebookNode) -> NotebookNode:
     """A copy with what readers see (sources, outputs, counts from 1 on) and without traces of the machine that made it.
 
-    Gone are progress bars (stderr), widgets, timings, papermill's metadata and the cells that papermill added.
+    Gone are progress bars (stderr), widgets, timings, papermill's metadata and the cells that papermill added. Figures
+    get a palette.
     """
     notebook = copy.deepcopy(notebook)
     for key in ("papermill", "widgets"):
@@ -302,11 +306,23 @@ def _clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
         only_widget = data.pop(WIDGET, None) is not None and set(data) <= {"text/plain"}
         if only_widget or (output.output_type == "stream" and output.name == "stderr"):
             continue
+        if "image/png" in data:
+            data["image/png"] = _with_palette(data["image/png"])
         if kept and kept[-1].output_type == output.output_type == "stream":
             kept[-1].text += output.text  # how a text was cut into pieces depends on timing
         else:
             kept.append(output)
     return kept
+
+
+def _with_palette(png: str) -> str:
+    """A figure, a PNG in base64, in 256 colours: four tenths of the size, and hardly to be told from the original."""
+    image = Image.open(io.BytesIO(base64.b64decode(png)))
+    if image.mode == "P":
+        return png
+    buffer = io.BytesIO()
+    image.convert("RGB").quantize(dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def refresh(output: Path, notebooks: Path, only: Sequence[str] = ()) -> None:

@@ -14,7 +14,7 @@ from deeplabv3.evaluation.inference import EvaluationSettings
 from deeplabv3.evaluation.metrics import mean_iou, pixel_accuracy
 from deeplabv3.model.deeplab import ModelConfig
 from deeplabv3.paper import records
-from deeplabv3.paper.records import Run, all_records
+from deeplabv3.paper.records import Run, all_counts, all_records
 from deeplabv3.profiles import with_data
 from deeplabv3.training.settings import TrainingSettings
 
@@ -250,6 +250,10 @@ def test_records_of_the_project_and_of_the_workspace_are_one_list(run, profile, 
     ((training, evaluations),) = all_records("tiny-tests")
     assert training == run.training_record()
     assert sorted(record["settings"]["output_stride"] for record in evaluations) == [8, 16]
+    counts = all_counts("tiny-tests", run.name)
+    assert set(counts) == {profile.evaluation, finer}
+    assert all(np.array_equal(found, COUNTS) for found in counts.values())
+    assert all_counts("tiny-tests", "another-run") == {}
 
     again = committed | {"seconds": 99.0}
     run.write_evaluation_record(profile.evaluation, again, COUNTS)

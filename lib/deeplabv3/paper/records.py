@@ -186,11 +186,7 @@ class Run:
         path = self._find(self.evaluation_name(settings) + ".npz")
         if path is None:
             return None
-        try:
-            with np.load(path) as file:
-                return file["confusion"].astype(np.int64)
-        except Exception as error:  # a damaged archive can fail in any way
-            raise UserError(f"record {path} is damaged ({error}); delete it and evaluate again.") from error
+        return _read_counts(path)
 
     def write_training_record(self, seconds: float) -> None:
         """Write ``run.json`` for a run whose training took ``seconds``."""
@@ -250,20 +246,46 @@ def read_json(path: Path) -> dict:
         raise UserError(f"record {path} is damaged ({error}); delete it and run again.") from error
 
 
+def _read_counts(path: Path) -> np.ndarray:
+    try:
+        with np.load(path) as file:
+            return file["confusion"].astype(np.int64)
+    except Exception as error:  # a damaged archive can fail in any way
+        raise UserError(f"record {path} is damaged ({error}); delete it and evaluate again.") from error
+
+
 def all_records(profile_name: str) -> list[tuple[dict, list[dict]]]:
     """Every finished run of a profile as (training record, its evaluation records), sorted by name.
 
     A record of the workspace goes before the one of the same name that comes with the project.
     """
+    return [
+        (read_json(files["run.json"]), [read_json(files[name]) for name in sorted(files) if name.startswith("eval-")])
+        for _, files in sorted(_record_files(profile_name).items())
+        if "run.json" in files
+    ]
+
+
+def all_counts(profile_name: str, run: str) -> dict[EvaluationSettings, np.ndarray]:
+    """The confusion matrices ``(pictures, K, K)`` int64 of every recorded evaluation of a run, by its strategy.
+
+    Neither the run's network nor its pictures need be there, as :meth:`Run.confusion_counts` wants the latter to be.
+    """
+    files = _record_files(profile_name).get(run, {})
+    return {
+        EvaluationSettings(**read_json(path)["settings"]): _read_counts(path.with_suffix(".npz"))
+        for name, path in sorted(files.items())
+        if name.startswith("eval-")
+    }
+
+
+def _record_files(profile_name: str) -> dict[str, dict[str, Path]]:
+    """The JSON files of every run's record by name, the workspace's before the project's."""
     found: dict[str, dict[str, Path]] = {}
     for base in reversed(_record_bases(profile_name)):
         for path in base.glob("*/*.json"):
             found.setdefault(path.parent.name, {})[path.name] = path
-    return [
-        (read_json(files["run.json"]), [read_json(files[name]) for name in sorted(files) if name.startswith("eval-")])
-        for _, files in sorted(found.items())
-        if "run.json" in files
-    ]
+    return found
 
 
 def peak_memory_mib() -> int:
