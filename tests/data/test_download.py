@@ -161,7 +161,7 @@ def test_an_archive_that_is_not_whole_does_not_appear(tmp_path):
 
 
 HOSTILE = [
-    entry("/tmp/deeplabv3-evil"),
+    entry("/evil"),
     entry("../evil"),
     entry("top/inside/../../../evil"),
     entry("..\\evil"),
@@ -178,11 +178,12 @@ HOSTILE = [
 def test_a_hostile_archive_is_refused(tmp_path, member):
     folder = tmp_path / "deep" / "folder"
     folder.mkdir(parents=True)
+    if member.name.startswith("/"):
+        member.name = str(tmp_path / "evil")
     archive = archive_of(tmp_path / "a.tar", member, entry("top/inside/link/evil"))
     with pytest.raises(UserError, match=r"a\.tar holds '.*was not unpacked"):
         unpack(archive, folder / "target", "top/inside", lambda folder: None)
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {"deep", "deep/folder", "a.tar"}
-    assert not Path("/tmp/deeplabv3-evil").exists()
 
 
 def test_a_truncated_archive_is_a_sentence(tmp_path):
