@@ -50,7 +50,7 @@ LAYERS = (
     {"profiles"},
     {"paper"},
     {"pages", "bench"},
-    {"cli", "commands", "walkthrough"},
+    {"cli", "commands", "walkthrough", "__main__"},
 )
 STRANGERS = {("model", "data"), ("data", "model")} | {
     (figures, other) for figures in ("plots", "diagrams", "panels") for other in ("model", "data")
