@@ -10,7 +10,7 @@ from conftest import write_voc
 
 from deeplabv3 import load_profile, paths
 from deeplabv3.errors import UserError
-from deeplabv3.evaluation.inference import EvaluationSettings
+from deeplabv3.evaluation.inference import MULTI_SCALE, EvaluationSettings
 from deeplabv3.evaluation.metrics import mean_iou, pixel_accuracy
 from deeplabv3.model.deeplab import ModelConfig
 from deeplabv3.paper import records
@@ -98,6 +98,7 @@ def test_names_of_published_records_stay():
 PUBLISHED = {
     "eval-75c6857a59bb": EvaluationSettings(16, padding="tight"),
     "eval-b9972f50059e": EvaluationSettings(8, padding="tight"),
+    "eval-26ebc9f7187b": EvaluationSettings(8, MULTI_SCALE, padding="tight"),
     "eval-52cf70cde73f": EvaluationSettings(16, padding="crop"),
 }
 

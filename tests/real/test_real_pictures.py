@@ -14,7 +14,7 @@ import torch
 
 from deeplabv3 import load_profile, paths
 from deeplabv3.data.voc import VOID, VOCData
-from deeplabv3.evaluation.inference import EvaluationSettings, evaluate, predict_batches
+from deeplabv3.evaluation.inference import MULTI_SCALE, EvaluationSettings, evaluate, predict_batches
 from deeplabv3.evaluation.metrics import mean_iou
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.fast import fast
@@ -130,6 +130,7 @@ def test_the_crop_of_513_holds_every_picture(lists):
 PUBLISHED = {
     "eval-75c6857a59bb": EvaluationSettings(16, padding="tight"),
     "eval-b9972f50059e": EvaluationSettings(8, padding="tight"),
+    "eval-26ebc9f7187b": EvaluationSettings(8, MULTI_SCALE, padding="tight"),
 }
 """The evaluations of MobileNetV2 as committed."""
 
