@@ -173,7 +173,7 @@ class VOCData:
                 pass
 
     def holding(self, class_names: Sequence[str]) -> list[int]:
-        """The numbers of the pictures that show one of these classes: what bootstrapping repeats (Section 4.2)."""
+        """The numbers of the pictures that show one of these classes: what bootstrapping repeats (Section 4.3)."""
         for name in class_names:
             if name not in self.class_names:
                 raise UserError(f"class {name!r} is not in the class list; choose from {', '.join(self.class_names)}.")
