@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 import team_run
 import torch
+from conftest import small_config
 
+from deeplabv3.errors import UserError
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.training import distributed
 from deeplabv3.training.checkpoint import load_checkpoint
+from deeplabv3.training.distributed import Team, join
+from deeplabv3.training.settings import TrainingSettings
+from deeplabv3.training.trainer import train
 
 
 def torchrun(*arguments: object, processes: int = 2, restarts: int = 0) -> subprocess.CompletedProcess:
@@ -44,6 +51,22 @@ def test_two_processes_are_one(voc_root, alone, tmp_path):
     assert result.returncode == 0, result.stderr
     assert len(losses(tmp_path / "two")) == 8
     same_run(alone, tmp_path / "two")
+
+
+def test_synchronised_statistics_of_bfloat16_are_float32(tmp_path):
+    """As PyTorch's batch norm has it: a sum in bfloat16 would lose most of the pixels."""
+    features = torch.randn(2, 3, 65, 65).bfloat16() + 5
+    plain, synchronised = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)
+    distributed.dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        distributed.synchronise_batch_norm(synchronised, Team(0, 2))
+        one, other = plain(features), synchronised(features)
+    finally:
+        distributed.dist.destroy_process_group()
+    assert other.dtype == torch.bfloat16
+    torch.testing.assert_close(other, one)
+    torch.testing.assert_close(synchronised.running_mean, plain.running_mean)
+    torch.testing.assert_close(synchronised.running_var, plain.running_var)
 
 
 def test_a_process_that_dies_is_reported_and_the_run_goes_on(voc_root, alone, tmp_path):
@@ -83,3 +106,32 @@ def test_more_processes_than_the_batch_has_pictures_are_refused_in_one_sentence(
     result = torchrun("-m", "deeplabv3", "train", "--profile", profile_file, processes=3)
     assert result.returncode != 0
     assert "setting 'batch' is 2; 3 processes" in result.stderr
+
+
+def test_what_one_process_cannot_read_ends_all(profile_file, tmp_path):
+    """The others wait for its gradients, and are ended by torchrun."""
+    (tmp_path / "VOC2012" / "JPEGImages" / "picture_0.jpg").write_bytes(b"no picture")
+    result = torchrun("-m", "deeplabv3", "train", "--profile", profile_file)
+    assert result.returncode != 0
+    assert "picture_0.jpg cannot be read" in result.stderr
+
+
+def test_a_process_that_failed_waits_for_no_other(monkeypatch):
+    """NCCL ends a group only once all its processes come, and those that wait for this one never do."""
+    called = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: called.append("destroyed"))
+    with pytest.raises(UserError), join():
+        raise UserError("a picture cannot be read.")
+    assert called == []
+    with join() as team:
+        assert team == Team(0, 2)
+    assert called == ["destroyed"]
+
+
+def test_machines_that_share_no_folder_are_told_so(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Team, "gather", lambda self, step: [step, step + 100])
+    with pytest.raises(UserError, match=r"find different checkpoints in .*all machines share"):
+        train(DeepLabV3(small_config()), data, TrainingSettings(4, 2, 33), tmp_path, {})

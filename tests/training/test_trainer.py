@@ -2,6 +2,7 @@
 
 import csv
 import math
+import multiprocessing
 import os
 import random
 import signal
@@ -490,3 +491,89 @@ def test_tensorboard_gets_what_the_log_gets(tmp_path, data):
 def test_a_batch_that_processes_or_parts_do_not_divide_is_refused(tmp_path, data):
     with pytest.raises(UserError, match="'batch' is 4; 3 processes with 1 parts each do not divide it evenly"):
         train(fresh_model(), data, settings(batch=4), tmp_path, {}, team=Team(0, 3))
+
+
+def test_momentum_comes_back_in_the_layout_of_the_weights(tmp_path, data, monkeypatch):
+    """One kernel for all parameters, which a GPU has, walks through memory: there the order of the numbers matters."""
+
+    def fused(model, chosen):
+        return torch.optim.SGD(
+            [{"params": list(part.parameters())} for part in (model.backbone, model.head)],
+            lr=chosen.lr,
+            momentum=chosen.momentum,
+            fused=True,
+        )
+
+    def stop(step: int, loss: float, lr: float) -> None:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trainer, "make_optimiser", fused)
+    whole, resumed = fresh_model(), fresh_model()
+    train(whole, data, settings(iterations=6), tmp_path / "whole", {})
+    with pytest.raises(Interrupted):
+        train(fresh_model(), data, settings(iterations=6), tmp_path / "stopped", {}, report=stop)
+    train(resumed, data, settings(iterations=6), tmp_path / "stopped", {})
+    assert same_weights(resumed, whole)
+
+
+def test_a_resumed_run_that_is_killed_keeps_its_log(tmp_path, data):
+    def kill(step: int, loss: float, lr: float) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(fresh_model(), data, settings(iterations=6), tmp_path, {}, report=kill)
+    seen = []
+    train(
+        fresh_model(),
+        data,
+        settings(iterations=6),
+        tmp_path,
+        {},
+        report=lambda *_: seen.append(logged_steps(tmp_path)),  # what a kill would leave
+    )
+    assert seen[0][:4] == [0, 1, 2, 3]
+    assert logged_steps(tmp_path) == list(range(6))
+
+
+def test_a_stop_in_the_last_step_is_a_stop(tmp_path, data):
+    """Whoever asked for it does not want an evaluation to begin; what is trained is finished."""
+
+    def stop(step: int, loss: float, lr: float) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="step 4 of 4"):
+        train(fresh_model(), data, settings(), tmp_path, {}, report=stop)
+    checkpoint = load_checkpoint(tmp_path / "checkpoint.safetensors")
+    assert (checkpoint.step, checkpoint.momentum) == (4, {})
+
+
+def test_a_dead_data_worker_ends_in_one_sentence_wherever_the_program_is(tmp_path, data):
+    """PyTorch raises it in the middle of whatever the trainer does."""
+
+    def kill(step: int, loss: float, lr: float) -> None:
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGKILL)
+        time.sleep(5)
+
+    with pytest.raises(UserError, match=r"a data worker died, .*lower 'workers'"):
+        train(fresh_model(), data, settings(iterations=50), tmp_path, {}, workers=1, report=kill)
+
+
+def test_a_gpu_that_is_too_small_is_told_what_to_lower(tmp_path, data, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(step_module, "segmentation_loss", full)
+    with pytest.raises(UserError, match=r"raise 'training\.accumulate' \(1\), or lower 'training\.batch' \(2\)"):
+        train(fresh_model(), data, settings(), tmp_path, {})
+
+
+def test_validation_is_no_training_time(tmp_path, data):
+    def score(_: DeepLabV3) -> float:
+        time.sleep(3)
+        return 10.0
+
+    assert train(fresh_model(), data, settings(), tmp_path, {}, validation=Validation(4, score)) < 3

@@ -1,6 +1,7 @@
 """``deeplabv3 train``: one network, trained and evaluated on whole pictures, by one process or by torchrun's."""
 
 import argparse
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,7 @@ def add(verbs: Any) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from deeplabv3.training.distributed import join
+    from deeplabv3.training.distributed import join, restarted
 
     if options.validate_every < 0:
         raise UserError(f"--validate-every is {options.validate_every}; it takes a whole number of at least 0.")
@@ -59,7 +60,7 @@ def main(options: argparse.Namespace) -> int:
         run = _run(profile, options)
         if team.leads:
             print(f"run {run.name}\nfolder {run.folder}")
-            if not options.resume:
+            if not options.resume and not restarted():
                 _put_aside(run)
         team.wait()
         _train(run, team, options.validate_every)
@@ -94,9 +95,13 @@ def _run(profile: "Profile", options: argparse.Namespace) -> "Run":
 
 
 def _put_aside(run: "Run") -> None:
-    if run.folder.exists():
-        aside = run.folder.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-        run.folder.rename(aside)
+    """Give the run's folder another name, and its records with it: they say what other weights can do."""
+    aside = run.folder.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+    for folder, target in ((run.folder, aside), (run.record_folder(), aside / "records")):
+        if folder.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(folder, target)
+    if aside.exists():
         print(f"what stood there is now {aside}")
 
 

@@ -10,6 +10,7 @@ pipeline``), so augmentation on the GPU would only take time from the network.
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -157,11 +158,18 @@ def batches(
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_process_group,
     )
-    try:
+    with workers_watched():
         for item in loader:
             if isinstance(item, UserError):
                 raise item
             yield item
+
+
+@contextmanager
+def workers_watched() -> Iterator[None]:
+    """The death of a data worker, which PyTorch reports wherever the program just is, is a user's error."""
+    try:
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -89,7 +89,8 @@ def initial_model(run: Run) -> DeepLabV3:
             model.load_state_dict(state)
         except RuntimeError as error:
             raise UserError(
-                f"checkpoint {profile.start} holds another network than the run's; choose the same head, rates and classes."
+                f"checkpoint {profile.start} holds another network than the run's; choose the same head, rates and "
+                "classes."
             ) from error
     elif profile.backbone_weights:
         load_backbone_weights(model, profile.backbone_weights)

@@ -100,7 +100,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             part, key = name.split(".", 1)
             parts[part][key] = value
     except (SafetensorError, OSError) as error:
-        raise UserError(f"checkpoint {path} is damaged ({error}); delete it and train again.") from error
+        raise UserError(
+            f"checkpoint {path} is damaged ({error}); name another, or train again with --no-resume."
+        ) from error
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is no checkpoint of this project; name a checkpoint.safetensors of a run.") from error
     return Checkpoint(step, seconds, settings, parts["model"], parts["momentum"], score)

@@ -1,8 +1,8 @@
 """Several processes, one run: torchrun starts them, each trains on its share of every batch (one GPU each).
 
-What comes out is the run of one process with the same global batch, to rounding: gradients are summed over all pixels
-of the batch, and batch norm's statistics are those of the whole batch. Statistics of a share alone are what made a
-public code base lose 24 points on eight GPUs (Table 9 shows what small batches cost).
+What comes out is the run of one process with the same global batch, to rounding and to dropout's draws: gradients are
+summed over all pixels of the batch, and batch norm's statistics are those of the whole batch. Statistics of a share
+alone are what made a public code base lose 24 points on eight GPUs (Table 9 shows what small batches cost).
 """
 
 import os
@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from deeplabv3.errors import UserError
@@ -89,6 +88,7 @@ def join(timeout_s: float = 600.0) -> Iterator[Team]:
     if size == 1:
         yield ALONE
         return
+    backend, card = "gloo", None
     if torch.cuda.is_available():
         local, cards = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= cards:
@@ -96,7 +96,8 @@ def join(timeout_s: float = 600.0) -> Iterator[Team]:
                 f"torchrun started process {local + 1} on a machine with {cards} GPUs; lower --nproc-per-node."
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(seconds=timeout_s))
+        backend, card = "nccl", torch.device("cuda", local)
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), device_id=card)
     team = Team(dist.get_rank(), size)
     try:
         yield team
@@ -107,8 +108,14 @@ def join(timeout_s: float = 600.0) -> Iterator[Team]:
             f"process {team.rank} of {size} lost contact with another one, which may have died ({_first_line(error)}); "
             "see its own message, then start the same command again: the run goes on from its last checkpoint."
         ) from error
-    finally:
-        dist.destroy_process_group()
+    # Only where all went well: while others wait for this process, NCCL would wait for them here, and a process that
+    # failed would not get to say why.
+    dist.destroy_process_group()
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process in place of one that failed (``--max-restarts``)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def _lost_contact(error: RuntimeError) -> bool:
@@ -131,6 +138,20 @@ def synchronise_batch_norm(model: nn.Module, team: Team) -> nn.Module:
     return model
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; each one's share in it has the sum of all gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        value = value.clone()
+        dist.all_reduce(value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradient)
+
+
 class _BatchNormOnCPU(nn.BatchNorm2d):
     """Synchronised batch norm by its definition: PyTorch's own is for GPUs only."""
 
@@ -139,12 +160,13 @@ class _BatchNormOnCPU(nn.BatchNorm2d):
             return super().forward(x)
         count = torch.tensor(float(x.numel() // x.shape[1]))
         dist.all_reduce(count)
-        mean = all_reduce(x.sum((0, 2, 3))) / count
-        centred = x - mean[:, None, None]
-        variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+        whole = x.float()  # under autocast x may be bfloat16, whose sums are too coarse
+        mean = _Sum.apply(whole.sum((0, 2, 3))) / count
+        centred = whole - mean[:, None, None]
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 from deeplabv3.errors import writing
+from deeplabv3.training.checkpoint import write_atomically
 
 COLUMNS = ("step", "loss", "lr", "seconds")
 
@@ -16,12 +17,15 @@ class Log:
 
     def __init__(self, folder: Path, start: int):
         path = folder / "log.csv"
-        rows = list(csv.reader(path.open())) if path.exists() else []
-        kept = [row for row in rows[1:] if len(row) >= 3 and row[0].isdigit() and int(row[0]) < start]
-        self._path, self._file = path, path.open("w", newline="")
-        self._writer = csv.writer(self._file)
-        self._writer.writerows([COLUMNS, *kept])
-        self._events = _tensorboard(folder, start)
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        rows = [line.split(",") for line in lines[1:]]
+        kept = [row for row in rows if len(row) >= 3 and row[0].isdigit() and int(row[0]) < start]
+        with writing(path):
+            # At once: a run that is killed before its first flush should not take the earlier lines with it.
+            write_atomically(path, "".join(",".join(row) + "\n" for row in (COLUMNS, *kept)))
+            self._path, self._file = path, path.open("a", newline="")
+            self._events = _tensorboard(folder, start)
+        self._writer = csv.writer(self._file, lineterminator="\n")
 
     def __enter__(self) -> "Log":
         return self
@@ -29,14 +33,15 @@ class Log:
     def write(self, step: int, loss: float, lr: float, seconds: float) -> None:
         with writing(self._path):
             self._writer.writerow([step, f"{loss:.6f}", f"{lr:.8f}", f"{seconds:.2f}"])
-        if self._events:
-            self._events.add_scalar("loss", loss, step)
-            self._events.add_scalar("lr", lr, step)
+            if self._events:
+                self._events.add_scalar("loss", loss, step)
+                self._events.add_scalar("lr", lr, step)
 
     def write_score(self, step: int, score: float) -> None:
         """The mIoU, in percent, that a validation on the way found."""
         if self._events:
-            self._events.add_scalar("mIoU", score, step)
+            with writing(self._path):
+                self._events.add_scalar("mIoU", score, step)
 
     def flush(self) -> None:
         """Put on disk what was written so far."""
@@ -44,10 +49,10 @@ class Log:
             self._file.flush()
 
     def __exit__(self, *_: object) -> None:
-        if self._events:
-            self._events.close()
         with writing(self._path):
             self._file.close()
+            if self._events:
+                self._events.close()
 
 
 def _tensorboard(folder: Path, start: int):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deeplabv3.data.augment import TrainingSamples, batches
+from deeplabv3.data.augment import TrainingSamples, batches, workers_watched
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
@@ -85,6 +85,11 @@ def train(
     optimiser = make_optimiser(model, settings)
     state = _Run(model, optimiser, folder, identity, keep)
     start = state.restore()
+    if len(set(team.gather(start))) > 1:
+        raise UserError(
+            f"the processes of this run find different checkpoints in {folder}; set DEEPLABV3_WORKSPACE to a folder "
+            "that all machines share."
+        )
     if start >= settings.iterations:
         return state.seconds
     objective = team.share(Objective(model, settings))
@@ -99,10 +104,11 @@ def train(
     read_every = READ_EVERY.get(device.type, 1)
     unread: list[tuple[int, Tensor, float]] = []
     saved_at = time.monotonic()
-    with Log(folder, start) if team.leads else _NoLog() as log, _stop_requests() as stop:
+    with workers_watched(), Log(folder, start) if team.leads else _NoLog() as log, _stop_requests() as stop:
         for step, (pictures, labels) in enumerate(stream, start=start):
             batch = (part.to(device, non_blocking=True) for part in (pictures, labels))
-            loss = training_step(objective, optimiser, settings, seed, step, *batch, team)
+            with _memory_suffices(settings):
+                loss = training_step(objective, optimiser, settings, seed, step, *batch, team)
             unread.append((step, loss, optimiser.param_groups[1]["lr"]))
             done = step + 1
             validates = validation is not None and done % validation.every == 0
@@ -115,15 +121,13 @@ def train(
             unread.clear()
             if validates:
                 log.write_score(done, state.validate(validation, done, team))
-            if team.any(stop.is_set(), device) and done < settings.iterations:
-                if team.leads:
-                    log.flush()
-                    state.save(done)
-                raise Interrupted(f"stopped after step {done} of {settings.iterations}; the same command goes on.")
-            if team.leads and (time.monotonic() - saved_at > save_every_s or done == settings.iterations):
+            stops, finished = team.any(stop.is_set(), device), done == settings.iterations
+            if team.leads and (stops or finished or time.monotonic() - saved_at > save_every_s):
                 log.flush()  # the log is never shorter than the checkpoint
-                state.save(done, finished=done == settings.iterations)
+                state.save(done, finished)
                 saved_at = time.monotonic()
+            if stops:
+                raise Interrupted(f"stopped after step {done} of {settings.iterations}; the same command goes on.")
     team.wait()
     return state.seconds
 
@@ -166,17 +170,21 @@ class _Run:
         self.model.load_state_dict(checkpoint.model)
         parameters = dict(self.model.named_parameters())
         for name, value in checkpoint.momentum.items():
-            self.optimiser.state[parameters[name]]["momentum_buffer"] = value.to(parameters[name].device)
+            # In the layout of its parameter (channels last), which the one kernel on a GPU takes for granted.
+            momentum = torch.empty_like(parameters[name]).copy_(value)
+            self.optimiser.state[parameters[name]]["momentum_buffer"] = momentum
         self._began = time.monotonic() - checkpoint.seconds
         return checkpoint.step
 
     def validate(self, validation: Validation, step: int, team: Team) -> float:
         """The network's score now; where it is the best so far, the network is kept."""
+        began = time.monotonic()
         score = validation.score(self.model.eval())
         self.model.train()
         if team.leads and (not self.best.exists() or score > load_checkpoint(self.best).score):
             state = self.model.state_dict()
             save_checkpoint(self.best, Checkpoint(step, self.seconds, self.identity, state, {}, score))
+        self._began += time.monotonic() - began  # is no training, and images/s should not count it
         return score
 
     def _momentum(self) -> dict[str, Tensor]:
@@ -206,6 +214,18 @@ def _require_finite(loss: float, folder: Path, step: int, settings: TrainingSett
             f"the loss of run {folder} became {loss} at step {step}; lower 'lr' ({settings.lr}) or set "
             f"'backbone_clip_norm'; what was saved before stays as it is."
         )
+
+
+@contextmanager
+def _memory_suffices(settings: TrainingSettings):
+    """That a step does not fit the GPU is the user's to mend."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU's memory does not hold a step; raise 'training.accumulate' ({settings.accumulate}), or lower "
+            f"'training.batch' ({settings.batch}) or 'training.crop' ({settings.crop})."
+        ) from error
 
 
 @contextmanager
