@@ -135,7 +135,7 @@ the checkpoint before is not tried | training/trainer.py | training/test_trainer
     if number == len(found) - 1:
     if True:
 the newest network is taken for the best | training/trainer.py | training/test_trainer.py -k best_network
-    score > load_checkpoint(self.best).score
+    score > self._best_score()
     score > 0
 losses at the end of a run are not read | training/trainer.py | training/test_trainer.py -k read_later
     if done % read_every and not validates and done < settings.iterations:

@@ -434,6 +434,12 @@ def test_a_best_network_from_before_an_interruption_is_not_replaced_by_a_worse_o
     assert load_checkpoint(tmp_path / "best.safetensors").step == 2
 
 
+def test_a_damaged_best_network_is_replaced(tmp_path, data):
+    (tmp_path / "best.safetensors").write_bytes(b"half")
+    train(fresh_model(), data, settings(), tmp_path, {}, validation=Validation(2, lambda _: 40.0))
+    assert load_checkpoint(tmp_path / "best.safetensors").step == 2
+
+
 def test_losses_that_are_read_later_are_the_same(tmp_path, data, monkeypatch):
     """On a GPU losses are read every few steps; every one is logged all the same, the last ones too."""
     train(fresh_model(), data, settings(iterations=7), tmp_path / "each", {})

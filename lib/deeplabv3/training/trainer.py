@@ -181,11 +181,17 @@ class _Run:
         began = time.monotonic()
         score = validation.score(self.model.eval())
         self.model.train()
-        if team.leads and (not self.best.exists() or score > load_checkpoint(self.best).score):
+        if team.leads and score > self._best_score():
             state = self.model.state_dict()
             save_checkpoint(self.best, Checkpoint(step, self.seconds, self.identity, state, {}, score))
         self._began += time.monotonic() - began  # is no training, and images/s should not count it
         return score
+
+    def _best_score(self) -> float:
+        try:
+            return load_checkpoint(self.best).score
+        except UserError:  # there is none, or a damaged one, which is no reason to end a run
+            return -math.inf
 
     def _momentum(self) -> dict[str, Tensor]:
         return {
