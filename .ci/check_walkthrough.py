@@ -38,7 +38,7 @@ if not strides[("8",)] > strides[("16",)] > strides[("32",)] > strides[("64",)]:
     problems.append("Table 1 does not fall from output stride 8 to 64")
 if not aspp[("(1,2,4)", "(6,12,18)", "yes")] > aspp[("(1,2,4)", "(6,12,18)", "no")]:
     problems.append("Table 5: image pooling is not above the same network without")
-if not protocol[("513", "yes", "yes")] == max(protocol.values()):
+if protocol[("513", "yes", "yes")] != max(protocol.values()):
     problems.append("Table 8: the paper's protocol is not the best row")
 if not batches[("4",)] < batches[("16",)]:
     problems.append("Table 9: a batch of 16 is not above one of 4")

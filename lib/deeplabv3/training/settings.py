@@ -19,9 +19,9 @@ class TrainingSettings:
     Not from the paper: ``precision`` bfloat16 computes the network's features so (the loss and the weights stay in
     float32). ``accumulate`` adds up the gradients of so many parts of a batch before a step, for cards that do not hold
     it; the gradient is the whole batch's, but batch norm only ever sees a part, so its statistics are those of a
-    smaller batch (Table 9), and its running averages move once for each part. The four ``backbone_*`` settings let short runs start from pretrained weights: factor on
-    the learning rate, steps during which the backbone is held still, steps over which its rate then rises, and the norm
-    that its gradient is clipped to.
+    smaller batch (Table 9), and its running averages move once for each part. The four ``backbone_*`` settings let
+    short runs start from pretrained weights: factor on the learning rate, steps during which the backbone is held
+    still, steps over which its rate then rises, and the norm that its gradient is clipped to.
     """
 
     iterations: int = 30_000
