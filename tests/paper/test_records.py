@@ -99,6 +99,7 @@ PUBLISHED = {
     "eval-75c6857a59bb": EvaluationSettings(16, padding="tight"),
     "eval-b9972f50059e": EvaluationSettings(8, padding="tight"),
     "eval-26ebc9f7187b": EvaluationSettings(8, MULTI_SCALE, padding="tight"),
+    "eval-cc5a4daa987d": EvaluationSettings(8, MULTI_SCALE, True, padding="tight"),
     "eval-52cf70cde73f": EvaluationSettings(16, padding="crop"),
 }
 
