@@ -1,4 +1,4 @@
-# make walkthrough   executes the notebooks and builds their pages   (PROFILE=smoke|offline|mobile|voc, ARGS="--fresh")
+# make walkthrough   executes the notebooks and builds their pages   (PROFILE=smoke|offline|mobile|voc, SEEDS=3, ARGS="--fresh")
 # make test          ruff, pytest, nbval
 # make lab           JupyterLab on notebooks/
 # make notebooks     executes the notebooks offline and writes their outputs back to notebooks/
@@ -6,12 +6,13 @@
 
 PYTHON ?= python3
 PROFILE ?= offline
+SEEDS ?= 1
 BIN := .venv/bin
 
 .PHONY: walkthrough test lab notebooks clean
 
 walkthrough: .venv/installed
-	$(BIN)/deeplabv3 walkthrough --profile $(PROFILE) $(ARGS)
+	$(BIN)/deeplabv3 walkthrough --profile $(PROFILE) --seeds $(SEEDS) $(ARGS)
 
 test: .venv/installed
 	$(BIN)/ruff check .

@@ -140,6 +140,72 @@ the newest network is taken for the best | training/trainer.py | training/test_t
 losses at the end of a run are not read | training/trainer.py | training/test_trainer.py -k read_later
     if done % read_every and not validates and done < settings.iterations:
     if done % read_every and not validates:
+a record's counts are not compared with its JSON | paper/store.py | paper/test_store.py -k killed_on_the_way
+    return content if values.get(COUNTS, counts_hash(content)) == counts_hash(content) else None
+    return content
+a setting that the code lost is read as if it had it | paper/store.py | paper/test_store.py -k settings_are_gone
+    if unknown := sorted(set(values) - known):
+    if False:
+records of another recipe are used | paper/store.py | paper/test_store.py -k settings_are_gone
+    if settings["recipe"] != RECIPE:
+    if False:
+a record under a name that is not its own is used | paper/store.py | paper/test_store.py -k settings_are_gone
+    return "" if own == name else f"a run with its settings is called {own} now."
+    return ""
+two processes train one run | paper/experiments.py | paper/test_store.py -k train_it_once
+    with locked(run.folder / LOCK, f"run {run.name}", team):
+    with locked(run.folder / f".{os.getpid()}", f"run {run.name}", team):
+a lock outlives its holder in a data worker | paper/lock.py | paper/test_store.py -k holders_children
+    _held.add(descriptor)
+    pass
+a lock is deleted though it is another's by now | paper/lock.py | paper/test_store.py -k moved_away
+    return os.path.samestat(path.stat(), os.fstat(descriptor))
+    return path.exists()
+prune deletes what git tracks | paper/prune.py | paper/test_store.py -k git_tracks
+    if path in tracked:
+    if False:
+prune deletes runs that could go on | paper/prune.py | paper/test_store.py -k only_when_asked
+    if runs and (reason or (unfinished and wanted)):
+    if runs and (reason or wanted):
+prune deletes without being told to | commands/records.py | paper/test_records_command.py -k only_with_yes
+    chosen = prune.plan(profile.name, options.runs, options.unfinished)
+    chosen = prune.plan(profile.name, options.runs, options.unfinished); options.yes = True
+a seed's tables are mixed with the next seed's | paper/sweep.py | paper/test_sweep.py -k before_the_second
+    left = {number: {run for run, _ in wanted[number, seed] if run in tasks} for number in numbers}
+    left = {number: {run for n, s in wanted for run, _ in wanted[n, s] if n == number} & {*tasks} for number in numbers}
+tables come by number, however long they take | paper/sweep.py | paper/test_sweep.py -k fill_early
+    number = min(left, key=lambda number: (sum(task.left() for task in new[number]), number))
+    number = min(left)
+the longest run of a table begins last | paper/sweep.py | paper/test_sweep.py -k fill_early
+    key=lambda task: (-task.left(), task.run.name)
+    key=lambda task: (task.left(), task.run.name)
+the estimate takes records of another machine | paper/sweep.py | paper/test_sweep.py -k such_a_machine
+    if (record["device"], record.get("threads", threads)) != (here, threads):
+    if False:
+what a checkpoint holds is estimated again | paper/work.py | paper/test_sweep.py -k cost_nothing
+    return min(checkpoint_step(self.run.checkpoint), self.run.training.iterations)
+    return 0
+the mirror images of an evaluation are no work | paper/work.py | paper/test_sweep.py -k multiply_adds
+    return (1 + settings.flip) * sum(
+    return sum(
+work of before counts as the speed of now | paper/progress.py | paper/test_sweep.py -k of_this_start
+    done = sum(self._positions) - self._before
+    done = sum(self._positions)
+an unreadable picture ends the whole pool | paper/experiments.py | paper/test_experiments.py -k unreadable_pictures
+    return type(self), (str(self), self.values)
+    return super().__reduce__()
+all processes share the first GPU | paper/pool.py | paper/test_experiments.py -k gpu_of_its_own
+    torch.cuda.set_device(slots.get() % torch.cuda.device_count())
+    torch.cuda.set_device(0)
+a lost worker's run is not tried again | paper/cluster.py | paper/test_cluster.py -k killed_workers
+    RETRIES = 3
+    RETRIES = 0
+a run that fails by itself is tried again | paper/cluster.py | paper/test_cluster.py -k killed_workers
+    retry_exceptions=False
+    retry_exceptions=True
+an interrupt leaves the cluster's tasks training | paper/cluster.py | paper/test_cluster.py -k tasks_save
+    ray.cancel(reference, force=False)
+    pass
 """
 
 

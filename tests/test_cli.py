@@ -231,4 +231,4 @@ def test_sigterm_saves_and_says_how_to_go_on(profile_file, workspace):
 
 def test_the_smoke_profile_runs(capsys):
     assert main(["train", "--profile", "smoke", "--backbone", "resnet50"]) == 0
-    assert "over all 9 classes, 6 pictures" in capsys.readouterr().out
+    assert "over all 11 classes, 6 pictures" in capsys.readouterr().out

@@ -45,7 +45,7 @@ def test_pyproject_and_environment_require_the_same():
 
 LAYERS = (
     {"errors", "paths"},
-    {"model", "data", "plots", "diagrams", "panels", "widgets"},
+    {"model", "data", "plots", "diagrams", "panels", "forest", "widgets"},
     {"training", "evaluation"},
     {"profiles"},
     {"paper"},
@@ -53,7 +53,7 @@ LAYERS = (
     {"cli", "commands", "walkthrough", "__main__"},
 )
 STRANGERS = {("model", "data"), ("data", "model")} | {
-    (figures, other) for figures in ("plots", "diagrams", "panels") for other in ("model", "data")
+    (figures, other) for figures in ("plots", "diagrams", "panels", "forest") for other in ("model", "data")
 }
 """model knows no data set, data no model, figures neither."""
 

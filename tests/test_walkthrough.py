@@ -18,7 +18,7 @@ from PIL import Image
 from deeplabv3 import profiles
 from deeplabv3 import walkthrough as module
 from deeplabv3.errors import UserError
-from deeplabv3.paper import report
+from deeplabv3.paper import page, report
 from deeplabv3.walkthrough import clean, refresh, walkthrough
 
 
@@ -76,6 +76,11 @@ def state(output):
     return {name: entry["state"] for name, entry in json.loads((output / "state.json").read_text()).items()}
 
 
+def write_claims(profile, output):
+    (output / "claims.md").write_text(f"claims of {profile.name}")
+    (output / "claims.html").write_text("<p>The paper's {claims}</p>")
+
+
 def write_tables(profile, output):
     (output / "tables.md").write_text(f"tables of {profile.name}")
     (output / "tables.html").write_text("<p>The paper's {tables} in 100%</p>")
@@ -87,6 +92,7 @@ def isolate(patch, library):
     (library / "model.py").write_text("one")
     patch.setattr(module, "__file__", str(library / "walkthrough.py"))
     patch.setattr(report, "write_tables", write_tables)
+    patch.setattr(page, "write_claims", write_claims)
     patch.delenv("DEEPLABV3_PROFILE", raising=False)
 
 
@@ -163,6 +169,7 @@ def test_pages_lead_to_each_other_and_need_no_network(finished):
     assert first.index("<details>") < first.index("Folded away") < first.index("</details>")
     index = (output / "index.html").read_text()
     assert "About 02_third &amp; more" in index and "<p>The paper's {tables} in 100%</p>" in index
+    assert "<p>The paper's {claims}</p>" in index and "claims.png" not in index
 
 
 def test_what_is_done_is_not_executed_again(again, capsys):

@@ -4,7 +4,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from deeplabv3.commands import bench, data, evaluate, export, predict, records, submit, table, train, walkthrough
+from deeplabv3.commands import (
+    bench,
+    claims,
+    data,
+    evaluate,
+    export,
+    predict,
+    records,
+    submit,
+    sweep,
+    table,
+    train,
+    walkthrough,
+)
 from deeplabv3.errors import UserError
 
 
@@ -12,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; a user's error is one sentence on stderr and exit code 1."""
     parser = argparse.ArgumentParser(prog="deeplabv3", description="The DeepLabv3 walkthrough (arXiv 1706.05587).")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for verb in (walkthrough, data, train, evaluate, predict, submit, export, table, records, bench):
+    for verb in (walkthrough, data, train, evaluate, predict, submit, export, table, claims, sweep, records, bench):
         verb.add(verbs)
     options = parser.parse_args(arguments)
     try:

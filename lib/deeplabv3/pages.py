@@ -69,8 +69,10 @@ def write_pages(
     for name, title in titles.items():
         cells = (links.get(name, escape(title)), f"{state[name]['minutes']:.1f}", state[name]["state"])
         rows += f"<tr><td>{'</td><td>'.join(cells)}</td></tr>\n"
-    tables = output / "tables.html"
-    values = {"title": TITLE, "rows": rows, "tables": tables.read_text("utf-8") if tables.is_file() else ""}
+    figure = '<p><img src="claims.png" alt="The paper\'s claims and their verdicts" style="max-width: 100%"></p>\n'
+    parts = [figure if (output / "claims.png").is_file() else ""]
+    parts += [path.read_text("utf-8") for name in ("claims", "tables") if (path := output / f"{name}.html").is_file()]
+    values = {"title": TITLE, "rows": rows, "tables": "\n".join(parts)}
     write_atomically(output / "index.html", INDEX % values)
 
 

@@ -62,6 +62,7 @@ class Profile:
     ``side_by_side`` is how many runs train at once (0: one a core), each with its share of the cores. ``cache`` says
     whether training keeps its pictures decoded in memory: ``auto`` does where they fit into a quarter of what is free.
     ``start`` is a checkpoint that training starts from, as stage 2 does from stage 1's ("?" asks for one by name);
+    ``seeds`` is how many seeds a table's cell is trained with, from ``seed`` on; ``$DEEPLABV3_SEEDS`` goes before it.
     ``compiled`` has torch.compile translate the training step; ``keep`` is how many checkpoints of a run are kept.
     """
 
@@ -77,6 +78,7 @@ class Profile:
     layout: str = "paper"
     backbone_weights: str = ""
     seed: int = 0
+    seeds: int = 1
     side_by_side: int = 1
     workers: int = 0
     evaluation_batch: int = 1
@@ -97,12 +99,17 @@ class Profile:
         require(self.layout in LAYOUTS, "layout", self.layout, f"one of {', '.join(LAYOUTS)}")
         for name, lowest in (
             ("seed", 0),
+            ("seeds", 1),
             ("workers", 0),
             ("side_by_side", 0),
             ("evaluation_batch", 1),
             ("keep", 1),
         ):
             require(getattr(self, name) >= lowest, name, getattr(self, name), f"a whole number of at least {lowest}")
+
+    def all_seeds(self) -> range:
+        """The seeds that a table's cell is trained with."""
+        return range(self.seed, self.seed + self.seeds)
 
     def model_config(self, backbone: str = "resnet101", **variant: Any) -> ModelConfig:
         """The profile's network for one of the paper's, whose ``backbone`` and ``atrous_rates`` are given."""
@@ -177,6 +184,8 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
     if not isinstance(values, dict):
         raise UserError(f"profile {path} should be a list of 'setting: value' lines; correct it.")
     values = {"name": path.stem, **values}
+    if seeds := os.environ.get("DEEPLABV3_SEEDS"):
+        values["seeds"] = int(seeds) if seeds.isdecimal() else seeds
     for key, value in (overrides or {}).items():
         _set(values, key, value, path)
     return _build(Profile, values, f"profile {path.name}")

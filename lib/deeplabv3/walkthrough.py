@@ -75,9 +75,11 @@ def walkthrough(
     try:
         trouble = _execute_all(names, first, folder, output, values, hashes, state)
         if not trouble:
+            from deeplabv3.paper.page import write_claims
             from deeplabv3.paper.report import write_tables
 
             write_tables(chosen, output)
+            write_claims(chosen, output)
     finally:  # what is done is worth reading however this ends
         write_pages(output, folder, sources, state, [name for name in sources if _is_done(output, name, state)])
         _summarize(output, sources, state, before=names[:first])
@@ -346,5 +348,6 @@ def _summarize(output: Path, names: Iterable[str], state: Mapping[str, dict], be
         lines.append(f"| {name:24} | {state[name]['minutes']:7.1f} | {word:12} |")
     write_atomically(output / "summary.md", "\n".join(lines) + "\n")
     print("\n" + "\n".join(lines) + f"\n\nnotebooks  {output}\npages      {output / 'index.html'}")
-    if (output / "tables.md").is_file():
-        print(f"tables     {output / 'tables.md'}")
+    for name in ("tables", "claims"):
+        if (output / f"{name}.md").is_file():
+            print(f"{name}     {output / f'{name}.md'}")

@@ -1,21 +1,25 @@
 """Making runs: only what is missing, side by side, one failure not losing the others, stoppable."""
 
 import os
+import pickle
+import queue
 import signal
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import read_until
 
 from deeplabv3.errors import UserError
-from deeplabv3.paper import experiments
-from deeplabv3.paper.experiments import ensure, evaluate_run, missing, train_run
+from deeplabv3.paper import experiments, pool
+from deeplabv3.paper.experiments import Incomplete, ensure, evaluate_run, missing, train_run
 from deeplabv3.paper.records import Run
+from deeplabv3.paper.work import Task, tasks_of
 from deeplabv3.training.checkpoint import load_checkpoint
 
 
@@ -23,8 +27,9 @@ def forbid_all_work(monkeypatch) -> None:
     def never(*_, **__):
         raise AssertionError("this was measured already")
 
-    for name in ("train_run", "evaluate_run", "train", "ProcessPoolExecutor"):
+    for name in ("train_run", "evaluate_run", "train"):
         monkeypatch.setattr(experiments, name, never)
+    monkeypatch.setattr(experiments.pool, "in_processes", never)
 
 
 @pytest.mark.parametrize(("side_by_side", "cores", "threads"), [(0, 8, 1), (1, 8, 8), (3, 8, 2), (4, 2, 1)])
@@ -97,9 +102,16 @@ def test_backbone_weights_are_loaded(profile, tmp_path):
         train_run(Run.of(replace(profile, backbone_weights=str(tmp_path / "nowhere.pth")), profile.model_config()))
 
 
-@pytest.mark.parametrize("interrupt", [os.kill, os.killpg], ids=["parent", "group"])
-def test_an_interrupt_stops_the_workers_and_saves(profile_file, workspace, interrupt):
-    """A terminal interrupts the whole group, ``kill`` the parent alone; workers must not train on unseen."""
+@pytest.mark.parametrize(
+    ("interrupt", "number"),
+    [(os.kill, signal.SIGINT), (os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)],
+    ids=["parent", "group", "terminated"],
+)
+def test_an_interrupt_stops_the_workers_and_saves(profile_file, workspace, interrupt, number):
+    """A terminal interrupts the whole group, ``kill`` the parent alone; workers must not train on unseen.
+
+    Where no terminal is, no bar is drawn.
+    """
     script = textwrap.dedent("""
         import sys
         from deeplabv3 import load_profile
@@ -107,7 +119,7 @@ def test_an_interrupt_stops_the_workers_and_saves(profile_file, workspace, inter
         from deeplabv3.paper.records import Run
 
         if __name__ == "__main__":
-            profile = load_profile(sys.argv[1], {"training.iterations": 100_000})
+            profile = load_profile(sys.argv[1], {"training.iterations": 100_000, "side_by_side": 0})
             run = Run.of(profile, profile.model_config())
             ensure([(run, profile.evaluation)])
     """)
@@ -118,15 +130,66 @@ def test_an_interrupt_stops_the_workers_and_saves(profile_file, workspace, inter
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     try:
-        read_until(process.stderr, b"loss=")
-        interrupt(process.pid, signal.SIGINT)
-        process.communicate(timeout=40)  # returns when nobody holds stderr any more: no worker is left
+        wait_for(lambda: any(log.stat().st_size > 100 for log in workspace.glob("runs/*/*/log.csv")))
+        interrupt(process.pid, number)
+        _, error = process.communicate(timeout=40)  # returns when nobody holds stderr any more: no worker is left
     finally:
         if group_lives(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     (checkpoint,) = (workspace / "runs" / "tiny-tests").glob("*/checkpoint.safetensors")
     assert load_checkpoint(checkpoint).step > 0
+    assert b"\r" not in error
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("side_by_side", "gpus", "runs"), [(0, 0, 8), (0, 2, 2), (3, 2, 3), (1, 0, 1)])
+def test_one_run_a_core_or_a_gpu_unless_the_profile_says(profile, monkeypatch, side_by_side, gpus, runs):
+    monkeypatch.setattr(experiments.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    profile = replace(profile, side_by_side=side_by_side)
+    assert experiments.side_by_side(profile) == runs
+    assert experiments.threads_of(profile) == 8 // runs
+
+
+def test_every_process_takes_a_gpu_of_its_own(monkeypatch):
+    """Of five processes on two GPUs, three share the first."""
+    taken, slots = [], queue.Queue()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for slot in range(5):
+        slots.put(slot)
+    for _ in range(5):
+        pool._take_gpu(slots)
+    assert taken == [0, 1, 0, 1, 0]
+
+
+def test_a_killed_process_is_a_sentence(profile):
+    """Nobody knows whose it was, so all that were not done are named."""
+    profile = replace(profile, side_by_side=1)
+    runs = [Run.of(replace(profile, seed=seed), profile.model_config()) for seed in (0, 1)]
+    tasks = tasks_of([(run, profile.evaluation) for run in runs])
+    failures = pool.in_processes(die, tasks, 1, 1, "dying")
+    assert list(failures) == tasks
+    for error in failures.values():
+        assert isinstance(error, UserError) and "lower 'side_by_side'" in str(error)
+
+
+def die(task: Task, report: Callable) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_unreadable_pictures_come_back_from_a_process_as_they_are():
+    """An exception that cannot be read back would end the whole pool."""
+    error = pickle.loads(pickle.dumps(Incomplete("1 of 3 pictures", {"miou": 1.0})))
+    assert (type(error), str(error), error.values) == (Incomplete, "1 of 3 pictures", {"miou": 1.0})
 
 
 def group_lives(group: int) -> bool:

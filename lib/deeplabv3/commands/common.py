@@ -23,6 +23,11 @@ def profile_verb(verbs: Any, name: str, main: Callable, text: str) -> argparse.A
     return verb
 
 
+def seeds_option(verb: argparse.ArgumentParser) -> None:
+    """How many seeds a table's cell has."""
+    verb.add_argument("--seeds", type=int, metavar="N", help="so many seeds a cell, from the profile's on (default: 1)")
+
+
 def data_options(verb: argparse.ArgumentParser) -> None:
     """Where the pictures are."""
     verb.add_argument("--data", type=Path, metavar="ROOT", help="data set in VOC's layout, such as VOCdevkit")
@@ -44,5 +49,8 @@ def pairs(items: list[str], option: str) -> dict[str, Any]:
 
 def profile_of(options: argparse.Namespace) -> Profile:
     """The profile that the options name, with their changes."""
-    profile = load_profile(options.profile, pairs(options.set, "--set"))
+    changes = pairs(options.set, "--set")
+    if getattr(options, "seeds", None) is not None:
+        changes["seeds"] = options.seeds
+    profile = load_profile(options.profile, changes)
     return with_data(profile, getattr(options, "data", None), getattr(options, "backbone_weights", None))

@@ -1,16 +1,18 @@
 """``deeplabv3 walkthrough``: the notebooks, in order."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 from deeplabv3 import paths
-from deeplabv3.commands.common import pairs, profile_verb
+from deeplabv3.commands.common import pairs, profile_verb, seeds_option
 from deeplabv3.errors import UserError
 
 
 def add(verbs: Any) -> None:
     verb = profile_verb(verbs, "walkthrough", main, "execute the notebooks in order and build their pages")
+    seeds_option(verb)
     verb.add_argument("--only", nargs="+", default=[], metavar="NOTEBOOK", help="notebooks such as 03 or 03_cascade")
     verb.add_argument("--fresh", action="store_true", help="execute notebooks again that are done already")
     verb.add_argument("--update", action="store_true", help="put the executed notebooks in the place of their sources")
@@ -25,6 +27,8 @@ def main(options: argparse.Namespace) -> int:
 
     if options.set:
         raise UserError("walkthrough takes no --set; write a profile of your own and name its file with --profile.")
+    if options.seeds is not None:
+        os.environ["DEEPLABV3_SEEDS"] = str(options.seeds)  # the notebooks' kernels read it as well
     parameters = pairs(options.parameter, "--parameter")
     code = walkthrough(options.profile, options.only, options.output, options.fresh, parameters)
     if options.update and code == 0:

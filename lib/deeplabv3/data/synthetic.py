@@ -1,10 +1,15 @@
 """The embedded data set: drawn, not downloaded, identical on every machine, in VOC's layout.
 
-It is made so that the paper's mechanisms matter in seconds of training. Rings and rods are two or three pixels thin and
-discs and crates range from tiny to half the picture (output stride, ASPP, multi-scale inference). A lamp is
-dark by day and lit by night: close by the two look the same, only the sun or the moon in the opposite corner tells
-(large rates, image-level features). Objects overlap, backgrounds are textured, and a thin void border surrounds each
-object.
+It is made so that the paper's mechanisms matter in seconds of training:
+
+- rings and rods are a few pixels thin, and discs and crates range from tiny to half the picture (output stride,
+  multi-scale inference);
+- a pond is water in summer and ice in winter, which look the same; the season shows in the frame around the picture,
+  up to five features of output stride 16 away on every side (deeper cascades, larger rates);
+- a lamp is dark by day and lit by night, and close by the two look the same; only the sun or the moon in one of the
+  other three corners tells (image-level features).
+
+Objects overlap, backgrounds are textured, and a thin void border surrounds each object.
 
 Only integer arithmetic and numpy's frozen ``RandomState`` draw the pixels, so that no platform rounds differently.
 """
@@ -22,18 +27,20 @@ from PIL import Image
 from deeplabv3.data.voc import VOID, palette
 from deeplabv3.errors import UserError
 
-CLASSES = ("background", "disc", "ring", "rod", "crate", "sun", "moon", "dark lamp", "lit lamp")
-DISC, RING, ROD, CRATE, SUN, MOON, DARK_LAMP, LIT_LAMP = range(1, 9)
+CLASSES = ("background", "disc", "ring", "rod", "crate", "sun", "moon", "dark lamp", "lit lamp", "water", "ice")
+DISC, RING, ROD, CRATE, SUN, MOON, DARK_LAMP, LIT_LAMP, WATER, ICE = range(1, 11)
 
-VERSION = 1
+VERSION = 2
 """Raise it with any change of the pixels: records of other pixels are other records."""
 
-SIZES = ((96, 96), (72, 96), (96, 72), (80, 96))
-"""Height and width of pictures; the crop of the offline profile, 97, holds each of them whole."""
+SIZES = ((160, 160), (128, 160), (160, 128), (144, 160))
+"""Height and width of pictures; the crop of the offline profile, 161, holds each of them whole."""
 
 LAMP_COLOUR = (160, 70, 180)
-SKY_COLOURS = {SUN: (255, 225, 60), MOON: (235, 240, 255)}
+SKY_COLOURS = {SUN: (255, 225, 60), MOON: (80, 210, 235)}
 LAMP_UNDER = {SUN: DARK_LAMP, MOON: LIT_LAMP}
+FRAME_COLOURS = {WATER: (250, 220, 90), ICE: (40, 50, 150)}
+FRAME = 10
 
 
 def make(root: Path, train: int, val: int, seed: int = 0) -> Path:
@@ -99,11 +106,17 @@ def draw(number: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     picture = _texture(random, height, width)
     label = np.zeros((height, width), dtype=np.uint8)
 
+    season = (WATER, ICE)[random.randint(2)]
+    if random.randint(8) < 7:
+        _draw_pond(random, picture, label, season)
     for kind in _kinds(random):
         mask = _shape(random, kind, height, width)
         _paint(picture, label, mask, kind, _surface(random, kind, height, width))
-    if random.randint(8):  # seven pictures in eight have a lamp
+    if random.randint(8) < 7:
         _draw_lamp(random, picture, label)
+    for array, value in ((picture, FRAME_COLOURS[season]), (label, 0)):
+        for edge in (array[:FRAME], array[-FRAME:], array[:, :FRAME], array[:, -FRAME:]):
+            edge[:] = value
     noise = random.randint(-12, 13, size=picture.shape)
     return np.clip(picture + noise, 0, 255).astype(np.uint8), label
 
@@ -129,7 +142,7 @@ def _shape(random: np.random.RandomState, kind: int, height: int, width: int) ->
     if kind == DISC:
         return dy * dy + dx * dx <= _size(random, 4, 36) ** 2
     if kind == RING:
-        radius, thickness = _size(random, 8, 32), random.randint(3, 6)
+        radius, thickness = _size(random, 8, 32), random.randint(4, 7)
         squared = dy * dy + dx * dx
         return (squared <= radius**2) & (squared > (radius - thickness) ** 2)
     if kind == CRATE:
@@ -138,17 +151,28 @@ def _shape(random: np.random.RandomState, kind: int, height: int, width: int) ->
 
 
 def _rod(random: np.random.RandomState, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:
-    """A straight line of two or three pixels through the centre, in any direction."""
+    """A straight line of four to six pixels through the centre, in any direction."""
     across, along = ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (2, 1), (1, -2), (2, -1))[random.randint(8)]
     distance = abs(dy * along - dx * across)
     position = abs(dy * across + dx * along)
     squared = across * across + along * along
-    width, half_length = random.randint(3, 6), random.randint(10, 46)
+    width, half_length = random.randint(4, 7), random.randint(14, 60)
     return (4 * distance**2 <= width**2 * squared) & (position**2 <= half_length**2 * squared)
 
 
+def _draw_pond(random: np.random.RandomState, picture: np.ndarray, label: np.ndarray, season: int) -> None:
+    """A grey pond near the middle, under everything else; its surface is the same in summer and winter."""
+    height, width = label.shape
+    y, x = np.mgrid[:height, :width]
+    radius = random.randint(16, 37)
+    centre_y, centre_x = height // 2 + random.randint(-24, 25), width // 2 + random.randint(-24, 25)
+    dy, dx = y - centre_y, x - centre_x
+    grey = 120 + _value_noise(random, height, width, cell=24, strength=20)
+    _paint(picture, label, dy * dy + dx * dx <= radius**2, season, np.repeat(grey[..., None], 3, axis=2))
+
+
 def _draw_lamp(random: np.random.RandomState, picture: np.ndarray, label: np.ndarray) -> None:
-    """A lamp near one corner, and in the opposite corner the sun or the moon, which tells whether it is dark or lit."""
+    """A lamp near one corner, and in another the sun or the moon, which tells whether it is dark or lit."""
     height, width = label.shape
     sky = (SUN, MOON)[random.randint(2)]
     y, x = np.mgrid[:height, :width]
@@ -157,13 +181,15 @@ def _draw_lamp(random: np.random.RandomState, picture: np.ndarray, label: np.nda
     if random.randint(2):
         x = x[:, ::-1]
 
-    radius = random.randint(9, 17)
+    radius = random.randint(14, 26)
     dy, dx = y - random.randint(radius, height // 3), x - random.randint(radius, width // 3)
     stripes = 24 * (((x + y) // 3) % 2)[..., None]
     _paint(picture, label, abs(dy) + abs(dx) <= radius, LAMP_UNDER[sky], np.array(LAMP_COLOUR) + stripes)
 
-    radius = random.randint(9, 14)
-    dy, dx = y - (height - 2 - radius), x - (width - 2 - radius)
+    radius = random.randint(15, 23)
+    margin = FRAME + 2 + radius
+    above, beside = ((False, False), (True, False), (False, True))[random.randint(3)]
+    dy, dx = y - (margin if above else height - margin), x - (margin if beside else width - margin)
     surface = np.broadcast_to(np.array(SKY_COLOURS[sky]), picture.shape)
     _paint(picture, label, dy * dy + dx * dx <= radius**2, sky, surface)
 

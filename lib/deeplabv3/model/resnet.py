@@ -8,8 +8,8 @@ from deeplabv3.model.atrous import BACKBONES, UnitPlan
 WIDTHS = {
     "resnet50": (64, 128, 256, 512),
     "resnet101": (64, 128, 256, 512),
-    "small_resnet20": (16, 24, 32, 48),
-    "small_resnet29": (16, 24, 32, 48),
+    "small_resnet20": (8, 16, 24, 32),
+    "small_resnet29": (8, 16, 24, 32),
 }
 """Channels of the 3x3 convolutions in block1 … block4."""
 

@@ -1,18 +1,15 @@
-"""Makes the runs and evaluations that tables ask for: what has no record yet, side by side, with a progress bar."""
+"""Makes the runs and evaluations that tables ask for: trains, evaluates, and does what has no record yet."""
 
-import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import EvaluationSettings, count_pictures
@@ -20,8 +17,12 @@ from deeplabv3.evaluation.metrics import mean_iou
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.fast import fast
 from deeplabv3.model.weights import load_backbone_weights
-from deeplabv3.paper import tables
+from deeplabv3.paper import pool, tables
+from deeplabv3.paper.lock import LOCK, locked
+from deeplabv3.paper.machine import forget_peak_memory
+from deeplabv3.paper.partial import PartialCounts
 from deeplabv3.paper.records import Run
+from deeplabv3.paper.work import Job, Task, picture_work, step_work, tasks_of
 from deeplabv3.profiles import Profile
 from deeplabv3.training.checkpoint import load_checkpoint, load_model
 from deeplabv3.training.distributed import ALONE, Team
@@ -36,11 +37,15 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def side_by_side(profile: Profile) -> int:
+    """How many runs train at once on this machine."""
+    return profile.side_by_side or torch.cuda.device_count() or os.cpu_count() or 1
+
+
 def threads_of(profile: Profile) -> int:
     """A run's share of the cores, whether or not others train beside it: other threads add in another order, and a run
     that rounds otherwise ends elsewhere."""
-    cores = os.cpu_count() or 1
-    return max(1, cores // (profile.side_by_side or cores))
+    return max(1, (os.cpu_count() or 1) // side_by_side(profile))
 
 
 def train_run(
@@ -51,31 +56,41 @@ def train_run(
 ) -> None:
     """Train ``run`` to its end and write its training record; what is there already is not done again.
 
-    Every process of ``team`` calls it. With ``validate_every``, the mIoU on the evaluation list is taken so often, and
-    the best network is kept beside the last one.
+    While another process trains it, this one waits, and then has nothing left to do. Every process of ``team`` calls
+    it. With ``validate_every``, the mIoU on the evaluation list is taken so often, and the best network is kept beside
+    the last one.
     """
-    if run.checkpoint.is_file() and run.training_record() is not None:
+    if _trained(run, team):
         return
-    profile = run.profile
-    torch.set_num_threads(max(1, threads_of(profile) // team.size))
-    seconds = train(
-        initial_model(run),
-        profile.open_data(profile.data.train_list),
-        run.training,
-        run.folder,
-        run.identity,
-        seed=run.seed,
-        workers=profile.workers,
-        device=device(),
-        compiled=profile.compiled,
-        team=team,
-        validation=Validation(validate_every, lambda model: _score(run, model, team)) if validate_every else None,
-        keep=profile.keep,
-        report=report,
-    )
-    if team.leads:
-        run.write_training_record(seconds)
-    team.wait()
+    with locked(run.folder / LOCK, f"run {run.name}", team):
+        if _trained(run, team):
+            return
+        forget_peak_memory()
+        profile = run.profile
+        torch.set_num_threads(max(1, threads_of(profile) // team.size))
+        seconds = train(
+            initial_model(run),
+            profile.open_data(profile.data.train_list),
+            run.training,
+            run.folder,
+            run.identity,
+            seed=run.seed,
+            workers=profile.workers,
+            device=device(),
+            compiled=profile.compiled,
+            team=team,
+            validation=Validation(validate_every, lambda model: _score(run, model, team)) if validate_every else None,
+            keep=profile.keep,
+            report=report,
+        )
+        if team.leads:
+            run.write_training_record(seconds)
+        team.wait()
+
+
+def _trained(run: Run, team: Team) -> bool:
+    """Whether the run is trained and recorded, as the team's leader sees it: all have to go the same way."""
+    return team.gather(run.checkpoint.is_file() and run.training_record() is not None)[0]
 
 
 def initial_model(run: Run) -> DeepLabV3:
@@ -117,6 +132,10 @@ class Incomplete(UserError):
         super().__init__(message)
         self.values = values
 
+    def __reduce__(self) -> tuple:
+        # Between processes, an exception by itself travels with the one argument that its base class was given.
+        return type(self), (str(self), self.values)
+
 
 def evaluate_run(
     run: Run,
@@ -132,20 +151,38 @@ def evaluate_run(
     error keep what is counted so far, a process that is killed outright loses at most ``save_every_s`` seconds of it,
     and the next call goes on from there. Pictures that cannot be read do not hold the others up; afterwards they are
     named by :class:`Incomplete`. Every process of ``team`` calls it and evaluates its share; counts add up exactly.
+    While another process evaluates the run so, this one waits, and then returns the other's record.
     """
-    checkpoint = checkpoint or run.checkpoint
-    model, state = load_model(checkpoint)
+    checkpoint, name = checkpoint or run.checkpoint, run.evaluation_name(settings)
+    with locked(run.record_folder() / f".{name}{LOCK}", f"{name} of run {run.name}", team) as waited:
+        model, state = load_model(checkpoint)
+        finished = state.step == run.training.iterations
+        if waited and finished and (found := team.gather(run.evaluation_record(settings))[0]):
+            return found
+        forget_peak_memory()
+        partial = run.partial_counts(settings, checkpoint, device().type, save_every_s, team)
+        values, confusions = _evaluated(run, settings, model, partial, report, team)
+        if team.leads and finished:
+            run.write_evaluation_record(settings, values, confusions)
+        partial.remove()
+        team.wait()
+        return values
+
+
+def _evaluated(
+    run: Run, settings: EvaluationSettings, model: DeepLabV3, partial: PartialCounts, report: Report, team: Team
+) -> tuple[dict, np.ndarray]:
+    """What :func:`evaluate_run` finds: a record's values, and the confusion matrices ``(pictures, K, K)``."""
     model = fast(model).to(device())
     data = run.profile.open_data()
     stamps = [data.stamp(index) for index in range(len(data))]
-    partial = run.partial_counts(settings, checkpoint, device().type, save_every_s, team)
     share = range(len(data))[team.rank :: team.size]
     todo = [index for index in share if stamps[index] not in partial]
     errors: list[UserError] = []
     done = len(share) - len(todo)
     report(done * team.size)
     stream = count_pictures(model, data, settings, run.profile.evaluation_batch, todo)
-    with _sigterm_interrupts(), closing(stream):
+    with sigterm_interrupts(), closing(stream):
         try:
             for index, found in stream:
                 if isinstance(found, UserError):
@@ -182,15 +219,11 @@ def evaluate_run(
             "are done and need not be evaluated again.",
             values,
         )
-    if team.leads and state.step == run.training.iterations:
-        run.write_evaluation_record(settings, values, confusions)
-    partial.remove()
-    team.wait()
-    return values
+    return values, confusions
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def sigterm_interrupts() -> Iterator[None]:
     """SIGTERM raises :class:`Interrupted` wherever the program is, as SIGINT raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -206,78 +239,46 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-Job = tuple[Run, EvaluationSettings]
-
-
 def missing(jobs: Iterable[Job]) -> list[Job]:
     """The jobs without a record, each once, in order."""
     return [job for job in dict.fromkeys(jobs) if job[0].evaluation_record(job[1]) is None]
 
 
+def perform(task: Task, report: pool.Report) -> None:
+    """Train and evaluate a task's run, whatever of it is missing; ``report`` hears of the position in multiply-adds."""
+    step = step_work(task.run.config, task.run.training)
+    train_run(task.run, lambda number, loss, lr: report((number + 1) * step, loss))
+    position = task.training
+    for settings in task.evaluations:
+        picture = picture_work(task.run.config, settings)
+        evaluate_run(task.run, settings, lambda done, before=position, each=picture: report(before + done * each))
+        position += task.evaluation(settings)
+
+
+def perform_all(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
+    """Perform tasks of one profile in their order, side by side on this machine; those that failed, with their errors.
+
+    A task that fails does not hold the others up. Those that SIGINT or SIGTERM stop go on from their checkpoints when
+    they are performed again.
+    """
+    if not tasks:
+        return {}
+    profile = tasks[0].run.profile
+    profile.data_root()  # drawn once here rather than by every process
+    processes = min(side_by_side(profile), len(tasks))
+    with sigterm_interrupts():
+        return pool.in_processes(perform, tasks, processes, threads_of(profile), title)
+
+
 def ensure(jobs: Iterable[Job], title: str = "runs") -> None:
     """Train and evaluate whatever of ``jobs`` has no record yet; instant when all have one.
 
-    The profile's ``side_by_side`` runs share the cores, one process each. A job that fails does not hold the others up;
-    afterwards the first failure is raised. Interrupted runs go on from their checkpoints in the next call.
+    A job that fails does not hold the others up; afterwards the first failure is raised.
     """
-    todo = missing(jobs)
-    if not todo:
-        return
-    by_run: dict[Run, list[EvaluationSettings]] = {}
-    for run, settings in todo:
-        by_run.setdefault(run, []).append(settings)
-    profile = todo[0][0].profile
-    profile.data_root()  # drawn once here rather than by every process
-    processes = min(profile.side_by_side or os.cpu_count() or 1, len(by_run))
-    steps = sum(0 if run.training_record() and run.checkpoint.is_file() else run.training.iterations for run in by_run)
-    bar = tqdm(total=steps, desc=f"{title}, {len(by_run)} runs", unit="step", mininterval=1, leave=False)
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    done = context.Queue()
-    pool = ProcessPoolExecutor(processes, context, _start_worker, (done, threads_of(profile)))
-    with bar, pool:
-        listener = threading.Thread(target=_show, args=(done, bar), daemon=True)
-        listener.start()
-        futures = [pool.submit(_work, run, settings) for run, settings in by_run.items()]
-        try:
-            failures = [error for future in as_completed(futures) if (error := future.exception()) is not None]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()  # SIGTERM: the trainer saves and stops
-            raise
-        finally:
-            done.put(None)
-            listener.join()
-    if failures:
-        raise failures[0]
+    for error in perform_all(tasks_of(missing(jobs)), title).values():
+        raise error
 
 
 def run_table(number: int, profile: Profile) -> None:
     """Make whatever table ``number`` still lacks under ``profile``."""
     ensure(tables.jobs(tables.load(number), profile), f"Table {number}")
-
-
-_queue = None
-
-
-def _start_worker(queue, threads: int) -> None:
-    global _queue
-    _queue = queue
-    torch.set_num_threads(threads)
-    # Ctrl-C goes to the whole process group; the parent decides and sends SIGTERM.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
-def _work(run: Run, evaluations: list[EvaluationSettings]) -> None:
-    train_run(run, lambda step, loss, lr: _queue.put(loss))
-    for settings in evaluations:
-        evaluate_run(run, settings)
-
-
-def _show(queue, bar: tqdm) -> None:
-    while (loss := queue.get()) is not None:
-        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        bar.update()

@@ -1,42 +1,92 @@
-"""The paper's tables beside what was measured: paper, ours, difference. Only records are read; nothing is run."""
+"""The paper's tables beside what was measured: paper, ours, how sure, difference. Records are read; nothing is run."""
 
+import html
 import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from deeplabv3.paper import tables
+from deeplabv3.paper import claims, tables
+from deeplabv3.paper.evidence import Evidence
 from deeplabv3.paper.tables import Table
 from deeplabv3.profiles import Profile
 from deeplabv3.training.checkpoint import write_atomically
 
+MEASURES = ("paper", "ours", "95 %", "seeds", "difference")
 
-def frame(table: Table, profile: Profile) -> pd.DataFrame:
-    """One row a cell: what it varies, the paper's mIoU, ours and the difference in percent; NaN where no record is."""
+
+def frame(table: Table, profile: Profile, evidence: Evidence | None = None) -> pd.DataFrame:
+    """One row a cell: what it varies, the paper's mIoU and ours (the mean over ``seeds``) in percent.
+
+    ``low`` and ``high`` bound the 95 % bootstrap interval, ``least`` and ``most`` are the seeds' own values, and
+    ``difference`` is ours minus the paper's. NaN where there is no record.
+    """
+    evidence = evidence or Evidence(profile)
     rows = []
     for cell in table.cells:
-        run, settings = cell.job(profile)
-        record = run.evaluation_record(settings)
-        ours = record["miou"] if record else float("nan")
-        rows.append({**cell.keys, "paper": cell.miou, "ours": ours, "difference": ours - cell.miou})
-    return pd.DataFrame(rows).rename(columns=lambda name: name.replace("_", " "))
+        found = evidence.of(cell)
+        values = {"paper": cell.miou, "trust": cell.trust, "ours": float("nan"), "seeds": 0}
+        if found is not None:
+            low, high = found.interval()
+            values |= {"ours": found.value, "low": low, "high": high, "seeds": len(found.values)}
+            values |= {"least": found.values.min(), "most": found.values.max()}
+            values["difference"] = found.value - cell.miou
+        rows.append({**cell.keys, **values})
+    own = ["paper", "trust", "ours", "low", "high", "seeds", "least", "most", "difference"]
+    names = [*table.cells[0].keys, *own]
+    return pd.DataFrame(rows, columns=names).rename(columns=lambda name: name.replace("_", " "))
 
 
-def _texts(values: pd.DataFrame) -> pd.DataFrame:
-    """The frame as it is printed."""
-    texts = values.astype(object).copy()
-    for name, form in (("paper", "{:.2f}"), ("ours", "{:.2f}"), ("difference", "{:+.2f}")):
-        texts[name] = ["missing" if pd.isna(value) else form.format(value) for value in values[name]]
-    texts.loc[values["ours"].isna(), "difference"] = ""
-    return texts
+def _measures(table: Table, values: pd.DataFrame) -> pd.DataFrame:
+    """The columns :data:`MEASURES` as they are printed, of those that have anything to say."""
+    found = pd.DataFrame({"paper": [f"{value:.2f}" for value in values["paper"]]})
+    if all(cell.variant is None for cell in table.cells):
+        return found
+    absent = ["not run" if cell.variant is None else "missing" for cell in table.cells]
+    texts = [_texts(row, word) for row, word in zip(values.to_dict("records"), absent, strict=True)]
+    for name, column in zip(MEASURES[1:], zip(*texts, strict=True), strict=True):
+        found[name] = column
+    return found if values["seeds"].max() > 1 else found.drop(columns="seeds")
+
+
+def _texts(row: dict, absent: str) -> tuple[str, str, str, str]:
+    """Ours, its interval, the seeds' range and the difference of one cell."""
+    if pd.isna(row["ours"]):
+        return absent, "", "", ""
+    seeds = f"{row['least']:.1f} to {row['most']:.1f}" if row["seeds"] > 1 else ""
+    return f"{row['ours']:.2f}", f"{row['low']:.1f} to {row['high']:.1f}", seeds, f"{row['difference']:+.2f}"
+
+
+def _printed(table: Table, values: pd.DataFrame) -> pd.DataFrame:
+    """The table as the paper lays it out: a row a cell, or the values of ``across`` as columns."""
+    measures = _measures(table, values)
+    keys = [name.replace("_", " ") for name in table.cells[0].keys]
+    if not table.across:
+        return pd.concat([values[keys], measures], axis=1)
+    across = table.across.replace("_", " ")
+    rest = [name for name in keys if name != across]
+    long = pd.concat([values[keys], measures.drop(columns="difference", errors="ignore")], axis=1)
+    long = long.melt(id_vars=keys, var_name=" ", value_name="text")
+    rows = [*rest, " "]
+    wide = long.pivot(index=rows, columns=across, values="text")
+    order = long[rows].drop_duplicates()
+    if rest:  # a row's measures below each other, the rows in the paper's order
+        order = order.assign(_place=order.groupby(rest, sort=False).ngroup()).sort_values("_place", kind="stable")
+    wide = wide.loc[[tuple(row) if rest else row[0] for row in order[rows].itertuples(index=False, name=None)]]
+    return wide[list(dict.fromkeys(values[across]))].rename_axis(columns=None).reset_index()
 
 
 def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
-    networks = " and ".join(dict.fromkeys(profile.backbones[cell.variant["backbone"]] for cell in table.cells))
+    if all(cell.variant is None for cell in table.cells):
+        return [f"The paper's values: {table.measure}. Not run here."]
+    variants = [cell.variant for cell in table.cells if cell.variant is not None]
+    networks = " and ".join(dict.fromkeys(profile.backbones[variant["backbone"]] for variant in variants))
+    seeds = f"seed {profile.seed}" if profile.seeds == 1 else f"mean of up to {profile.seeds} seeds"
     notes = [
-        f"Paper: mIoU on VOC 2012 val. Ours: mIoU with {networks}, profile {profile.name}, seed {profile.seed}. "
-        "Compare the order of the rows, not the numbers, unless data and network are the paper's."
+        f"Paper: {table.measure}. Ours: mIoU with {networks}, profile {profile.name}, {seeds}; 95 % of bootstrap draws "
+        f"over the pictures{' and seeds' if profile.seeds > 1 else ''}. Compare the order of the rows, not the "
+        "numbers, unless data and network are the paper's."
     ]
     if stand_ins := _stand_ins(table, profile):
         notes.append(f"In this profile {', '.join(stand_ins)}.")
@@ -46,8 +96,10 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
             "This profile trains from scratch: batch norm that is not fine-tuned keeps mean 0 and deviation 1 there, "
             "which is none at all. The paper's keeps what ImageNet has taught it."
         )
-    if values["ours"].isna().any():
-        notes.append(f"Missing cells: deeplabv3 table {table.number} --profile {profile.name} --run")
+    wanted = profile.seeds * sum(cell.variant is not None for cell in table.cells)
+    if values["seeds"].sum() < wanted:
+        more = f" --set seeds={profile.seeds}" if profile.seeds > 1 else ""
+        notes.append(f"Missing cells: deeplabv3 table {table.number} --profile {profile.name}{more} --run")
     return notes
 
 
@@ -69,52 +121,81 @@ class View:
     table: Table
     profile: Profile
     values: pd.DataFrame
+    judgements: tuple[claims.Judgement, ...]
 
     @property
     def title(self) -> str:
         return f"Table {self.table.number}. {self.table.title} ({self.table.section})"
 
+    def notes(self) -> list[str]:
+        """What the reader has to know, and what the table's claims come to."""
+        return _notes(self.table, self.profile, self.values) + [judgement.line() for judgement in self.judgements]
+
     def __str__(self) -> str:
-        notes = "\n".join(_notes(self.table, self.profile, self.values))
-        return f"{self.title}\n\n{_texts(self.values).to_string(index=False)}\n\n{notes}\n"
+        texts = _printed(self.table, self.values).to_string(index=False)
+        return "\n".join([self.title, "", texts, "", *self.notes()]) + "\n"
 
     __repr__ = __str__
 
     def markdown(self) -> str:
-        texts = _texts(self.values)
-        lines = [" | ".join(texts.columns), " | ".join("---" for _ in texts.columns)]
-        lines += [" | ".join(map(str, row)) for row in texts.itertuples(index=False)]
-        body = "\n".join(f"| {line} |" for line in lines)
-        return f"**{self.title}**\n\n{body}\n\n" + "\n\n".join(_notes(self.table, self.profile, self.values)) + "\n"
+        body = markdown_rows(_printed(self.table, self.values))
+        return f"**{self.title}**\n\n{body}\n\n" + "\n\n".join(self.notes()) + "\n"
 
     def csv(self) -> str:
         buffer = io.StringIO()
         self.values.assign(table=self.table.number).round(3).to_csv(buffer, index=False)
         return buffer.getvalue()
 
+    def latex(self) -> str:
+        body = _printed(self.table, self.values).rename(columns={" ": ""})
+        return body.to_latex(
+            index=False, escape=True, caption=_escaped(self.table.title), label=f"tab:{self.table.number}"
+        )
+
     def _repr_html_(self) -> str:
-        body = _texts(self.values).to_html(index=False, border=0)
-        notes = "".join(f"<p><small>{note}</small></p>" for note in _notes(self.table, self.profile, self.values))
+        body = _printed(self.table, self.values).to_html(index=False, border=0)
+        notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in self.notes())
         return f"<p><b>{self.title}</b></p>\n{body}\n{notes}\n"
 
 
-def view(number: int, profile: Profile) -> View:
-    """Table ``number`` beside what ``profile`` has measured so far."""
+def markdown_rows(texts: pd.DataFrame) -> str:
+    """A frame of texts as a Markdown table."""
+    lines = [" | ".join(texts.columns), " | ".join("---" for _ in texts.columns)]
+    lines += [" | ".join(map(str, row)) for row in texts.itertuples(index=False)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", r"\&").replace("%", r"\%").replace("_", r"\_")
+
+
+def view(number: int, profile: Profile, evidence: Evidence | None = None) -> View:
+    """Table ``number`` beside what ``profile`` has measured so far, with the verdicts on what the paper says of it."""
+    evidence = evidence or Evidence(profile)
     table = tables.load(number)
-    return View(table, profile, frame(table, profile))
+    own = [claims.judge(claim, evidence) for claim in claims.load() if number in claim.tables]
+    return View(table, profile, frame(table, profile, evidence), tuple(own))
 
 
-FORMATS = {"text": View.__str__, "markdown": View.markdown, "csv": View.csv, "html": View._repr_html_}
+FORMATS = {
+    "text": View.__str__,
+    "markdown": View.markdown,
+    "csv": View.csv,
+    "html": View._repr_html_,
+    "latex": View.latex,
+}
 
 
-def render(number: int, profile: Profile, form: str = "text") -> str:
-    """Table ``number`` as ``text``, ``markdown``, ``csv`` or ``html``."""
-    return FORMATS[form](view(number, profile))
+def render(number: int, profile: Profile, form: str = "text", evidence: Evidence | None = None) -> str:
+    """Table ``number`` as ``text``, ``markdown``, ``csv``, ``html`` or ``latex``."""
+    return FORMATS[form](view(number, profile, evidence))
 
 
 def write_tables(profile: Profile, output: Path) -> None:
-    """Write ``tables.md``, ``tables.html`` and one ``table_NN.csv`` a table into ``output``."""
-    for name, form in (("tables.md", "markdown"), ("tables.html", "html")):
-        write_atomically(output / name, "\n".join(render(number, profile, form) for number in tables.NUMBERS))
-    for number in tables.NUMBERS:
-        write_atomically(output / f"table_{number:02d}.csv", render(number, profile, "csv"))
+    """Write ``tables.md``, ``tables.html``, ``tables.tex`` and one ``table_NN.csv`` a table into ``output``."""
+    evidence = Evidence(profile)
+    views = [view(number, profile, evidence) for number in tables.ALL]
+    for name, form in (("tables.md", "markdown"), ("tables.html", "html"), ("tables.tex", "latex")):
+        write_atomically(output / name, "\n".join(FORMATS[form](one) for one in views))
+    for one in views:
+        write_atomically(output / f"table_{one.table.number:02d}.csv", one.csv())

@@ -1,0 +1,348 @@
+"""The paper's ordinal claims, and the verdict that a profile's records give on each.
+
+A claim says that some cells of the tables are better than others. The verdict is not ours but that of the intervals
+(:mod:`deeplabv3.paper.intervals`):
+
+- *supported*: in every comparison the 95 % interval of the difference lies above 0;
+- *contradicted*: in one comparison it lies below 0. Where a claim makes several, that interval is as much wider as
+  keeps the chance of a single false alarm among them at 5 % (Bonferroni);
+- *not decided*: anything else; *missing*: there is no record yet of any comparison. Where only some of a claim's
+  comparisons have records, the verdict is on those and says how many.
+
+No claim is adjusted to what was measured: each says what the paper says, with the cells that the paper says it of.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from deeplabv3.paper import tables
+from deeplabv3.paper.evidence import Evidence
+from deeplabv3.paper.intervals import LEVEL, Measured
+from deeplabv3.paper.tables import Cell
+from deeplabv3.profiles import Profile
+
+SUPPORTED, CONTRADICTED, NOT_DECIDED, MISSING = "supported", "contradicted", "not decided", "missing"
+VERDICTS = (SUPPORTED, CONTRADICTED, NOT_DECIDED, MISSING)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A weighted sum of cells that is said to be above 0; ``(1, a), (-1, b)``: ``a`` is better than ``b``."""
+
+    name: str
+    terms: tuple[tuple[float, Cell], ...]
+
+    @property
+    def paper(self) -> float:
+        """The paper's value in points."""
+        return sum(weight * cell.miou for weight, cell in self.terms)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of the paper, where it stands, and the comparisons that it makes; ``tables`` is where the cells are.
+
+    ``sentence`` is ours, in the paper's terms, unless it has quotation marks.
+    """
+
+    name: str
+    sentence: str
+    section: str
+    tables: tuple[int, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim under a profile: each comparison with what was measured, None where a record is missing."""
+
+    claim: Claim
+    measured: tuple[tuple[Comparison, Measured | None], ...]
+
+    @property
+    def found(self) -> list[tuple[Comparison, Measured]]:
+        """The comparisons that have records."""
+        return [(comparison, ours) for comparison, ours in self.measured if ours is not None]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every comparison has records."""
+        return len(self.found) == len(self.measured)
+
+    @property
+    def verdict(self) -> str:
+        """One of :data:`VERDICTS`, on the comparisons that have records."""
+        results = [ours for _, ours in self.found]
+        if not results:
+            return MISSING
+        if all(ours.interval()[0] > 0 for ours in results):
+            return SUPPORTED
+        joint = 1 - (1 - LEVEL) / len(results)
+        return CONTRADICTED if any(ours.interval(joint)[1] < 0 for ours in results) else NOT_DECIDED
+
+    @property
+    def decided(self) -> bool:
+        """Whether every comparison has records and they decide the claim, one way or the other."""
+        return self.complete and self.verdict in (SUPPORTED, CONTRADICTED)
+
+    @property
+    def weakest(self) -> tuple[Comparison, Measured] | None:
+        """The comparison that speaks least for the claim, the one whose interval begins lowest."""
+        return min(self.found, key=lambda pair: pair[1].interval()[0], default=None)
+
+    def words(self) -> str:
+        """The verdict as it is printed."""
+        partly = "" if self.complete or not self.found else f" in {len(self.found)} of {len(self.measured)}"
+        return self.verdict + partly
+
+    def line(self) -> str:
+        """The verdict, the claim, and the comparison that speaks least for it, in one line."""
+        line = f"{self.words()}: {self.claim.sentence}"
+        if self.weakest is None:
+            return line
+        comparison, ours = self.weakest
+        low, high = ours.interval()
+        least = f"; the least certain of {len(self.measured)}" if len(self.measured) > 1 else ""
+        return (
+            f"{line} ({comparison.name}{least}: paper {comparison.paper:+.2f}, ours {ours.value:+.2f}, "
+            f"95 % {low:+.1f} to {high:+.1f})"
+        )
+
+
+def judge(claim: Claim, evidence: Evidence) -> Judgement:
+    """What the records say on ``claim``."""
+    return Judgement(claim, tuple((one, evidence.weighted_sum(one.terms)) for one in claim.comparisons))
+
+
+def judge_all(profile: Profile) -> list[Judgement]:
+    """Every claim under ``profile``, in the paper's order."""
+    evidence = Evidence(profile)
+    return [judge(claim, evidence) for claim in load()]
+
+
+def load() -> list[Claim]:
+    """The claims, in the order of the paper's tables."""
+    return [*_cascade(), *_inference(), *_aspp(), *_appendix()]
+
+
+def _beats(name: str, better: Cell, worse: Cell) -> Comparison:
+    return Comparison(name, ((1, better), (-1, worse)))
+
+
+def _cascade() -> list[Claim]:
+    one, two, three = tables.load(1), tables.load(2), tables.load(3)
+    strides = ("8", "16", "32", "64", "128", "256")
+    blocks = ("block4", "block5", "block6", "block7")
+    grids = ("(1,2,1)", "(1,2,3)", "(1,2,4)")
+
+    def stride(value: str) -> Cell:
+        return one.cell(output_stride=value)
+
+    def depth(network: str, block: str) -> Cell:
+        return two.cell(network=network, last_block=block)
+
+    def grid(value: str, block: str) -> Cell:
+        return three.cell(multi_grid=value, last_block=block)
+
+    def row(value: str) -> list[Cell]:
+        return [grid(value, block) for block in blocks]
+
+    best = grid("(1,2,1)", "block7")
+    return [
+        Claim(
+            "atrous convolution is essential",
+            "Without atrous convolution (output stride 256) block7 is much worse than with it (16).",
+            "4.2",
+            (1,),
+            (_beats("output stride 16 over 256", stride("16"), stride("256")),),
+        ),
+        Claim(
+            "a finer output stride is better",
+            "mIoU falls with every doubling of the output stride, from 8 to 256.",
+            "4.2",
+            (1,),
+            tuple(_beats(f"output stride {a} over {b}", stride(a), stride(b)) for a, b in pairwise(strides)),
+        ),
+        Claim(
+            "more blocks help",
+            "Cascaded blocks improve mIoU: block5, block6 and block7 are better than block4 alone.",
+            "4.2",
+            (2,),
+            tuple(
+                _beats(f"{network}: {block} over block4", depth(network, block), depth(network, "block4"))
+                for network in ("ResNet-50", "ResNet-101")
+                for block in blocks[1:]
+            ),
+        ),
+        Claim(
+            "the gain shrinks block by block",
+            "The gain of another block becomes smaller: block5's is larger than block6's.",
+            "4.2",
+            (2,),
+            tuple(
+                Comparison(
+                    f"{network}: gain of block5 over gain of block6",
+                    ((2, depth(network, "block5")), (-1, depth(network, "block4")), (-1, depth(network, "block6"))),
+                )
+                for network in ("ResNet-50", "ResNet-101")
+            ),
+        ),
+        Claim(
+            "block7 does not help ResNet-50",
+            "block7 makes ResNet-50 slightly worse.",
+            "4.2",
+            (2,),
+            (_beats("ResNet-50: block6 over block7", depth("ResNet-50", "block6"), depth("ResNet-50", "block7")),),
+        ),
+        Claim(
+            "multi-grid helps the cascade",
+            "Multi-grid is better than (1,1,1), over the four depths of the cascade.",
+            "4.2",
+            (3,),
+            tuple(
+                Comparison(
+                    f"{value} over (1,1,1), mean of block4 to block7",
+                    tuple((1 / 4, cell) for cell in row(value)) + tuple((-1 / 4, cell) for cell in row("(1,1,1)")),
+                )
+                for value in grids
+            ),
+        ),
+        Claim(
+            "doubling the unit rates does not",
+            "Simply doubling the unit rates, (2,2,2), is not effective: with block7 it is worse than (1,1,1).",
+            "4.2",
+            (3,),
+            (_beats("block7: (1,1,1) over (2,2,2)", grid("(1,1,1)", "block7"), grid("(2,2,2)", "block7")),),
+        ),
+        Claim(
+            "block7 with (1,2,1) is best",
+            "The best cascade has block7 and (1,2,1): better than each of the other nineteen.",
+            "4.2",
+            (3,),
+            tuple(_beats(f"over {' '.join(c.keys.values())}", best, c) for c in three.cells if c.keys != best.keys),
+        ),
+    ]
+
+
+def _inference() -> list[Claim]:
+    steps = {
+        "output stride 8 at inference adds": ("Output stride 8 at inference improves a model trained at 16.", 0),
+        "multi-scale inputs add": ("Multi-scale inputs at inference improve it further.", 1),
+        "flipped inputs add": ("Left-right flipped inputs at inference improve it further.", 2),
+    }
+    rows = {4: tables.load(4).cells, 6: tables.load(6).cells}
+    networks = {4: "cascade", 6: "ASPP"}
+    return [
+        Claim(
+            name,
+            sentence,
+            "4.2, 4.3",
+            (4, 6),
+            tuple(_beats(f"{networks[n]}: {name}", rows[n][step + 1], rows[n][step]) for n in rows),
+        )
+        for name, (sentence, step) in steps.items()
+    ]
+
+
+def _aspp() -> list[Claim]:
+    five, four, six = tables.load(5), tables.load(4), tables.load(6)
+
+    def row(grid: str, rates: str = "(6,12,18)", pooling: str = "no") -> Cell:
+        return five.cell(multi_grid=grid, rates=rates, image_pooling=pooling)
+
+    plain = row("(1,2,4)")
+    return [
+        Claim(
+            "multi-grid helps ASPP",
+            "Multi-grid (1,2,4) in block4 is better than (1,1,1) before ASPP.",
+            "4.3",
+            (5,),
+            (_beats("(1,2,4) over (1,1,1)", plain, row("(1,1,1)")),),
+        ),
+        Claim(
+            "a fourth rate does not help",
+            "An additional parallel branch with rate 24 drops the performance slightly.",
+            "4.3",
+            (5,),
+            (_beats("(6,12,18) over (6,12,18,24)", plain, row("(1,2,4)", "(6,12,18,24)")),),
+        ),
+        Claim(
+            "image-level features help",
+            "Augmenting ASPP with image-level features is effective.",
+            "4.3",
+            (5,),
+            (_beats("with image pooling over without", row("(1,2,4)", pooling="yes"), plain),),
+        ),
+        Claim(
+            "ASPP beats the cascade",
+            "The best ASPP model is better than the best cascade, before and after every strategy of inference.",
+            "4.3",
+            (4, 6),
+            (
+                _beats("output stride 16", six.cells[0], four.cells[0]),
+                _beats("output stride 8, multi-scale, flip", six.cells[3], four.cells[3]),
+            ),
+        ),
+    ]
+
+
+def _appendix() -> list[Claim]:
+    eight, nine, ten = tables.load(8), tables.load(9), tables.load(10)
+    best = eight.cell(crop="513", upsample_logits="yes", fine_tune_batch_norm="yes")
+
+    def batch(value: str) -> Cell:
+        return nine.cell(batch=value)
+
+    def trained(value: str, evaluated: str) -> Cell:
+        return ten.cell(training_output_stride=value, output_stride=evaluated)
+
+    return [
+        Claim(
+            "upsampled logits help",
+            "Upsampling the logits in training is better than shrinking the ground truth.",
+            "A",
+            (8,),
+            (_beats("upsampled logits over shrunk truth", best, eight.cell(upsample_logits="no")),),
+        ),
+        Claim(
+            "fine-tuned batch norm helps",
+            "Fine-tuning batch norm is better than freezing it.",
+            "A",
+            (8,),
+            (_beats("fine-tuned over frozen", best, eight.cell(fine_tune_batch_norm="no")),),
+        ),
+        Claim(
+            "crop 513 matters",
+            "A crop of 513 is better than one of 321.",
+            "A",
+            (8,),
+            (_beats("crop 513 over 321", best, eight.cell(crop="321")),),
+        ),
+        Claim(
+            "batch 16 matters",
+            "A batch of 16 is better than smaller ones.",
+            "A",
+            (9,),
+            tuple(_beats(f"batch 16 over {value}", batch("16"), batch(value)) for value in ("4", "8", "12")),
+        ),
+        Claim(
+            "training at 16 beats training at 8",
+            "Training at output stride 8, with the batch that fits, is worse than at 16, however it is evaluated.",
+            "A",
+            (10,),
+            tuple(
+                _beats(f"evaluated at {value}: trained at 16 over 8", trained("16", value), trained("8", value))
+                for value in ("16", "8")
+            ),
+        ),
+        Claim(
+            "training at 16 beats training at 32",
+            "Training at output stride 32 is worse than at 16, however it is evaluated.",
+            "A",
+            (10,),
+            tuple(
+                _beats(f"evaluated at {value}: trained at 16 over 32", trained("16", value), trained("32", value))
+                for value in ("16", "8")
+            ),
+        ),
+    ]
