@@ -206,6 +206,36 @@ a run that fails by itself is tried again | paper/cluster.py | paper/test_cluste
 an interrupt leaves the cluster's tasks training | paper/cluster.py | paper/test_cluster.py -k tasks_save
     ray.cancel(reference, force=False)
     pass
+differences are not paired by picture | paper/intervals.py | paper/test_intervals.py -k paired
+    totals = (_weights(pictures) @ confusions.reshape(pictures, -1)).reshape(-1, classes, classes)
+    totals = (np.random.permutation(_weights(pictures)) @ confusions.reshape(pictures, -1)).reshape(-1, classes, classes)
+an interval is one of 90 % | paper/intervals.py | paper/test_intervals.py -k known
+    tail = 50 * (1 - level)
+    tail = 100 * (1 - level)
+seeds are no chance | paper/intervals.py | paper/test_intervals.py -k seed
+    return mean + (drawn - mean) * np.sqrt(seeds / (seeds - 1))
+    return mean
+the spread of few seeds is too small | paper/intervals.py | paper/test_intervals.py -k chance_as_well
+    return mean + (drawn - mean) * np.sqrt(seeds / (seeds - 1))
+    return drawn
+one comparison is enough to support a claim | paper/claims.py | paper/test_claims.py
+    if all(ours.interval()[0] > 0 for ours in results):
+    if any(ours.interval()[0] > 0 for ours in results):
+the higher mIoU is enough | paper/claims.py | paper/test_claims.py
+    if all(ours.interval()[0] > 0 for ours in results):
+    if all(ours.value > 0 for ours in results):
+one of many comparisons contradicts by chance | paper/claims.py | paper/test_claims.py
+    joint = 1 - (1 - LEVEL) / len(results)
+    joint = LEVEL
+cells of different seeds are compared | paper/evidence.py | paper/test_claims.py
+    seeds = [seed for seed in self.profile.all_seeds() if all(seed in own for _, own in found)]
+    seeds = [seed for seed in self.profile.all_seeds() if any(seed in own for _, own in found)]
+Table 4 evaluates the vanilla cascade | paper/tables.py | paper/test_tables.py
+    return {"variant": _cascade("resnet101", 7, (1, 2, 1)), "evaluation": _strategy(keys)}
+    return {"variant": _cascade("resnet101", 7), "evaluation": _strategy(keys)}
+the season shows on the pond | data/synthetic.py | data/test_synthetic.py -k season
+    grey = 120 + _value_noise(random, height, width, cell=24, strength=20)
+    grey = 110 + 20 * (season == WATER) + _value_noise(random, height, width, cell=24, strength=20)
 """
 
 

@@ -212,3 +212,16 @@ def test_other_classes_may_be_void_and_the_run_keeps_its_name(voc_root, profile_
 def test_an_unknown_way_to_cache_is_named():
     with pytest.raises(UserError, match="setting 'cache' is 'yes'"):
         load_profile("voc", {"cache": "yes"})
+
+
+def test_seeds_come_from_the_profile_the_environment_or_the_call(monkeypatch):
+    assert list(load_profile("offline").all_seeds()) == [0]
+    monkeypatch.setenv("DEEPLABV3_SEEDS", "3")
+    assert list(load_profile("offline").all_seeds()) == [0, 1, 2]
+    assert list(load_profile("offline", {"seeds": 2, "seed": 5}).all_seeds()) == [5, 6]
+    monkeypatch.setenv("DEEPLABV3_SEEDS", "many")
+    with pytest.raises(UserError, match="setting 'seeds' is 'many'; it takes a whole number"):
+        load_profile("offline")
+    monkeypatch.setenv("DEEPLABV3_SEEDS", "0")
+    with pytest.raises(UserError, match="'seeds' is 0; it takes a whole number of at least 1"):
+        load_profile("offline")

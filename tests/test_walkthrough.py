@@ -155,10 +155,10 @@ def test_pictures_are_shown_whatever_the_matplotlib_backend(finished):
 def test_pages_lead_to_each_other_and_need_no_network(finished):
     output, _ = finished
     found = {}
-    for page in output.glob("*.html"):
-        text = page.read_text()
-        found[page.stem] = set(re.findall(r'href="([^"#]+)(?:#[^"]*)?"', text))
-        assert all((output / link).is_file() for link in found[page.stem]), page
+    for file in output.glob("*.html"):
+        text = file.read_text()
+        found[file.stem] = set(re.findall(r'href="([^"#]+)(?:#[^"]*)?"', text))
+        assert all((output / link).is_file() for link in found[file.stem]), file
         assert not re.findall(r"<script", text)
         assert not re.findall(r"""(?:src=|url\(|import\s*\(?|<link[^>]*href=)\s*["']?https?:""", text)
     assert found["00_first"] == {"index.html", "01_second.html"}

@@ -59,11 +59,12 @@ class Profile:
     """Everything that a profile decides.
 
     ``backbones`` and ``rates`` name what stands in for the paper's ResNets and for its ASPP rates at output stride 16.
-    ``side_by_side`` is how many runs train at once (0: one a core), each with its share of the cores. ``cache`` says
-    whether training keeps its pictures decoded in memory: ``auto`` does where they fit into a quarter of what is free.
-    ``start`` is a checkpoint that training starts from, as stage 2 does from stage 1's ("?" asks for one by name);
-    ``seeds`` is how many seeds a table's cell is trained with, from ``seed`` on; ``$DEEPLABV3_SEEDS`` goes before it.
-    ``compiled`` has torch.compile translate the training step; ``keep`` is how many checkpoints of a run are kept.
+    ``side_by_side`` is how many runs train at once, each with its share of the cores (0: one a GPU, or one a core).
+    ``cache`` says whether training keeps its pictures decoded in memory: ``auto`` does where they fit into a quarter of
+    what is free. ``start`` is a checkpoint that training starts from, as stage 2 does from stage 1's ("?" asks for one
+    by name); ``seeds`` is how many seeds a table's cell is trained with, from ``seed`` on (``$DEEPLABV3_SEEDS`` goes
+    before it); ``compiled`` has torch.compile translate the training step; ``keep`` is how many checkpoints of a run
+    are kept.
     """
 
     name: str

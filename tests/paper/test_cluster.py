@@ -30,7 +30,14 @@ def workers() -> Iterator[None]:
     """A cluster of two workers with a core each, processes of their own."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = pytest.importorskip("ray", reason="Ray is not installed; pip install -e '.[ray]'")
-    ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    for patience in (2, 1, 0):  # Ray gives a cluster 30 seconds to start, which a busy machine may not keep to
+        try:
+            ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
+            break
+        except Exception:
+            ray.shutdown()
+            if not patience:
+                raise
     # Workers do not find this module, so its functions travel whole.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield

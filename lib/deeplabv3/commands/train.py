@@ -96,6 +96,10 @@ def _run(profile: "Profile", options: argparse.Namespace) -> "Run":
 
 def _put_aside(run: "Run") -> None:
     """Give the run's folder another name, and its records with it: they say what other weights can do."""
+    from deeplabv3.paper.lock import LOCK, is_held
+
+    if is_held(run.folder / LOCK):
+        raise UserError(f"another process is training run {run.name}; stop it first, or leave out --no-resume.")
     aside = run.folder.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
     for folder, target in ((run.folder, aside), (run.record_folder(), aside / "records")):
         if folder.exists():

@@ -251,7 +251,8 @@ def perform(task: Task, report: pool.Report) -> None:
     position = task.training
     for settings in task.evaluations:
         picture = picture_work(task.run.config, settings)
-        evaluate_run(task.run, settings, lambda done, before=position, each=picture: report(before + done * each))
+        if task.run.evaluation_record(settings) is None:  # another sweep of the folder may have been faster
+            evaluate_run(task.run, settings, lambda done, before=position, each=picture: report(before + done * each))
         position += task.evaluation(settings)
 
 

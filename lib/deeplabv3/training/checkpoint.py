@@ -6,6 +6,7 @@ pickled, so a checkpoint from elsewhere cannot run code.
 
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,7 +37,8 @@ class Checkpoint:
 
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Write a file whole or not at all: beside it first, then renamed over it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Machines that share the folder, and threads, have equal process numbers.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         with open(partial, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
