@@ -208,16 +208,16 @@ an interrupt leaves the cluster's tasks training | paper/cluster.py | paper/test
     pass
 differences are not paired by picture | paper/intervals.py | paper/test_intervals.py -k paired
     totals = (_weights(pictures) @ confusions.reshape(pictures, -1)).reshape(-1, classes, classes)
-    totals = (np.random.permutation(_weights(pictures)) @ confusions.reshape(pictures, -1)).reshape(-1, classes, classes)
+    totals = (np.random.permutation(_weights(pictures)) @ confusions.reshape(pictures, -1)).reshape(-1, *2 * [classes])
 an interval is one of 90 % | paper/intervals.py | paper/test_intervals.py -k known
-    tail = 50 * (1 - level)
-    tail = 100 * (1 - level)
+    tail = (1 - level) / 2
+    tail = 1 - level
 seeds are no chance | paper/intervals.py | paper/test_intervals.py -k seed
-    return mean + (drawn - mean) * np.sqrt(seeds / (seeds - 1))
-    return mean
-the spread of few seeds is too small | paper/intervals.py | paper/test_intervals.py -k chance_as_well
-    return mean + (drawn - mean) * np.sqrt(seeds / (seeds - 1))
-    return drawn
+    if seeds > 1:
+    if seeds > 99:
+few seeds are taken for many | paper/intervals.py | paper/test_intervals.py -k seed
+    scatter = stats.t.ppf(1 - tail, seeds - 1) * self.values.std(ddof=1) / np.sqrt(seeds)
+    scatter = stats.norm.ppf(1 - tail) * self.values.std(ddof=1) / np.sqrt(seeds)
 one comparison is enough to support a claim | paper/claims.py | paper/test_claims.py
     if all(ours.interval()[0] > 0 for ours in results):
     if any(ours.interval()[0] > 0 for ours in results):

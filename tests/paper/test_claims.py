@@ -41,14 +41,16 @@ def test_cells_are_those_that_the_claim_is_about():
     assert papers["a finer output stride is better"] == [1.3, 3.82, 10.07, 17.65, 22.05]
     assert papers["more blocks help"] == [7.33, 9.48, 9.07, 4.82, 6.95, 7.37]
     assert papers["multi-grid helps the cascade"] == [1.49, 2.07, 2.09]
-    assert papers["doubling the unit rates does not"] == [1.14]
+    assert papers["doubling the unit rates does not"] == [0.89, 1.48, 1.5, 1.14]
     assert len(papers["block7 with (1,2,1) is best"]) == 19
     assert papers["output stride 8 at inference adds"] == [1.39, 1.3]
     assert papers["multi-scale inputs add"] == [0.88, 0.94]
     assert papers["flipped inputs add"] == [0.42, 0.32]
     assert papers["a fourth rate does not help"] == [0.12]
     assert papers["image-level features help"] == [0.63]
-    assert papers["ASPP beats the cascade"] == [0.55, 0.42]
+    assert papers["ASPP beats the cascade"] == [0.55, 0.46, 0.52, 0.42]
+    assert papers["the gain shrinks block by block"] == [5.18, 2.56, 2.69, 1.71]
+    assert papers["trained at 32, output stride 8 does not help"] == [0.15]
     assert papers["batch 16 matters"] == [12.78, 1.45, 0.72]
     assert papers["training at 16 beats training at 8"] == [2.76, 2.89]
 

@@ -83,14 +83,27 @@ def test_a_class_that_a_draw_lacks_is_left_out_of_its_mean():
 
 
 def test_seeds_are_chance_as_well():
-    """Seeds that differ while pictures do not: the draws' variance is that of a mean of so many seeds."""
+    """Seeds that differ while pictures do not: Student's interval of their mean."""
     values = np.array([50.0, 52.0, 51.0, 57.0])
     seeds = [Measured(np.array([value]), np.full((1, intervals.DRAWS), value)) for value in values]
     found = together(seeds)
     assert found.value == values.mean()
-    variance = found._draws_of_mean().var()
-    assert variance == pytest.approx(values.var(ddof=1) / len(values), rel=0.08)
+    wanted = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+    assert found.interval() == pytest.approx(wanted)
     assert seeds[0].interval() == (50, 50)
+
+
+@pytest.mark.parametrize("scatter", [0.0, 0.5, 2.0])
+def test_with_three_seeds_it_holds_the_truth_as_often_as_it_says(scatter):
+    """Pictures that scatter by 1 and seeds that scatter by ``scatter``, around a difference of 0."""
+    random, held = np.random.default_rng(7), 0
+    for _ in range(600):
+        common = random.normal()
+        values = common + scatter * random.normal(size=3)
+        draws = values[:, None] + random.normal(size=intervals.DRAWS)
+        low, high = Measured(values, draws).interval()
+        held += low <= 0 <= high
+    assert 0.93 <= held / 600 <= 0.99
 
 
 def test_more_seeds_do_not_shrink_what_pictures_leave_open():

@@ -32,7 +32,7 @@ def measured(profile):
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
 def test_the_page_counts_and_names_the_verdicts(measured, form):
     text = page.FORMATS[form](page.claims_view(measured))
-    assert "Of 21 claims: 1 supported, 1 contradicted, 19 missing." in text
+    assert "Of 23 claims, with one seed: 1 supported, 1 contradicted, 21 missing." in text
     assert "atrous convolution (output stride 256)" in text
     assert "+35.00 (" in text and "-40.00 (" in text and "+53.59" in text
 

@@ -36,7 +36,7 @@ def test_a_missing_cell_says_so_and_names_the_command(half_measured, form):
     assert "58.33" in table
     assert "58.3 to 58.3" in table  # one picture: nothing to draw
     assert "missing: mIoU falls with every doubling" in notes
-    assert f"deeplabv3 table 1 --profile {half_measured.name} --run" in text
+    assert f"deeplabv3 table 1 --profile {half_measured.name}.yaml --run" in text
 
 
 def test_what_stands_for_the_papers_crop_and_batch_is_said(profile):
@@ -109,4 +109,4 @@ def test_seeds_have_their_range_and_a_mean(profile):
     assert row["ours"] == pytest.approx((row["least"] + row["most"]) / 2)
     text = report.render(1, three)
     assert f"{row['least']:.1f} to {row['most']:.1f}" in text
-    assert "--set seeds=3 --run" in text  # a third seed is missing
+    assert "--seeds 3 --run" in text  # a third seed is missing

@@ -20,6 +20,8 @@ def add(verbs: Any) -> None:
 def main(options: argparse.Namespace) -> int:
     from deeplabv3.paper import page
 
+    if options.figure:
+        page.figure_format(options.figure)
     view = page.claims_view(profile_of(options))
     print(page.FORMATS[options.format](view))
     if options.figure:

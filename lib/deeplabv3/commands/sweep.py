@@ -4,7 +4,6 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deeplabv3.commands.common import data_options, profile_of, profile_verb
@@ -36,8 +35,6 @@ def main(options: argparse.Namespace) -> int:
     from deeplabv3.paper import sweep, tables
 
     profile = profile_of(options)
-    if options.seeds is not None:
-        profile = replace(profile, seeds=options.seeds)
     numbers = sweep.parse_tables(options.tables) if options.tables is not None else tables.NUMBERS
     if options.dry_run:
         _show_plan(profile, numbers)

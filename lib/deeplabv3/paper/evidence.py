@@ -1,8 +1,10 @@
 """What a profile's records say of a table's cell: its mIoU, how sure that is, and what is missing."""
 
-from deeplabv3.paper import intervals
+from deeplabv3.errors import UserError
+from deeplabv3.paper import intervals, store
 from deeplabv3.paper.intervals import Measured
 from deeplabv3.paper.tables import Cell
+from deeplabv3.paper.work import Job
 from deeplabv3.profiles import Profile
 
 
@@ -16,7 +18,7 @@ class Evidence:
     def by_seed(self, cell: Cell) -> dict[int, Measured]:
         """A cell's mIoU with its draws, for each of the profile's seeds that has a record."""
         found = {}
-        for run, settings in cell.jobs(self.profile):
+        for run, settings in self._jobs(cell):
             key = (run.name, settings)
             if key not in self._known:
                 confusions = run.confusion_counts(settings)
@@ -24,6 +26,15 @@ class Evidence:
             if self._known[key] is not None:
                 found[run.seed] = self._known[key]
         return found
+
+    def _jobs(self, cell: Cell) -> list[Job]:
+        """What fills the cell; nothing where neither pictures nor records can tell."""
+        try:
+            return cell.jobs(self.profile)
+        except UserError:
+            if store.all_records(self.profile.name):
+                raise
+            return []
 
     def of(self, cell: Cell) -> Measured | None:
         """A cell's mIoU over all seeds that have a record; None where none has."""

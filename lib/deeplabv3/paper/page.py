@@ -36,20 +36,24 @@ class ClaimsView:
         counts = [f"{words.count(verdict)} {verdict}" for verdict in claims.VERDICTS if verdict in words]
         partly = sum(1 for judgement in self.judgements if judgement.found and not judgement.complete)
         counts += [f"{partly} measured in part"] if partly else []
-        return f"Of {len(self.judgements)} claims: {', '.join(counts)}."
+        seeds = ", with one seed" if self.profile.seeds == 1 else ""
+        return f"Of {len(self.judgements)} claims{seeds}: {', '.join(counts)}."
 
     def notes(self) -> list[str]:
         """How to read the verdicts."""
-        chance = (
-            "pictures and seeds" if self.profile.seeds > 1 else "pictures; what another seed would change is not in it"
-        )
-        return [
+        if self.profile.seeds > 1:
+            chance = "the pictures and the seeds"
+        else:
+            chance = "the pictures. One seed: a verdict is on these trained networks, and others may turn it round"
+        notes = [
             self.summary(),
-            f"Differences in points of mIoU, ours with 95 % of bootstrap draws over the {chance}. Supported: the "
-            "interval lies above 0 in every comparison that the claim makes; contradicted: below 0 in one; the one "
-            "that speaks least for the claim is shown. Where there is no difference, one interval in forty lies above "
-            "0 all the same.",
+            f"Differences in points of mIoU, ours with the 95 % interval of what chance does through {chance}. "
+            "Supported: it lies above 0 in every comparison that the claim makes; contradicted: below 0 in one. The "
+            "comparison that speaks least for the claim is shown.",
         ]
+        if not (self.profile.backbone_weights or self.profile.start):
+            notes.append("Trained from scratch, batch norm that is not fine-tuned is none at all.")
+        return notes
 
     def frame(self) -> pd.DataFrame:
         """One row a claim, as texts."""
@@ -110,7 +114,7 @@ def _texts(judgement: Judgement) -> dict[str, str]:
         "table": ", ".join(map(str, claim.tables)),
         "compared": comparison.name + several,
         "paper": f"{comparison.paper:+.2f}",
-        "ours": f"{ours.value:+.2f} ({low:+.1f} to {high:+.1f})" if ours else "",
+        "ours": f"{ours.value:+.2f} ({low:+.2f} to {high:+.2f})" if ours else "",
         "verdict": judgement.words(),
     }
 
@@ -139,14 +143,21 @@ FORMATS = {
 }
 
 
-def save_figure(view: ClaimsView, path: Path) -> None:
-    """The page as a picture; the file's ending says in which format."""
-    form = path.suffix.lstrip(".")
+def figure_format(path: Path) -> str:
+    """``png``, ``svg`` or ``pdf``, as the file's ending says; another is a :class:`UserError`."""
+    form = path.suffix.lstrip(".").lower()
     if form not in ("png", "svg", "pdf"):
         raise UserError(f"--figure {path} should end in .png, .svg or .pdf.")
+    return form
+
+
+def save_figure(view: ClaimsView, path: Path) -> None:
+    """The page as a picture; the file's ending says in which format."""
+    form = figure_format(path)
     buffer = io.BytesIO()
     view.figure().savefig(buffer, format=form, dpi=130)
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())
 
 

@@ -167,12 +167,14 @@ def _folders(base: Path) -> list[Path]:
 
 def _tracked(base: Path) -> set[Path]:
     """The files below ``base`` that git tracks; none where it is not part of a checkout."""
-    if not base.is_dir():
+    if not base.is_dir() or not any((folder / ".git").exists() for folder in (base, *base.resolve().parents)):
         return set()
     try:
         listed = subprocess.run(["git", "-C", str(base), "ls-files", "-z"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return set()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(
+            f"{base} is part of a git checkout, and git does not say which files it tracks ({error}); see to git first."
+        ) from error
     return {base / name for name in listed.stdout.split("\0") if name}
 
 

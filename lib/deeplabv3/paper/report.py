@@ -10,7 +10,7 @@ import pandas as pd
 from deeplabv3.paper import claims, tables
 from deeplabv3.paper.evidence import Evidence
 from deeplabv3.paper.tables import Table
-from deeplabv3.profiles import Profile
+from deeplabv3.profiles import Profile, profile_names
 from deeplabv3.training.checkpoint import write_atomically
 
 MEASURES = ("paper", "ours", "95 %", "seeds", "difference")
@@ -84,8 +84,8 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
     networks = " and ".join(dict.fromkeys(profile.backbones[variant["backbone"]] for variant in variants))
     seeds = f"seed {profile.seed}" if profile.seeds == 1 else f"mean of up to {profile.seeds} seeds"
     notes = [
-        f"Paper: {table.measure}. Ours: mIoU with {networks}, profile {profile.name}, {seeds}; 95 % of bootstrap draws "
-        f"over the pictures{' and seeds' if profile.seeds > 1 else ''}. Compare the order of the rows, not the "
+        f"Paper: {table.measure}. Ours: mIoU with {networks}, profile {profile.name}, {seeds}; 95 % interval over "
+        f"the pictures{' and the seeds' if profile.seeds > 1 else ''}. Compare the order of the rows, not the "
         "numbers, unless data and network are the paper's."
     ]
     if stand_ins := _stand_ins(table, profile):
@@ -98,8 +98,9 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
         )
     wanted = profile.seeds * sum(cell.variant is not None for cell in table.cells)
     if values["seeds"].sum() < wanted:
-        more = f" --set seeds={profile.seeds}" if profile.seeds > 1 else ""
-        notes.append(f"Missing cells: deeplabv3 table {table.number} --profile {profile.name}{more} --run")
+        more = f" --seeds {profile.seeds}" if profile.seeds > 1 else ""
+        name = profile.name if profile.name in profile_names() else f"{profile.name}.yaml"
+        notes.append(f"Missing cells: deeplabv3 table {table.number} --profile {name}{more} --run")
     return notes
 
 
