@@ -123,18 +123,18 @@ def make_model() -> Callable[..., DeepLabV3]:
 
     def make(**changes) -> DeepLabV3:
         torch.manual_seed(0)
-        return randomise(DeepLabV3(small_config(**changes)))
+        return randomise(DeepLabV3(small_config(**changes)), seed=5)  # with 1 one class wins everywhere
 
     return make
 
 
-def randomise(model: nn.Module) -> nn.Module:
+def randomise(model: nn.Module, seed: int = 1) -> nn.Module:
     """Random batch norm statistics and parameters: at their initial values many mistakes would not show.
 
     Convolutions keep the size of what they are given (by default depthwise ones nearly extinguish it, and the output
     hardly depends on the input); the logits are drawn wide, so that the classes of a prediction are never nearly tied.
     """
-    generator = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(seed)
 
     def draw(tensor: torch.Tensor, low: float, high: float) -> None:
         with torch.no_grad():

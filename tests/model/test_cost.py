@@ -1,5 +1,6 @@
 """Costs by formula against the framework, which builds the networks and counts what it executes."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -47,7 +48,12 @@ TABLES = {
 
 @pytest.mark.parametrize("number", tables.NUMBERS)
 def test_the_rows_here_are_those_of_the_tables(number):
-    assert [ModelConfig(**cell.variant) for cell in tables.load(number).cells] == TABLES[number]
+    cells = [cell for cell in tables.load(number).cells if cell.variant is not None]
+    networks = [ModelConfig(**cell.variant) for cell in cells]
+    if number in (4, 6):  # one network at the output strides of its evaluation
+        strides = dict.fromkeys(cell.evaluation["output_stride"] for cell in cells)
+        networks = [replace(networks[0], output_stride=stride) for stride in strides]
+    assert networks == TABLES[number]
 
 
 @cache  # tables share rows
