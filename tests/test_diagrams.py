@@ -42,7 +42,7 @@ def test_the_head_is_drawn_from_its_layers():
     v2 = ModelConfig(backbone="small_resnet20", num_classes=5, head="v2", atrous_rates=(6, 24))
     figure = diagrams.heads({"v3": layer_costs(v3, 513, 513), "v2": layer_costs(v2, 513, 513)})
     assert words(figure.axes[0]) == [
-        "block4\n192\n33 x 33",
+        "block4\n128\n33 x 33",
         "1x1\n16 channels",
         "3x3, rate 6\n16 channels",
         "3x3, rate 12\n16 channels",
@@ -53,7 +53,7 @@ def test_the_head_is_drawn_from_its_layers():
         "1x1, logits\n5\n33 x 33",
     ]
     assert words(figure.axes[1]) == [
-        "block4\n192\n33 x 33",
+        "block4\n128\n33 x 33",
         "3x3, rate 6\n5 channels",
         "3x3, rate 24\n5 channels",
         "+",
