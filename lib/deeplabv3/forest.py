@@ -63,7 +63,7 @@ def forest(rows: Sequence[Row], title: str) -> Figure:
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
     axis.set_xlabel("difference in the direction that the paper claims, points of mIoU")
-    axis.set_title(title, loc="left", fontsize=10)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     handles = [Line2D([], [], marker="D", color="black", markerfacecolor="none", linestyle="", label="paper")]
     handles += [
         Line2D([], [], marker=MARKS[name], color=colour, linewidth=2, label=f"ours, 95 %: {name}")

@@ -1,4 +1,4 @@
-"""How sure a measured mIoU is, and a difference of two: bootstrap over pictures, and over seeds where there are any.
+"""How sure a measured mIoU is, and a difference of two: bootstrap over pictures, and over seeds.
 
 mIoU comes from one confusion matrix over all pictures, so the pictures are what chance has drawn. A draw takes as many
 of them as there are, with repetition, and adds up their confusion matrices. Every evaluation of one list takes the
