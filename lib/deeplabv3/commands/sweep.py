@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from deeplabv3.commands.common import data_options, profile_of, profile_verb
+from deeplabv3.commands.common import data_options, profile_of, profile_verb, seeds_option
 from deeplabv3.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def add(verbs: Any) -> None:
     verb = profile_verb(verbs, "sweep", main, "make every run that the paper's tables still lack")
     data_options(verb)
     verb.add_argument("--tables", metavar="NUMBERS", help="such as 1-6,8 (default: every table that is regenerated)")
-    verb.add_argument("--seeds", type=int, metavar="N", help="train every cell with so many seeds")
+    seeds_option(verb)
     verb.add_argument("--backbone-weights", metavar="FILE", help="ImageNet weights: a file, or 'imagenet' to download")
     verb.add_argument("--dry-run", action="store_true", help="print runs, cells and estimated hours; run nothing")
     verb.add_argument(

@@ -19,7 +19,7 @@ MEASURES = ("paper", "ours", "95 %", "seeds", "difference")
 def frame(table: Table, profile: Profile, evidence: Evidence | None = None) -> pd.DataFrame:
     """One row a cell: what it varies, the paper's mIoU and ours (the mean over ``seeds``) in percent.
 
-    ``low`` and ``high`` bound the 95 % bootstrap interval, ``least`` and ``most`` are the seeds' own values, and
+    ``low`` and ``high`` bound the 95 % interval, ``least`` and ``most`` are the seeds' own values, and
     ``difference`` is ours minus the paper's. NaN where there is no record.
     """
     evidence = evidence or Evidence(profile)
@@ -64,17 +64,13 @@ def _printed(table: Table, values: pd.DataFrame) -> pd.DataFrame:
     keys = [name.replace("_", " ") for name in table.cells[0].keys]
     if not table.across:
         return pd.concat([values[keys], measures], axis=1)
-    across = table.across.replace("_", " ")
-    rest = [name for name in keys if name != across]
-    long = pd.concat([values[keys], measures.drop(columns="difference", errors="ignore")], axis=1)
-    long = long.melt(id_vars=keys, var_name=" ", value_name="text")
-    rows = [*rest, " "]
-    wide = long.pivot(index=rows, columns=across, values="text")
-    order = long[rows].drop_duplicates()
-    if rest:  # a row's measures below each other, the rows in the paper's order
-        order = order.assign(_place=order.groupby(rest, sort=False).ngroup()).sort_values("_place", kind="stable")
-    wide = wide.loc[[tuple(row) if rest else row[0] for row in order[rows].itertuples(index=False, name=None)]]
-    return wide[list(dict.fromkeys(values[across]))].rename_axis(columns=None).reset_index()
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for cell, texts in zip(table.cells, measures.to_dict("records"), strict=True):
+        rest = tuple(value for key, value in cell.keys.items() if key != table.across)
+        for name in measures.columns.drop("difference", errors="ignore"):
+            rows.setdefault((*rest, name), {})[cell.keys[table.across]] = texts[name]
+    names = [key.replace("_", " ") for key in table.cells[0].keys if key != table.across]
+    return pd.DataFrame([dict(zip([*names, " "], row, strict=True)) | texts for row, texts in rows.items()])
 
 
 def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
