@@ -18,7 +18,7 @@ from torch import nn
 
 from deeplabv3.data.voc import VOID, VOCData, palette
 from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
-from deeplabv3.profiles import Profile, load_profile
+from walkthrough.profiles import Profile, load_profile
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and every child process inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,6 +5,5 @@ The package's face is small; everything else is imported from its room, such as 
 
 from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
 from deeplabv3.model.weights import from_torchvision
-from deeplabv3.profiles import load_profile
 
-__all__ = ["DeepLabV3", "ModelConfig", "from_torchvision", "load_profile"]
+__all__ = ["DeepLabV3", "ModelConfig", "from_torchvision"]

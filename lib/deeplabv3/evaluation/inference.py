@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeplabv3.data.augment import MEAN_PIXEL, normalise
+from deeplabv3.data.loader import MEAN_PIXEL, normalise
 from deeplabv3.data.voc import VOID, VOCData
 from deeplabv3.errors import UserError, require, require_scales
 from deeplabv3.evaluation.metrics import confusion_matrices
@@ -244,7 +244,7 @@ def evaluate(
 ) -> np.ndarray:
     """Confusion matrices ``(pictures, K, K)`` int64 of every whole picture of ``data``, at its original size.
 
-    The first picture that cannot be read ends it; :func:`deeplabv3.paper.experiments.evaluate_run` goes on behind it.
+    The first picture that cannot be read ends it; :func:`walkthrough.experiments.run.evaluate_run` goes on behind it.
     """
     classes = model.config.num_classes
     matrices = np.zeros((len(data), classes, classes), dtype=np.int64)

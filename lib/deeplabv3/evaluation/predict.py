@@ -11,13 +11,13 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from deeplabv3 import paths
 from deeplabv3.data.voc import VOC_CLASSES, open_picture
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import EvaluationSettings, pad, padded_size, predict, prepared, probabilities
+from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.weights import from_torchvision, read_weights
-from deeplabv3.training.checkpoint import load_model
+from walkthrough import paths
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 """What is taken for a picture in a folder; a file that is named may end in anything."""

@@ -14,8 +14,8 @@ from torch import nn
 from deeplabv3.data.voc import VOC_CLASSES, find_root, palette_png, picture_path, read_list, read_picture
 from deeplabv3.errors import UserError, writing
 from deeplabv3.evaluation.inference import EvaluationSettings, predict_batches
+from deeplabv3.model.checkpoint import write_atomically
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.training.checkpoint import write_atomically
 
 FOLDER = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")
 """The development kit's place for class segmentations of the list ``test`` by a network that has also seen other data

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
-from deeplabv3 import paths
 from deeplabv3.errors import UserError, writing
 from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
 from deeplabv3.model.mobilenet import MobileNetV2
 from deeplabv3.model.resnet import ResNet
+from walkthrough import paths
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:

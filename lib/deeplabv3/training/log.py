@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from deeplabv3.errors import writing
-from deeplabv3.training.checkpoint import write_atomically
+from deeplabv3.model.checkpoint import write_atomically
 
 COLUMNS = ("step", "loss", "lr", "seconds")
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deeplabv3.data.augment import normalise
+from deeplabv3.config import TrainingSettings
+from deeplabv3.data.loader import normalise
 from deeplabv3.data.voc import VOID
+from deeplabv3.distributed import ALONE, Team
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.heads import resize
-from deeplabv3.training.distributed import ALONE, Team
 from deeplabv3.training.schedule import poly, ramp
-from deeplabv3.training.settings import TrainingSettings
 
 
 def segmentation_loss(

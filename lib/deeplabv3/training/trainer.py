@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deeplabv3.data.augment import TrainingSamples, batches, workers_watched
+from deeplabv3.config import TrainingSettings
+from deeplabv3.data.loader import TrainingSamples, batches, workers_watched
 from deeplabv3.data.voc import VOCData
+from deeplabv3.distributed import ALONE, Team, synchronise_batch_norm
 from deeplabv3.errors import UserError
+from deeplabv3.model.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.training.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
-from deeplabv3.training.distributed import ALONE, Team, synchronise_batch_norm
 from deeplabv3.training.log import Log
-from deeplabv3.training.settings import TrainingSettings
 from deeplabv3.training.step import Objective, make_optimiser, training_step
 
 READ_EVERY = {"cpu": 1, "cuda": 20}

@@ -1,0 +1,5 @@
+"""``python -m deeplabv3`` is the command ``deeplabv3``: torchrun starts modules."""
+
+from walkthrough.cli import script
+
+script()

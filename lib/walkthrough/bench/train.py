@@ -1,0 +1,311 @@
+"""``deeplabv3 bench train``: one training step, ours against torchvision's as its reference script takes it.
+
+The script is torchvision's references/segmentation/train.py with the options that its README gives for DeepLabV3:
+auxiliary head and loss, SGD, its own mean over pixels, on a GPU float16 with a gradient scaler (``--amp``), and a loss
+that is read in every step. Its input comes as its loader hands it over, float32 and int64 in ordinary memory; ours as
+uint8 in memory that a GPU can fetch from. All contenders see the same pictures and labels, and take turns.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import resnet50, resnet101
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.segmentation import DeepLabV3 as TorchvisionDeepLabV3
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+from torchvision.models.segmentation.fcn import FCNHead
+
+from deeplabv3.config import TrainingSettings
+from deeplabv3.data.loader import normalise
+from deeplabv3.data.voc import VOC_CLASSES, VOID
+from deeplabv3.errors import UserError, require
+from deeplabv3.model.cost import multiply_adds
+from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.training.step import Objective, make_optimiser, training_step
+from walkthrough.bench.model import CHANNELS_LAST
+from walkthrough.bench.timing import alternate, describe_machine, threads
+
+BACKBONES = {"resnet50": resnet50, "resnet101": resnet101}
+"""What torchvision has a DeepLabV3 for."""
+
+ON_CPU = {"crop": 257, "batch": 2, "rounds": 3, "steps": 1}
+"""Settings for the CPU, where the paper's would take an hour."""
+
+GOALS = {
+    "cpu": "goal on two cores: at least 1.0x torchvision as its script has it",
+    "cuda": "goal on one H200 with ResNet-101, output stride 16, crop 513, batch 16: at least 1.5x torchvision as its "
+    "script has it, and at most 30 ms a step",
+}
+
+
+@dataclass(frozen=True)
+class Switches:
+    """What makes our step fast, each of which has to earn its place in the table."""
+
+    channels_last: bool = False
+    precision: str = "float32"
+    fused: bool = False
+    compiled: bool = False
+
+
+OURS = {
+    "ours": Switches(),
+    "+ channels last": Switches(True),
+    "+ bfloat16": Switches(True, "bfloat16"),
+    "+ fused optimiser": Switches(True, "bfloat16", True),
+    "+ torch.compile": Switches(True, "bfloat16", True, True),
+}
+"""Each row has the switches of the row above, too."""
+
+
+@dataclass(frozen=True)
+class TrainBench:
+    """What to compare: ResNets with ASPP and the multi-grid of Table 5's best on crops of ``crop`` pixels.
+
+    A turn of a contender is ``steps`` steps; ``threads`` 0 leaves PyTorch's own choice.
+    """
+
+    backbone: str = "resnet101"
+    output_stride: int = 16
+    crop: int = 513
+    batch: int = 16
+    rounds: int = 7
+    steps: int = 10
+    device: str = "cpu"
+    threads: int = 0
+    compiled: bool = True
+
+    def __post_init__(self):
+        require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
+        require(self.output_stride in (8, 16, 32), "output_stride", self.output_stride, "8, 16 or 32")
+        for name, lowest in (("crop", 33), ("batch", 2), ("rounds", 3), ("steps", 1), ("threads", 0)):
+            require(getattr(self, name) >= lowest, name, getattr(self, name), f"a whole number of at least {lowest}")
+        require(self.device in ("cpu", "cuda"), "device", self.device, "'cpu' or 'cuda'")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device 'cuda' is not there; choose --device cpu.")
+
+    @property
+    def config(self) -> ModelConfig:
+        """Our network: Table 5's best, as the profile ``voc`` trains it."""
+        return ModelConfig(
+            len(VOC_CLASSES),
+            self.backbone,
+            output_stride=self.output_stride,
+            multi_grid=(1, 2, 4),
+            layout="torchvision",
+        )
+
+    def run(self) -> dict:
+        """Measure. Returns JSON values: a row for each contender, torchvision as its script has it first."""
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True  # as the script and our trainer have it
+        try:
+            with threads(self.threads):
+                pictures, labels = self.batch_of_noise()
+                contenders = {
+                    name: Contender(make, self.steps, self.device)
+                    for name, make in self._makers(pictures, labels).items()
+                }
+                rows = alternate("training", contenders, self.rounds, self.device)
+                machine = describe_machine(self.device, ("torch", "torchvision"))
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the GPU's memory does not hold the contenders at batch {self.batch} and crop {self.crop}; lower "
+                "--batch or --crop."
+            ) from error
+        finally:
+            torch.backends.cudnn.benchmark = before
+        return {
+            "bench": "train",
+            "settings": asdict(self),
+            "machine": machine,
+            "multiply_adds": {"torchvision": self._their_multiply_adds(), "ours": self._our_multiply_adds()},
+            "rows": [
+                {
+                    "name": row.name,
+                    "seconds_per_step": row.median / self.steps,
+                    "images_per_second": self.batch * self.steps / row.median,
+                    "speed": rows[0].median / row.median,
+                    "peak_memory": contenders[row.name].peak_memory,
+                    "first_loss": contenders[row.name].first_loss.item(),
+                    "first": row.first,
+                    "seconds": row.seconds,
+                }
+                for row in rows
+            ],
+        }
+
+    def batch_of_noise(self) -> tuple[Tensor, Tensor]:
+        """Pictures ``(N, H, W, 3)`` and labels ``(N, H, W)``, uint8, every class in them, and void."""
+        random = torch.Generator().manual_seed(0)
+        pictures = torch.randint(256, (self.batch, self.crop, self.crop, 3), dtype=torch.uint8, generator=random)
+        labels = torch.randint(len(VOC_CLASSES), pictures.shape[:3], dtype=torch.uint8, generator=random)
+        labels[:, :8] = VOID
+        return pictures, labels
+
+    def _makers(self, pictures: Tensor, labels: Tensor) -> dict[str, Callable[[], Callable[[], Tensor]]]:
+        makers: dict[str, Callable] = {
+            "torchvision, its script": lambda: self.theirs(pictures, labels, self.output_stride),
+            "torchvision, channels last": lambda: self.theirs(pictures, labels, self.output_stride, True),
+        }
+        if self.output_stride != 8:
+            makers["torchvision, output stride 8"] = lambda: self.theirs(pictures, labels, 8)
+        for name, switches in OURS.items():
+            if self.compiled or not switches.compiled:
+                makers[name] = lambda switches=switches: self.ours(pictures, labels, switches)
+        return makers
+
+    def theirs(
+        self, pictures: Tensor, labels: Tensor, output_stride: int, channels_last: bool = False
+    ) -> Callable[[], Tensor]:
+        """A step of torchvision's script; with ``channels_last`` also with its input where the network is, for free."""
+        torch.manual_seed(0)
+        network = torchvision_network(self.backbone, output_stride).to(self.device).train()
+        images, targets = normalise(pictures).contiguous(), labels.long()
+        if channels_last:
+            network.to(**CHANNELS_LAST)
+            images, targets = images.to(self.device, **CHANNELS_LAST), targets.to(self.device)
+        groups: list[dict] = [{"params": part.parameters()} for part in (network.backbone, network.classifier)]
+        groups.append({"params": network.aux_classifier.parameters(), "lr": 0.1})
+        optimiser = torch.optim.SGD(groups, lr=0.01, momentum=0.9, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, total_iters=30_000, power=0.9)
+        amp = self.device == "cuda"
+        scaler = torch.amp.GradScaler(self.device, enabled=amp)
+
+        def step() -> Tensor:
+            inputs, truth = images.to(self.device), targets.to(self.device)
+            with torch.autocast(self.device, torch.float16 if amp else None, enabled=amp):
+                loss = reference_loss(network(inputs), truth)
+            optimiser.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimiser)
+            scaler.update()
+            schedule.step()
+            loss.item()  # its progress line shows every step's
+            return loss.detach()
+
+        return step
+
+    def ours(self, pictures: Tensor, labels: Tensor, switches: Switches) -> Callable[[], Tensor]:
+        """A step of our trainer."""
+        torch.manual_seed(0)
+        settings = TrainingSettings(batch=self.batch, crop=self.crop, precision=switches.precision)
+        model = DeepLabV3(self.config).set_batch_norm_momentum(settings.batch_norm_momentum).to(self.device).train()
+        if switches.channels_last:
+            model.to(**CHANNELS_LAST)
+        else:
+            # The same values in planes: a picture whose channels lie last would pull every layer along.
+            pictures = pictures.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+        if self.device == "cuda":
+            pictures, labels = pictures.pin_memory(), labels.pin_memory()
+        optimiser = make_optimiser(model, settings)
+        for group in optimiser.param_groups:
+            group["fused"] = switches.fused
+        objective: nn.Module = Objective(model, settings)
+        if switches.compiled:
+            objective = torch.compile(objective, dynamic=False)
+        number = 0
+
+        def step() -> Tensor:
+            nonlocal number
+            number += 1
+            batch = (part.to(self.device, non_blocking=True) for part in (pictures, labels))
+            return training_step(objective, optimiser, settings, 0, number - 1, *batch)
+
+        return step
+
+    def _our_multiply_adds(self) -> int:
+        return multiply_adds(self.config, self.crop, self.crop)
+
+    def _their_multiply_adds(self) -> int:
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            torchvision_network(self.backbone, self.output_stride).eval()(torch.empty(1, 3, self.crop, self.crop))
+        return counter.get_total_flops() // 2
+
+
+class Contender:
+    """One way to train. Calling it takes ``steps`` steps; on a GPU it knows the memory that it needs by itself."""
+
+    def __init__(self, make: Callable[[], Callable[[], Tensor]], steps: int, device: str):
+        self.steps, self.device = steps, device
+        before = self._allocated()
+        self._step = make()
+        self._own = self._allocated() - before
+        self.first_loss: Tensor | None = None
+        self.peak_memory: int | None = None
+        """Bytes, weights and all: the largest of the turns after the first, in which algorithms are still tried."""
+
+    def __call__(self) -> None:
+        before = self._allocated()
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        for _ in range(self.steps):
+            loss = self._step()
+            if self.first_loss is None:
+                self.first_loss = loss
+        if self.device != "cuda":
+            return
+        torch.cuda.synchronize()
+        if self.peak_memory is None:
+            self._own += self._allocated() - before  # momentum and gradients, which stay
+            self.peak_memory = 0
+        else:
+            others = before - self._own
+            self.peak_memory = max(self.peak_memory, torch.cuda.max_memory_allocated() - others)
+
+    def _allocated(self) -> int:
+        return torch.cuda.memory_allocated() if self.device == "cuda" else 0
+
+
+def torchvision_network(backbone: str, output_stride: int) -> TorchvisionDeepLabV3:
+    """torchvision's DeepLabV3 from its own parts, random weights, with the auxiliary head.
+
+    Its builder knows output stride 8 alone, with the rates (12, 24, 36); elsewhere rates follow the output stride.
+    """
+    dilated = {8: (False, True, True), 16: (False, False, True), 32: (False, False, False)}[output_stride]
+    features = BACKBONES[backbone](weights=None, replace_stride_with_dilation=dilated)
+    rates = tuple(rate * 16 // output_stride for rate in (6, 12, 18))
+    return TorchvisionDeepLabV3(
+        IntermediateLayerGetter(features, {"layer4": "out", "layer3": "aux"}),
+        DeepLabHead(2048, len(VOC_CLASSES), rates),
+        FCNHead(1024, len(VOC_CLASSES)),
+    )
+
+
+def reference_loss(outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+    """The script's loss: cross-entropy of the head, plus half that of the auxiliary head."""
+    losses = {name: F.cross_entropy(logits, labels, ignore_index=VOID) for name, logits in outputs.items()}
+    return losses["out"] + 0.5 * losses["aux"]
+
+
+def render(result: dict) -> str:
+    """The measurements as text."""
+    settings = TrainBench(**result["settings"] | {"device": "cpu"})  # a record may come from another machine
+    theirs, ours = (result["multiply_adds"][name] / 1e9 for name in ("torchvision", "ours"))
+    lines = [
+        f"training, {settings.backbone}, output stride {settings.output_stride}, crop {settings.crop}, batch "
+        f"{settings.batch}, medians of {settings.rounds} turns of {settings.steps} steps",
+        ", ".join(f"{name} {value}" for name, value in result["machine"].items()),
+        "",
+        f"{'':30}  ms a step  images/s   speed  30K steps h  peak GiB  first loss  first turn s",
+    ]
+    for row in result["rows"]:
+        peak = "" if row["peak_memory"] is None else f"{row['peak_memory'] / 2**30:.2f}"
+        lines.append(
+            f"{row['name']:30}  {1000 * row['seconds_per_step']:9.1f}  {row['images_per_second']:8.2f}  "
+            f"{row['speed']:5.2f}x  {30_000 * row['seconds_per_step'] / 3600:11.2f}  {peak:>8}  "
+            f"{row['first_loss']:10.4f}  {row['first']:12.1f}"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"torchvision's network has one convolution more, and its script trains an auxiliary head: {theirs:.1f} G "
+            f"multiply-adds a picture, ours {ours:.1f} G; its row 'channels last' finds its input where the network is",
+            GOALS[result["settings"]["device"]],
+        ]
+    )

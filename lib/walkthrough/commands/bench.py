@@ -1,0 +1,188 @@
+"""``deeplabv3 bench``: speeds, compared side by side."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deeplabv3.errors import UserError
+
+
+def add(verbs: Any) -> None:
+    bench = verbs.add_parser("bench", help="compare speeds side by side", description="Compare speeds side by side.")
+    kinds = bench.add_subparsers(required=True, metavar="WHAT")
+
+    kind = kinds.add_parser("model", help="the network alone: ours, torchvision's, segmentation_models_pytorch's")
+    kind.set_defaults(verb=bench_model)
+    kind.add_argument("--backbone", choices=("resnet50", "resnet101"), default="resnet50")
+    kind.add_argument("--size", type=int, default=513, help="side of the square pictures, in pixels (513)")
+    kind.add_argument("--batch", type=int, default=1, help="pictures at once (1; training takes at least 2)")
+    kind.add_argument("--rounds", type=int, default=9, help="turns of every contender; the median counts (9)")
+    kind.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it compiles for a minute)")
+    _common(kind)
+
+    kind = kinds.add_parser("evaluate", help="evaluation of whole pictures: ours, and torchvision's reference loop")
+    kind.set_defaults(verb=bench_evaluate)
+    kind.add_argument("--weights", default="", metavar="CHECKPOINT", help="by default ResNet-50 with random weights")
+    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: embedded pictures, enlarged)")
+    kind.add_argument("--pictures", type=int, default=8, help="how many of the list val (8)")
+    kind.add_argument("--output-stride", type=int, default=8, help="8, or another with --weights")
+    kind.add_argument("--padding", choices=("tight", "crop"), default="tight")
+    kind.add_argument("--batch", type=int, default=1, help="pictures at once, for ours (1; a GPU wants 16)")
+    kind.add_argument("--rounds", type=int, default=5, help="turns of every contender; the median counts (5)")
+    kind.add_argument("--workers", type=int, default=0, help="processes that read for torchvision's loop (0)")
+    _common(kind)
+
+    kind = kinds.add_parser("train", help="a training step: ours switch by switch, and torchvision's script's")
+    kind.set_defaults(verb=bench_train)
+    kind.add_argument("--backbone", choices=("resnet50", "resnet101"), default="resnet101")
+    kind.add_argument("--output-stride", type=int, choices=(8, 16, 32), default=16)
+    _scale(kind)
+    _machine(kind)
+    _json(kind)
+
+    kind = kinds.add_parser("pipeline", help="training crops without a network, by the number of data workers")
+    kind.set_defaults(verb=bench_pipeline)
+    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: embedded pictures, enlarged)")
+    kind.add_argument("--list", default="train", dest="list_name", help="which list of --data (train)")
+    kind.add_argument("--pictures", type=int, default=64, help="how many embedded pictures (64)")
+    kind.add_argument("--crop", type=int, default=513, help="in pixels (513)")
+    kind.add_argument("--batch", type=int, default=16, help="crops at once (16)")
+    kind.add_argument("--workers", type=int, nargs="+", default=(), help="how many to try (none up to one a core)")
+    kind.add_argument("--batches", type=int, default=16, help="batches in a turn, at least (16)")
+    kind.add_argument("--rounds", type=int, default=5, help="turns of every contender; the median counts (5)")
+    kind.add_argument("--eats", type=float, default=533, help="crops a second that the card takes (533: 30 ms a step)")
+    _json(kind)
+
+    kind = kinds.add_parser("all", help="model, train, evaluate and pipeline, one after the other")
+    kind.set_defaults(verb=bench_all)
+    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: embedded pictures, enlarged)")
+    kind.add_argument("--pictures", type=int, default=8, help="how many evaluate looks at (8; a GPU wants 64)")
+    _scale(kind)
+    _machine(kind)
+    kind.add_argument("--json-folder", type=Path, metavar="FOLDER", help="write each one's measurements there")
+
+
+def _scale(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument("--crop", type=int, help="in pixels (513; 257 on the CPU)")
+    kind.add_argument("--batch", type=int, help="crops at once (16; 2 on the CPU)")
+    kind.add_argument("--rounds", type=int, help="turns of every contender; the median counts (7; 3 on the CPU)")
+    kind.add_argument("--steps", type=int, help="training steps in a turn (10; 1 on the CPU)")
+    kind.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it compiles for minutes)")
+
+
+def _common(kind: argparse.ArgumentParser) -> None:
+    _machine(kind)
+    _json(kind)
+    kind.add_argument("--bf16", action="store_true", help="bfloat16 too, whose logits are no longer the same")
+
+
+def _machine(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    kind.add_argument("--threads", type=int, default=0, help="threads on the CPU (0: PyTorch's own choice)")
+
+
+def _json(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there as well")
+
+
+def bench_model(options: argparse.Namespace) -> int:
+    from walkthrough.bench.model import ModelBench, render
+
+    names = ("backbone", "size", "batch", "rounds", "device", "threads", "bf16")
+    values = {name: getattr(options, name) for name in names}
+    return _measure(lambda: ModelBench(**values, compiled=not options.no_compile), render, options.json)
+
+
+def bench_evaluate(options: argparse.Namespace) -> int:
+    from walkthrough.bench.evaluate import EvaluationBench, render
+
+    names = (
+        "weights", "data", "pictures", "output_stride", "padding", "batch", "rounds", "device", "threads", "workers",
+        "bf16",
+    )  # fmt: skip
+    values = {name: getattr(options, name) for name in names}
+    return _measure(lambda: EvaluationBench(**values), render, options.json)
+
+
+def bench_train(options: argparse.Namespace) -> int:
+    from walkthrough.bench.train import TrainBench, render
+
+    values = _training_scale(options) | {"backbone": options.backbone, "output_stride": options.output_stride}
+    return _measure(lambda: TrainBench(**values), render, options.json)
+
+
+def bench_pipeline(options: argparse.Namespace) -> int:
+    from walkthrough.bench.pipeline import PipelineBench, render
+
+    names = ("data", "list_name", "pictures", "crop", "batch", "workers", "batches", "rounds", "eats")
+    values = {name: getattr(options, name) for name in names}
+    return _measure(lambda: PipelineBench(**values), render, options.json)
+
+
+def bench_all(options: argparse.Namespace) -> int:
+    from walkthrough.bench import evaluate, model, pipeline, train
+
+    training = train.TrainBench(**_training_scale(options))
+    data, crop, batch, rounds = options.data, training.crop, training.batch, training.rounds
+    shared = {"batch": batch, "rounds": rounds, "device": options.device, "threads": options.threads, "bf16": True}
+    workers = 0 if options.device == "cpu" else 8  # for torchvision's loop, lest reading holds it up
+    benches: dict[str, tuple[Callable[[], Any], Callable]] = {
+        "model": (
+            lambda: model.ModelBench(training.backbone, crop, compiled=training.compiled, **shared),
+            model.render,
+        ),
+        "train": (lambda: training, train.render),
+        "evaluate": (
+            lambda: evaluate.EvaluationBench(data=data, pictures=options.pictures, workers=workers, **shared),
+            evaluate.render,
+        ),
+        "pipeline": (
+            lambda: pipeline.PipelineBench(data, crop=crop, batch=batch, rounds=rounds),
+            pipeline.render,
+        ),
+    }
+    folder, failed = options.json_folder, False
+    files = {name: folder / f"{name}-{options.device}.json" if folder else None for name in benches}
+    for file in files.values():
+        _require_writable(file)
+    for name, (make, render) in benches.items():
+        try:
+            _measure(make, render, files[name])
+            print()
+        except UserError as error:  # the others are worth having all the same
+            failed = True
+            print(f"bench {name}: {error}\n", file=sys.stderr)
+    return int(failed)
+
+
+def _training_scale(options: argparse.Namespace) -> dict[str, Any]:
+    from walkthrough.bench.train import ON_CPU
+
+    names = ("crop", "batch", "rounds", "steps")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    machine = {"device": options.device, "threads": options.threads, "compiled": not options.no_compile}
+    return (ON_CPU if options.device == "cpu" else {}) | given | machine
+
+
+def _measure(make: Callable[[], Any], render: Callable[[dict], str], file: Path | None) -> int:
+    from deeplabv3.model.checkpoint import write_atomically
+
+    _require_writable(file)
+    result = make().run()
+    print(render(result))
+    if file:
+        write_atomically(file, json.dumps(result, indent=1) + "\n")
+        print(f"written to {file}")
+    return 0
+
+
+def _require_writable(file: Path | None) -> None:
+    """Measuring takes minutes: what stands in the way of writing it down should be said before."""
+    if file and not file.parent.is_dir():
+        raise UserError(f"folder {file.parent} for the measurements does not exist; make it first.")
+    if file and (file.is_dir() or not os.access(file.parent, os.W_OK)):
+        raise UserError(f"{file} cannot be written; name a file in a folder where you may write.")

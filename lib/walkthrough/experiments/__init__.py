@@ -1,0 +1,1 @@
+"""Training and evaluation of everything that tables lack."""

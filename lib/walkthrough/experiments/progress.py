@@ -1,0 +1,86 @@
+"""How far a number of tasks is, and how much time is left: a bar on a terminal, a line a minute in a file."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from walkthrough.experiments.task import Task
+
+LINE_EVERY_S = 60.0
+"""Where nobody watches, as in the log of a CI job, a line is written so often."""
+
+
+class Progress:
+    """The bar of ``tasks``, by work done; tasks tell it their positions, in multiply-adds from their beginning.
+
+    The time left assumes that work goes on as fast as it went so far. What was done before this start counts as done
+    and not as fast.
+    """
+
+    def __init__(self, tasks: Sequence[Task], title: str):
+        self._tasks, self._title = tasks, title
+        self._positions = [task.done() for task in tasks]
+        self._ended: set[int] = set()
+        self._loss = ""
+        self._watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
+        self._began = self._written = time.monotonic()
+        self._bar = tqdm(
+            total=sum(task.total for task in tasks),
+            initial=sum(self._positions),
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}",
+            desc=self._describe(),
+            smoothing=0,  # the mean speed: side by side, steps of all sizes come in any order
+            mininterval=1,
+            leave=False,
+            disable=not self._watched,
+        )
+        self._before, self._total = sum(self._positions), sum(task.total for task in tasks)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def moved(self, number: int, position: int, loss: float | None = None) -> None:
+        """Task ``number`` has come to ``position``; ``loss`` is that of its last step."""
+        change = position - self._positions[number]
+        self._positions[number] = position
+        if loss is not None:
+            self._loss = f"loss={loss:.3f}"
+        self._show(change)
+
+    def ended(self, number: int, failed: bool = False) -> None:
+        """Task ``number`` is done, or will not be."""
+        self._ended.add(number)
+        rest = self._tasks[number].total - self._positions[number]
+        if failed:
+            self._total -= rest
+            self._bar.total = self._total
+            rest = 0
+        self._positions[number] += rest
+        self._show(rest)
+
+    def seconds_left(self) -> float | None:
+        """Seconds until everything is done; None while nothing is known."""
+        done = sum(self._positions) - self._before
+        left = self._total - sum(self._positions)
+        return (time.monotonic() - self._began) / done * left if done > 0 else None
+
+    def _describe(self) -> str:
+        return f"{self._title}, {len(self._ended)} of {len(self._tasks)} runs"
+
+    def _show(self, change: int) -> None:
+        if self._watched:
+            self._bar.set_description(self._describe(), refresh=False)
+            self._bar.set_postfix_str(self._loss, refresh=False)
+            self._bar.update(change)
+        elif time.monotonic() - self._written >= LINE_EVERY_S:
+            self._written = time.monotonic()
+            left = self.seconds_left()
+            share = 100 * sum(self._positions) / max(self._total, 1)
+            rest = f", {tqdm.format_interval(left)} left" if left is not None else ""
+            loss = f", {self._loss}" if self._loss else ""
+            print(f"{self._describe()}, {share:.0f}%{rest}{loss}", file=sys.stderr, flush=True)

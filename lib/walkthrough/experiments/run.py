@@ -1,0 +1,286 @@
+"""Makes the runs and evaluations that tables ask for: trains, evaluates, and does what has no record yet."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deeplabv3.distributed import ALONE, Team
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation.inference import EvaluationSettings, count_pictures
+from deeplabv3.evaluation.metrics import mean_iou
+from deeplabv3.model.checkpoint import load_checkpoint, load_model
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.fast import fast
+from deeplabv3.model.weights import load_backbone_weights
+from deeplabv3.training.trainer import Interrupted, Validation, train
+from walkthrough.experiments import local as pool
+from walkthrough.experiments.task import Job, Task, picture_work, step_work, tasks_of
+from walkthrough.paper import tables
+from walkthrough.profiles import Profile
+from walkthrough.records.environment import forget_peak_memory
+from walkthrough.records.lock import LOCK, locked
+from walkthrough.records.partial import PartialCounts
+from walkthrough.records.run import Run
+
+Report = Callable[[int], None]
+"""Told how many pictures are evaluated so far."""
+
+
+def device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def side_by_side(profile: Profile) -> int:
+    """How many runs train at once on this machine."""
+    return profile.side_by_side or torch.cuda.device_count() or os.cpu_count() or 1
+
+
+def threads_of(profile: Profile) -> int:
+    """A run's share of the cores, whether or not others train beside it: other threads add in another order, and a run
+    that rounds otherwise ends elsewhere."""
+    return max(1, (os.cpu_count() or 1) // side_by_side(profile))
+
+
+def train_run(
+    run: Run,
+    report: Callable[[int, float, float], None] = lambda step, loss, lr: None,
+    team: Team = ALONE,
+    validate_every: int = 0,
+) -> None:
+    """Train ``run`` to its end and write its training record; what is there already is not done again.
+
+    While another process trains it, this one waits, and then has nothing left to do. Every process of ``team`` calls
+    it. With ``validate_every``, the mIoU on the evaluation list is taken so often, and the best network is kept beside
+    the last one.
+    """
+    if _trained(run, team):
+        return
+    with locked(run.folder / LOCK, f"run {run.name}", team):
+        if _trained(run, team):
+            return
+        forget_peak_memory()
+        profile = run.profile
+        torch.set_num_threads(max(1, threads_of(profile) // team.size))
+        seconds = train(
+            initial_model(run),
+            profile.open_data(profile.data.train_list),
+            run.training,
+            run.folder,
+            run.identity,
+            seed=run.seed,
+            workers=profile.workers,
+            device=device(),
+            compiled=profile.compiled,
+            team=team,
+            validation=Validation(validate_every, lambda model: _score(run, model, team)) if validate_every else None,
+            keep=profile.keep,
+            report=report,
+        )
+        if team.leads:
+            run.write_training_record(seconds)
+        team.wait()
+
+
+def _trained(run: Run, team: Team) -> bool:
+    """Whether the run is trained and recorded, as the team's leader sees it: all have to go the same way."""
+    return team.gather(run.checkpoint.is_file() and run.training_record() is not None)[0]
+
+
+def initial_model(run: Run) -> DeepLabV3:
+    """The network that ``run`` starts from: drawn from its seed, with the profile's weights in it."""
+    profile = run.profile
+    torch.manual_seed(run.seed)
+    model = DeepLabV3(run.config)
+    if profile.start:
+        state = load_checkpoint(Path(profile.start)).model
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(
+                f"checkpoint {profile.start} holds another network than the run's; choose the same head, rates and "
+                "classes."
+            ) from error
+    elif profile.backbone_weights:
+        load_backbone_weights(model, profile.backbone_weights)
+    return model
+
+
+def _score(run: Run, model: DeepLabV3, team: Team) -> float:
+    """The mIoU in percent of ``model`` as it stands, over all pictures of the evaluation list."""
+    data = run.profile.open_data()
+    settings = replace(run.profile.evaluation, output_stride=run.config.output_stride)
+    share = range(len(data))[team.rank :: team.size]
+    total = np.zeros((run.config.num_classes,) * 2, dtype=np.int64)
+    for _, found in count_pictures(model, data, settings, run.profile.evaluation_batch, share):
+        if isinstance(found, UserError):
+            raise found
+        total += found
+    return mean_iou(team.sum(torch.from_numpy(total).to(device())).cpu().numpy())
+
+
+class Incomplete(UserError):
+    """Some pictures could not be read. ``values`` is what the others have given, in the form of a record."""
+
+    def __init__(self, message: str, values: dict):
+        super().__init__(message)
+        self.values = values
+
+    def __reduce__(self) -> tuple:
+        # Between processes, an exception by itself travels with the one argument that its base class was given.
+        return type(self), (str(self), self.values)
+
+
+def evaluate_run(
+    run: Run,
+    settings: EvaluationSettings,
+    report: Report = lambda done: None,
+    checkpoint: Path | None = None,
+    save_every_s: float = 30.0,
+    team: Team = ALONE,
+) -> dict:
+    """Evaluate ``run`` from its checkpoint, by default the one in its folder; the record's values.
+
+    The record is written unless the checkpoint is one on the way: that is not the run's result. SIGINT, SIGTERM and any
+    error keep what is counted so far, a process that is killed outright loses at most ``save_every_s`` seconds of it,
+    and the next call goes on from there. Pictures that cannot be read do not hold the others up; afterwards they are
+    named by :class:`Incomplete`. Every process of ``team`` calls it and evaluates its share; counts add up exactly.
+    While another process evaluates the run so, this one waits, and then returns the other's record.
+    """
+    checkpoint, name = checkpoint or run.checkpoint, run.evaluation_name(settings)
+    with locked(run.record_folder() / f".{name}{LOCK}", f"{name} of run {run.name}", team) as waited:
+        model, state = load_model(checkpoint)
+        finished = state.step == run.training.iterations
+        if waited and finished and (found := team.gather(run.evaluation_record(settings))[0]):
+            return found
+        forget_peak_memory()
+        partial = run.partial_counts(settings, checkpoint, device().type, save_every_s, team)
+        values, confusions = _evaluated(run, settings, model, partial, report, team)
+        if team.leads and finished:
+            run.write_evaluation_record(settings, values, confusions)
+        partial.remove()
+        team.wait()
+        return values
+
+
+def _evaluated(
+    run: Run, settings: EvaluationSettings, model: DeepLabV3, partial: PartialCounts, report: Report, team: Team
+) -> tuple[dict, np.ndarray]:
+    """What :func:`evaluate_run` finds: a record's values, and the confusion matrices ``(pictures, K, K)``."""
+    model = fast(model).to(device())
+    data = run.profile.open_data()
+    stamps = [data.stamp(index) for index in range(len(data))]
+    share = range(len(data))[team.rank :: team.size]
+    todo = [index for index in share if stamps[index] not in partial]
+    errors: list[UserError] = []
+    done = len(share) - len(todo)
+    report(done * team.size)
+    stream = count_pictures(model, data, settings, run.profile.evaluation_batch, todo)
+    with sigterm_interrupts(), closing(stream):
+        try:
+            for index, found in stream:
+                if isinstance(found, UserError):
+                    errors.append(found)
+                else:
+                    partial.add(stamps[index], found)
+                    done += 1
+                    report(min(done * team.size, len(data)))
+        except BaseException as error:
+            partial.save()
+            if isinstance(error, torch.OutOfMemoryError):
+                raise UserError(
+                    "the GPU's memory does not hold a batch of pictures in every scale; lower 'evaluation_batch' "
+                    f"({run.profile.evaluation_batch}), what is counted stays."
+                ) from error
+            raise
+    counts, seconds = {}, 0.0
+    kept = {stamps[index]: partial[stamps[index]] for index in share if stamps[index] in partial}
+    gathered = team.gather((kept, errors, partial.seconds))
+    for theirs, _, spent in gathered:
+        counts |= theirs
+        seconds = max(seconds, spent)
+    errors = [error for _, theirs, _ in gathered for error in theirs]
+    confusions = np.array([counts[stamp] for stamp in stamps if stamp in counts])
+    if not confusions.any() and not errors:
+        raise UserError(
+            f"list {data.list_name!r} of {data.root} is void throughout; check its labels and the profile's classes."
+        )
+    values = run.evaluation_values(settings, confusions, seconds) if confusions.any() else {}
+    if errors:
+        partial.save()
+        raise Incomplete(
+            f"{len(errors)} of {len(data)} pictures could not be evaluated: {'; '.join(map(str, errors))} The others "
+            "are done and need not be evaluated again.",
+            values,
+        )
+    return values, confusions
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM raises :class:`Interrupted` wherever the program is, as SIGINT raises KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Interrupted("stopped on the way; the same command goes on.")
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def missing(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs without a record, each once, in order."""
+    return [job for job in dict.fromkeys(jobs) if job[0].evaluation_record(job[1]) is None]
+
+
+def perform(task: Task, report: pool.Report) -> None:
+    """Train and evaluate a task's run, whatever of it is missing; ``report`` hears of the position in multiply-adds."""
+    step = step_work(task.run.config, task.run.training)
+    train_run(task.run, lambda number, loss, lr: report((number + 1) * step, loss))
+    position = task.training
+    for settings in task.evaluations:
+        picture = picture_work(task.run.config, settings)
+        if task.run.evaluation_record(settings) is None:  # another sweep of the folder may have been faster
+            evaluate_run(task.run, settings, lambda done, before=position, each=picture: report(before + done * each))
+        position += task.evaluation(settings)
+
+
+def perform_all(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
+    """Perform tasks of one profile in their order, side by side on this machine; those that failed, with their errors.
+
+    A task that fails does not hold the others up. Those that SIGINT or SIGTERM stop go on from their checkpoints when
+    they are performed again.
+    """
+    if not tasks:
+        return {}
+    profile = tasks[0].run.profile
+    profile.data_root()  # drawn once here rather than by every process
+    processes = min(side_by_side(profile), len(tasks))
+    with sigterm_interrupts():
+        return pool.in_processes(perform, tasks, processes, threads_of(profile), title)
+
+
+def ensure(jobs: Iterable[Job], title: str = "runs") -> None:
+    """Train and evaluate whatever of ``jobs`` has no record yet; instant when all have one.
+
+    A job that fails does not hold the others up; afterwards the first failure is raised.
+    """
+    for error in perform_all(tasks_of(missing(jobs)), title).values():
+        raise error
+
+
+def run_table(number: int, profile: Profile) -> None:
+    """Make whatever table ``number`` still lacks under ``profile``."""
+    ensure(tables.jobs(tables.load(number), profile), f"Table {number}")

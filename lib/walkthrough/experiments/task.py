@@ -1,0 +1,98 @@
+"""How much work a run is, in multiply-adds: what progress bars, orders and estimates of time go by.
+
+Steps of different networks cost very different times, and evaluation in six scales at output stride 8 costs more than
+many steps: counting steps or runs would tell a person little about when it ends.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from deeplabv3.config import TrainingSettings
+from deeplabv3.data.voc import find_root, read_list
+from deeplabv3.evaluation.inference import EvaluationSettings
+from deeplabv3.model.checkpoint import checkpoints
+from deeplabv3.model.cost import multiply_adds
+from deeplabv3.model.deeplab import ModelConfig
+from walkthrough.records.run import Run
+
+Job = tuple[Run, EvaluationSettings]
+
+BACKWARD = 3
+"""A training step costs so many forward passes: the gradient of the features and that of the weights cost one each."""
+
+
+def step_work(config: ModelConfig, training: TrainingSettings) -> int:
+    """Multiply-adds of one training step."""
+    return BACKWARD * training.batch * multiply_adds(config, training.crop, training.crop)
+
+
+def picture_work(config: ModelConfig, settings: EvaluationSettings) -> int:
+    """Multiply-adds of evaluating one picture that is padded to the crop, in every scale and with its mirror image."""
+    config = replace(config, output_stride=settings.output_stride)
+    sides = [round((settings.crop - 1) * scale) + 1 for scale in settings.scales]
+    return (1 + settings.flip) * sum(multiply_adds(config, side, side) for side in sides)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run that is to be trained, unless it is, and then evaluated on the ``pictures`` of its evaluation list."""
+
+    run: Run
+    evaluations: tuple[EvaluationSettings, ...]
+    pictures: int
+
+    @property
+    def training(self) -> int:
+        """Multiply-adds of the whole training."""
+        return self.run.training.iterations * step_work(self.run.config, self.run.training)
+
+    def evaluation(self, settings: EvaluationSettings) -> int:
+        """Multiply-adds of evaluating every picture."""
+        return self.pictures * picture_work(self.run.config, settings)
+
+    @property
+    def total(self) -> int:
+        """Multiply-adds of everything, done or not."""
+        return self.training + sum(map(self.evaluation, self.evaluations))
+
+    def steps_done(self) -> int:
+        """The step at which training goes on; all of them where it need not."""
+        if self.run.checkpoint.is_file() and self.run.training_record() is not None:
+            return self.run.training.iterations
+        return min(checkpoint_step(self.run.checkpoint), self.run.training.iterations)
+
+    def done(self) -> int:
+        """Multiply-adds of the training that need not be done again."""
+        return self.steps_done() * step_work(self.run.config, self.run.training)
+
+    def left(self) -> int:
+        """Multiply-adds that are still to be done."""
+        return self.total - self.done()
+
+
+def checkpoint_step(path: Path) -> int:
+    """The step of the newest checkpoint of ``path`` that can be read, without reading its tensors; 0 without one."""
+    for found in checkpoints(path):
+        try:
+            with safe_open(found, framework="pt") as file:
+                return int(file.metadata()["step"])
+        except (OSError, SafetensorError, TypeError, KeyError, ValueError):
+            continue  # whoever trains says what is wrong with it
+    return 0
+
+
+def tasks_of(jobs: Iterable[Job]) -> list[Task]:
+    """The jobs as one task a run, the longest first: a long one that began last would have all others wait for it."""
+    by_run: dict[Run, list[EvaluationSettings]] = {}
+    for run, settings in dict.fromkeys(jobs):
+        by_run.setdefault(run, []).append(settings)
+    tasks = [Task(run, tuple(settings), _pictures(run)) for run, settings in by_run.items()]
+    return sorted(tasks, key=Task.left, reverse=True)
+
+
+def _pictures(run: Run) -> int:
+    profile = run.profile
+    return len(read_list(find_root(profile.data_root()), profile.data.val_list))

@@ -1,0 +1,257 @@
+"""Drawings of networks (Figs. 2, 3 and 5): rows of data in, figure out, just as in ``plots``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+
+from walkthrough.figures.charts import COLOURS
+
+BLUE, ORANGE, GREEN = COLOURS[:3]
+GREY = "#999999"
+SMALL = 8
+"""Points of the text inside a drawing."""
+
+SHADES = ListedColormap(plt.get_cmap("Blues")([0.1 * step for step in range(9)]), "valid weights")
+"""One valid weight is white, nine are dark."""
+
+
+def networks(rows: Mapping[str, Sequence[tuple[str, int, str]]]) -> Figure:
+    """Fig. 3: one row a network, one box a block; ``(name, output stride after it, rates)``.
+
+    A box is as high as its features are wide: a network without atrous convolution shrinks to nothing.
+    """
+    figure, axes = plt.subplots(len(rows), squeeze=False, figsize=(7.6, 1.5 * len(rows)), layout="constrained")
+    for axis, (title, blocks) in zip(axes[:, 0], rows.items(), strict=True):
+        for position, (name, output_stride, rates) in enumerate(blocks):
+            height = (4 / output_stride) ** 0.5
+            colour = ORANGE if rates else BLUE
+            axis.add_patch(Rectangle((position + 0.12, 0.5 - height / 2), 0.76, height, color=colour, alpha=0.75))
+            axis.text(position + 0.5, 1.12, name, ha="center", fontsize=SMALL)
+            axis.text(position + 0.5, -0.24, f"stride {output_stride}", ha="center", fontsize=SMALL)
+            if rates:
+                axis.text(position + 0.5, -0.48, f"rate {rates}", ha="center", fontsize=SMALL, color=ORANGE)
+        axis.set(xlim=(0, len(blocks)), ylim=(-0.6, 1.3), title=title)
+        axis.axis("off")
+    return figure
+
+
+def cascade(rows: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], title: str = "") -> Figure:
+    """The units of every block, one row a network: ``rows[network][block]`` has each unit's (rate, valid weights).
+
+    The rate stands in the unit's box. The fewer of the nine weights of its 3x3 convolution fall on the feature map, on
+    average over the positions, the paler is the box.
+    """
+    figure, axis = plt.subplots(figsize=(7.6, 0.8 + 0.3 * len(rows)), layout="constrained")
+    for row, (name, blocks) in enumerate(rows.items()):
+        axis.text(-0.2, row + 0.5, name, ha="right", va="center")
+        left = 0.0
+        for block, units in blocks.items():
+            axis.text(left + len(units) / 2, -0.35, block if row == 0 else "", ha="center")
+            for rate, valid in units:
+                colour = SHADES((valid - 1) / 8)
+                box = Rectangle((left + 0.03, row + 0.08), 0.94, 0.84, facecolor=colour, edgecolor=GREY, linewidth=0.6)
+                axis.add_patch(box)
+                axis.text(left + 0.5, row + 0.52, f"{rate}", ha="center", va="center", color="w" if valid > 6 else "k")
+                left += 1
+            left += 0.35
+    axis.set(xlim=(-2, left), ylim=(len(rows), -0.9), title=title)
+    axis.axis("off")
+    scale = figure.colorbar(plt.cm.ScalarMappable(Normalize(1, 9), SHADES), ax=axis, aspect=8, shrink=0.9)
+    scale.set_ticks([1, 5, 9])
+    scale.set_label("valid weights", fontsize=SMALL)
+    return figure
+
+
+def lattices(panels: Mapping[str, np.ndarray], step: int, size: float = 1.55) -> Figure:
+    """Which inputs one output sees through a block whose rates are multiples of ``step``, and by how many paths.
+
+    ``panels`` maps titles to counts ``(n, n)`` around the output in the middle. A dot is an input that is seen, the
+    darker the more paths lead to it; a ring is one on the same lattice, inside the field, that no path leads to.
+    """
+    figure, axes = plt.subplots(1, len(panels), squeeze=False, figsize=(size * len(panels), size + 0.25),
+                                layout="constrained")  # fmt: skip
+    for axis, (title, counts) in zip(axes[0], panels.items(), strict=True):
+        middle, reach = len(counts) // 2, np.abs(np.argwhere(counts) - len(counts) // 2).max()
+        along = range(middle - reach, middle + reach + 1, step)
+        y, x = (places.ravel() for places in np.meshgrid(along, along, indexing="ij"))
+        paths = counts[y, x]
+        seen = paths > 0
+        shades = plt.get_cmap("Blues")(0.35 + 0.65 * np.log(paths[seen]) / np.log(max(2, counts.max())))
+        axis.scatter(x[seen], y[seen], s=7, c=shades, linewidths=0)
+        axis.scatter(x[~seen], y[~seen], s=6, facecolors="none", edgecolors=ORANGE, linewidths=0.6)
+        axis.set(title=title, aspect="equal", xticks=[], yticks=[])
+        axis.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))
+        axis.spines[:].set(visible=True, color=GREY)
+    return figure
+
+
+PITCH = 1.16
+"""From one branch of a head to the next; its feature map is less than 1 high."""
+
+
+class Layer(Protocol):
+    """One convolution of a network, such as :func:`deeplabv3.model.cost.layer_costs` lists them."""
+
+    name: str
+    kernel: int
+    rate: int
+    in_channels: int
+    out_channels: int
+    height: int
+    width: int
+
+
+def heads(panels: Mapping[str, Sequence[Layer]]) -> Figure:
+    """Fig. 5: what comes after the backbone; ``panels`` maps titles to all layers of a network with head aspp or v2.
+
+    A square is the feature map, drawn to scale with its rates. On it stand the weights of one output position (nine,
+    or one), grey where they fall on the padding; image pooling reads the whole square.
+    """
+    branches = [[layer for layer in layers if _is_branch(layer)] for layers in panels.values()]
+    rows = max(map(len, branches)) * PITCH
+    size = (4.3 * len(panels), 0.3 + 0.53 * rows)
+    figure, axes = plt.subplots(1, len(panels), squeeze=False, figsize=size, layout="constrained")
+    for axis, (title, layers), parallel in zip(axes[0], panels.items(), branches, strict=True):
+        tail = [layer for layer in layers if layer.name.startswith("head.") and layer not in parallel]
+        _draw_head(axis, parallel, tail, rows)
+        axis.set(xlim=(-0.1, 7.8), ylim=(rows + 0.05, -0.05), aspect="equal", title=title)
+        axis.axis("off")
+    return figure
+
+
+def _is_branch(layer: Layer) -> bool:
+    return layer.name.startswith(("head.branches.", "head.image_pooling.", "head.classifiers."))
+
+
+def _draw_head(axis: Axes, branches: Sequence[Layer], tail: Sequence[Layer], rows: float) -> None:
+    height, width, channels = branches[0].height, branches[0].width, branches[0].in_channels
+    middle, top = rows / 2, (rows - PITCH * len(branches)) / 2
+    _box(axis, 0, middle, f"block4\n{channels}\n{width} x {height}", wide=1.15, high=1.1, colour=BLUE)
+    for row, layer in enumerate(branches):
+        y = top + PITCH * (row + 0.5)
+        _arrow(axis, (1.15, middle), (1.6, y))
+        _draw_taps(axis, 1.75, y - 0.43, 0.86, layer, (height, width))
+        text = f"{layer.kernel}x{layer.kernel}" + (f", rate {layer.rate}" if layer.kernel > 1 else "")
+        text = "mean, " + text if "image_pooling" in layer.name else text
+        axis.text(2.8, y, f"{text}\n{layer.out_channels} channels", va="center", fontsize=SMALL)
+        _arrow(axis, (4.4, y), (4.82, middle if not tail else y))
+    last = branches[-1] if not tail else tail[-1]
+    if tail:
+        text, high = f"concat {len(branches) * branches[0].out_channels}", PITCH * len(branches) - 0.2
+        _box(axis, 4.85, middle, text, wide=0.4, high=high, colour=GREEN, rotation=90)
+    else:
+        axis.add_patch(Circle((5.05, middle), 0.22, facecolor="white", edgecolor=GREEN))
+        axis.text(5.05, middle, "+", ha="center", va="center")
+    left = 5.25
+    for layer in tail[:-1]:
+        _arrow(axis, (left, middle), (left + 0.3, middle))
+        text = f"{layer.kernel}x{layer.kernel}\n{layer.out_channels}"
+        _box(axis, left + 0.3, middle, text, wide=0.7, high=0.8, colour=BLUE)
+        left += 1
+    _arrow(axis, (left, middle), (left + 0.3, middle))
+    text = f"{'1x1, ' if tail else ''}logits\n{last.out_channels}\n{width} x {height}"
+    _box(axis, left + 0.3, middle, text, wide=1.2, high=1.1, colour=ORANGE)
+
+
+def _draw_taps(axis: Axes, left: float, top: float, side: float, layer: Layer, size: tuple[int, int]) -> None:
+    """The feature map as a square of ``side``, and on it what one position of the layer's output reads."""
+    pooled = "image_pooling" in layer.name
+    colour = ORANGE if pooled else "white"
+    axis.add_patch(Rectangle((left, top), side, side, facecolor=colour, edgecolor="black", linewidth=0.6))
+    if pooled:
+        return
+    step, place = side / max(size), [2 * length // 5 for length in size]
+    offsets = (-layer.rate, 0, layer.rate) if layer.kernel > 1 else (0,)
+    for dy in offsets:
+        for dx in offsets:
+            y, x = place[0] + dy, place[1] + dx
+            inside = 0 <= y < size[0] and 0 <= x < size[1]
+            # Beyond the border a true distance would run into the neighbours: the padding is drawn as a narrow margin.
+            x, y = (min(max(value, -3), length + 2) for value, length in ((x, size[1]), (y, size[0])))
+            spot = (left + (x + 0.5) * step, top + (y + 0.5) * step)
+            axis.plot(*spot, "s", markersize=2.6, color=ORANGE if inside else GREY, clip_on=False)
+
+
+def _box(axis: Axes, left: float, middle: float, text: str, wide: float, high: float, colour: str, rotation=0) -> None:
+    axis.add_patch(Rectangle((left, middle - high / 2), wide, high, facecolor=colour, alpha=0.2, edgecolor="none"))
+    axis.add_patch(Rectangle((left, middle - high / 2), wide, high, fill=False, edgecolor=colour))
+    axis.text(left + wide / 2, middle, text, ha="center", va="center", fontsize=SMALL, rotation=rotation)
+
+
+def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    style = {"arrowstyle": "->", "color": GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0}
+    axis.annotate("", end, start, arrowprops=style)
+
+
+CONTEXTS = {
+    "(a) image pyramid": (
+        [(1.0, 0, 1.6, 0), (1.0, 1, 1.0, 0), (1.0, 2, 0.6, 0), (2.9, 0, 0.8, 0), (2.9, 1, 0.5, 0), (2.9, 2, 0.3, 0),
+         (1.95, 3.4, 0.6, 2)],
+        [(0, 1), (1, 2), (3, 4), (4, 5), (2, 6), (5, 6)],
+    ),
+    "(b) encoder-decoder": (
+        [(1.0, 0, 1.6, 0), (1.0, 1, 1.0, 0), (1.0, 2, 0.6, 0), (1.0, 3, 0.3, 0), (2.9, 3, 0.3, 0), (2.9, 2, 0.6, 0),
+         (2.9, 1, 1.0, 0), (2.9, 0, 1.6, 2)],
+        [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (2, 5), (1, 6)],
+    ),
+    "(c) deeper with atrous convolution": (
+        [(1.95, 0, 1.6, 0), (1.95, 0.85, 1.0, 0), (1.95, 1.7, 0.6, 0), (1.95, 2.3, 0.6, 1), (1.95, 2.85, 0.6, 1),
+         (1.95, 3.4, 0.6, 2)],
+        [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)],
+    ),
+    "(d) spatial pyramid pooling": (
+        [(1.95, 0, 1.6, 0), (1.95, 0.85, 1.0, 0), (1.95, 1.7, 0.6, 0), (0.8, 2.55, 0.6, 1), (1.95, 2.55, 0.6, 1),
+         (3.1, 2.55, 0.6, 1), (1.95, 3.4, 0.6, 2)],
+        [(0, 1), (1, 2), (2, 3), (2, 4), (2, 5), (3, 6), (4, 6), (5, 6)],
+    ),
+}  # fmt: skip
+"""Fig. 2: slabs of features (centre, height, width, kind: plain, atrous or output), and arrows between them."""
+
+
+def contexts() -> Figure:
+    """Fig. 2: four ways to multi-scale context, from the picture at the bottom to the output; width is resolution."""
+    figure, axes = plt.subplots(1, len(CONTEXTS), squeeze=False, figsize=(8.4, 1.9), layout="constrained")
+    for axis, (title, (slabs, arrows)) in zip(axes[0], CONTEXTS.items(), strict=True):
+        for centre, height, width, kind in slabs:
+            colour = (BLUE, ORANGE, GREEN)[kind]
+            axis.add_patch(Rectangle((centre - width / 2, height), width, 0.24, color=colour, alpha=0.75))
+        for start, end in arrows:
+            _connect(axis, slabs[start], slabs[end])
+        axis.set(xlim=(0, 3.9), ylim=(-0.1, 3.8))
+        axis.set_title(title, fontsize=SMALL)
+        axis.axis("off")
+    return figure
+
+
+def _connect(axis: Axes, start: Sequence[float], end: Sequence[float]) -> None:
+    """From slab to slab: up, down, or across where both are at the same height."""
+    (x0, y0, w0, _), (x1, y1, w1, _) = start, end
+    if y0 == y1:
+        _arrow(axis, (x0 + w0 / 2 + 0.05, y0 + 0.12), (x1 - w1 / 2 - 0.05, y1 + 0.12))
+    elif y1 > y0:
+        _arrow(axis, (x0, y0 + 0.24), (x1, y1))
+    else:
+        _arrow(axis, (x0, y0), (x1, y1 + 0.24))
+
+
+def maps(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str], size: float = 1.5) -> Figure:
+    """Feature maps ``(h, w)`` of values from zero up, one row a kind; a row shares its scale, white is zero."""
+    figure, axes = plt.subplots(len(rows), len(titles), squeeze=False, layout="constrained",
+                                figsize=(size * len(titles) + 0.8, size * len(rows) + 0.2))  # fmt: skip
+    for number, (line, (name, values)) in enumerate(zip(axes, rows.items(), strict=True)):
+        colours = ("Blues", "Oranges", "Greens")[number % 3]
+        highest = max(value.max() for value in values)
+        for axis, value in zip(line, values, strict=True):
+            image = axis.imshow(value, cmap=colours, vmin=0, vmax=highest, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set(visible=True, color=GREY)
+        figure.colorbar(image, ax=line[-1]).set_label(name, fontsize=SMALL)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    return figure

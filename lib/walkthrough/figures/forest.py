@@ -1,0 +1,73 @@
+"""The claims at a glance: a forest plot of the paper's differences beside ours. Arrays in, figure out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from walkthrough.figures.charts import COLOURS
+
+VERDICT_COLOURS = {"supported": COLOURS[2], "contradicted": COLOURS[1], "not decided": "#777777"}
+MARKS = {"supported": "o", "contradicted": "X", "not decided": "s"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim: differences in points of mIoU, ours None where nothing was measured; ``verdict`` and its ``words``."""
+
+    sentence: str
+    place: str
+    paper: float
+    ours: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+    words: str
+
+
+def forest(rows: Sequence[Row], title: str) -> Figure:
+    """One line a claim: what it says, the difference that it is about, and the verdict.
+
+    Colour and mark both tell the verdict. The axis is linear within a point of zero and logarithmic beyond, since the
+    paper's differences reach from a tenth of a point to fifty.
+    """
+    figure, axis = plt.subplots(figsize=(10.6, 0.9 + 0.29 * len(rows)), layout="constrained")
+    for y, row in enumerate(rows):
+        if y % 2 == 0:
+            axis.axhspan(y - 0.5, y + 0.5, color="#f4f4f4", zorder=0)
+        axis.plot(row.paper, y, "D", markersize=5, markerfacecolor="none", color="black", zorder=2)
+        colour = VERDICT_COLOURS.get(row.verdict, "#bbbbbb")
+        if row.ours is not None:
+            axis.plot([row.low, row.high], [y, y], color=colour, linewidth=2, zorder=3)
+            axis.plot(row.ours, y, MARKS[row.verdict], color=colour, markersize=6, zorder=4)
+        axis.annotate(
+            row.words,
+            (1.01, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=colour,
+            weight="bold",
+            fontsize=9,
+        )
+    axis.axvline(0, color="black", linewidth=0.8, zorder=1)
+    axis.set_xscale("symlog", linthresh=1, linscale=0.6)
+    ticks = [-30, -10, -3, -1, 0, 1, 3, 10, 30]
+    ends = [end for row in rows for end in (row.paper, row.low, row.high) if end is not None]
+    axis.set_xlim(min(-1.5, *(1.2 * end for end in ends)), max(3, *(1.2 * end for end in ends)))
+    shown = [tick for tick in ticks if axis.get_xlim()[0] <= tick <= axis.get_xlim()[1]]
+    axis.set_xticks(shown, [f"{tick:+d}" if tick else "0" for tick in shown])
+    axis.set_yticks(range(len(rows)), [f"{row.sentence}  ({row.place})" for row in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.tick_params(axis="y", length=0)
+    axis.spines["left"].set_visible(False)
+    axis.set_xlabel("difference in the direction that the paper claims, points of mIoU")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    handles = [Line2D([], [], marker="D", color="black", markerfacecolor="none", linestyle="", label="paper")]
+    handles += [
+        Line2D([], [], marker=MARKS[name], color=colour, linewidth=2, label=f"ours, 95 %: {name}")
+        for name, colour in VERDICT_COLOURS.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    return figure

@@ -1,0 +1,1 @@
+"""Execution, cleaning and pages of the notebooks."""

@@ -1,0 +1,353 @@
+"""Execute the notebooks in order with papermill, go on where a run stopped, and make pages of the results.
+
+The output folder holds the executed notebooks ``NN_name.ipynb``, a page ``NN_name.html`` for each, ``index.html``,
+``summary.md``, the paper's tables, and ``state.json``: what is done, and the hash of everything that it was made from.
+"""
+
+import base64
+import copy
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbconvert.filters import strip_ansi
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+from PIL import Image
+from tqdm import tqdm
+from traitlets import default
+
+from deeplabv3.errors import UserError
+from deeplabv3.model.checkpoint import write_atomically
+from walkthrough import paths
+from walkthrough.notebooks.pages import write_pages
+from walkthrough.profiles import Profile, load_profile
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+ADDED_CELLS = {"injected-parameters", "papermill-error-cell-tag"}
+
+
+def walkthrough(
+    profile: str | None,
+    only: list[str],
+    output: Path | None,
+    fresh: bool,
+    parameters: dict[str, Any],
+    notebooks: Path | None = None,
+) -> int:
+    """Execute what is not done yet, or ``only`` the notebooks named, and make pages and tables; the exit code.
+
+    ``fresh`` executes again what is done. Every notebook gets ``profile`` and ``parameters``. ``notebooks`` is the
+    folder of the sources, ``output`` that of the results (by default ``walkthrough/PROFILE`` in the workspace).
+    """
+    chosen = load_profile(profile)
+    given = profile or os.environ.get("DEEPLABV3_PROFILE") or "offline"
+    if given.endswith((".yaml", ".yml")):
+        given = str(Path(given).resolve())  # the kernels work in another folder
+    if "profile" in parameters:
+        raise UserError("parameter 'profile' belongs to the whole walkthrough; name the profile with --profile.")
+    values = {"profile": given, **parameters}
+
+    folder = (notebooks or paths.home() / "notebooks").resolve()
+    sources = read_notebooks(folder)
+    names = _select(list(sources), only)
+    for name in names:
+        _check_parameters(name, sources[name], values)
+    output = (output or output_folder(chosen)).resolve()
+    state = _open_output(output, folder, sources)
+
+    hashes = {name: _hash(sources[name], chosen, values) for name in names}
+    current = [_is_done(output, name, state) and state[name]["hash"] == hashes[name] for name in names]
+    first = 0 if only or fresh else [*current, False].index(False)
+    try:
+        trouble = _execute_all(names, first, folder, output, values, hashes, state)
+        if not trouble:
+            from walkthrough.report.claims import write_claims
+            from walkthrough.report.tables import write_tables
+
+            write_tables(chosen, output)
+            write_claims(chosen, output)
+    finally:  # what is done is worth reading however this ends
+        write_pages(output, folder, sources, state, [name for name in sources if _is_done(output, name, state)])
+        _summarize(output, sources, state, before=names[:first])
+    if trouble:
+        again = "The same command without --fresh" if fresh else "The same command"
+        print(f"\n{trouble}\n{again} goes on from there.", file=sys.stderr)
+    return 1 if trouble else 0
+
+
+def output_folder(profile: str | Profile | None) -> Path:
+    """Where the results of ``profile`` are kept unless the user names a folder."""
+    return paths.workspace() / "walkthrough" / load_profile(profile).name
+
+
+def read_notebooks(folder: Path) -> dict[str, NotebookNode]:
+    """The notebooks ``NN_name.ipynb`` of ``folder`` by name, in order."""
+    found = sorted(path for path in folder.glob("*.ipynb") if re.fullmatch(r"\d\d_[\w-]+", path.stem))
+    if not found:
+        raise UserError(f"{folder} has no notebooks such as 00_start_here.ipynb; set DEEPLABV3_HOME to the checkout.")
+    return {path.stem: _read(path) for path in found}
+
+
+def _read(path: Path) -> NotebookNode:
+    try:
+        return nbformat.read(path, as_version=4)
+    except ValueError as error:
+        raise UserError(f"{path} is not a valid notebook ({str(error)[:80]}); restore it.") from error
+
+
+def _write(path: Path, notebook: NotebookNode) -> None:
+    write_atomically(path, nbformat.writes(notebook) + "\n")
+
+
+def _select(names: list[str], only: list[str]) -> list[str]:
+    selected = set()
+    for item in only:
+        wanted = Path(item).name.removesuffix(".ipynb")
+        found = [name for name in names if wanted in (name, name[:2])]
+        if not found:
+            raise UserError(f"notebook {item!r} is unknown; choose from {', '.join(names)}.")
+        selected.update(found)
+    return [name for name in names if name in selected] if only else names
+
+
+def _check_parameters(name: str, notebook: NotebookNode, values: Mapping[str, Any]) -> None:
+    """Refuse what papermill only warns of: it would execute the notebook without the parameter."""
+    if not any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells):
+        raise UserError(f"notebook {name} has no cell tagged 'parameters'; tag the one that says 'profile = None'.")
+    known = papermill.inspect_notebook(clean(notebook))  # cleaned, it names a kernel and a language, as papermill wants
+    for value in values:
+        if value not in known:
+            raise UserError(f"notebook {name} has no parameter {value!r}; its parameters are {', '.join(known)}.")
+
+
+def _open_output(output: Path, folder: Path, names: Iterable[str]) -> dict[str, dict]:
+    """The state of every notebook in ``output``, which is made, and proved writable, before hours go into it."""
+    if output == folder:
+        raise UserError(f"output folder {output} is the one of the notebooks themselves; name another with --output.")
+    file = output / "state.json"
+    try:
+        state = json.loads(file.read_text()) if file.is_file() else {}
+    except ValueError:
+        state = {}  # damaged: executing once more is always right
+    for name in names:
+        state.setdefault(name, {"state": "not executed", "minutes": 0.0, "hash": ""})
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        _write_state(output, state)
+    except OSError as error:
+        raise UserError(f"output folder {output} cannot be written ({error}); name another with --output.") from error
+    return state
+
+
+def _write_state(output: Path, state: Mapping[str, dict]) -> None:
+    write_atomically(output / "state.json", json.dumps(state, indent=1, sort_keys=True) + "\n")
+
+
+def _is_done(output: Path, name: str, state: Mapping[str, dict]) -> bool:
+    return state[name]["state"] == "done" and (output / f"{name}.ipynb").is_file()
+
+
+def _hash(notebook: NotebookNode, profile: Profile, values: Mapping[str, Any]) -> str:
+    """Name everything that an executed notebook depends on: its cells, the parameters, the profile and the library."""
+    cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
+    digest = hashlib.sha256(json.dumps([cells, values, repr(profile)], default=str).encode())
+    library = Path(__file__).parent
+    for file in sorted(file for file in library.rglob("*") if file.suffix in (".py", ".yaml")):
+        digest.update(f"{file.relative_to(library)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _execute_all(names: list, first: int, folder: Path, output: Path, values: dict, hashes: dict, state: dict) -> str:
+    """Execute ``names`` from ``first`` until one fails, and keep ``state``; what to say of the failure, if any."""
+    terminal = sys.stderr.isatty()  # elsewhere, as in CI, a bar would print a line for every step
+    cells = {"position": 1, "leave": False, "desc": "cells"} if terminal else False
+    say = (lambda line: None) if terminal else (lambda line: print(line, flush=True))
+    for name in names[:first]:
+        say(f"{name} … done before")
+    for name in names[first:]:
+        state[name]["state"] = "not executed"  # whatever ends this run, what comes after a change is not done
+    _write_state(output, state)
+    with (
+        _kernel_environment(values["profile"]),
+        tqdm(total=len(names), initial=first, unit="notebook", disable=not terminal) as bar,
+    ):
+        for name in names[first:]:
+            bar.set_description(name)
+            say(f"{name} … started")
+            started, outcome = time.monotonic(), "interrupted"
+            try:
+                _execute(folder / f"{name}.ipynb", output, values, cells)
+                outcome = "done"
+            except (PapermillExecutionError, RuntimeError, TimeoutError) as error:  # the last two: the kernel died
+                outcome = "failed"
+                return _describe(error, name, output / f"{name}.failed.ipynb")
+            finally:
+                state[name] = {"state": outcome, "minutes": (time.monotonic() - started) / 60, "hash": hashes[name]}
+                _write_state(output, state)
+                say(f"{name} … {outcome} in {state[name]['minutes']:.1f} min")
+                bar.update(outcome == "done")
+    return ""
+
+
+def _execute(source: Path, output: Path, values: Mapping[str, Any], cells: bool | dict) -> None:
+    """Execute one notebook; if it does not come to its end, what there is of it is kept as ``NN_name.failed.ipynb``."""
+    done, partial, failed = (output / f"{source.stem}{suffix}.ipynb" for suffix in ("", ".partial", ".failed"))
+    for older in (done, failed):
+        older.unlink(missing_ok=True)  # would pass for a result of this run
+    try:
+        executed = papermill.execute_notebook(
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, partial)),  # papermill formats paths
+            parameters=dict(values),
+            kernel_name="python3",
+            language="python",
+            kernel_manager_class=_ThisPython,
+            cwd=source.parent,
+            progress_bar=cells,
+            start_timeout=300,  # a machine that is busy training is slow to start a kernel
+            iopub_timeout=60,
+            extra_arguments=["--log-level=50"],  # ipykernel warns of its transport at every start
+        )
+        _write(done, clean(executed))
+        partial.unlink()
+    except BaseException:
+        if partial.is_file():
+            os.replace(partial, failed)
+        raise
+
+
+class _ThisPython(AsyncKernelManager):
+    """Kernels of the running interpreter, whatever kernels called ``python3`` are registered on the machine."""
+
+    @default("kernel_spec_manager")
+    def _kernel_spec_manager_default(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])
+
+
+@contextmanager
+def _kernel_environment(profile: str) -> Iterator[None]:
+    """What kernels inherit: the profile, folders that hold in any working folder, and none of the user's own set-up."""
+    with tempfile.TemporaryDirectory(prefix="deeplabv3-", ignore_cleanup_errors=True) as private:
+        values = {"DEEPLABV3_PROFILE": profile, "IPYTHONDIR": private, "JUPYTER_RUNTIME_DIR": private}
+        # An MPLBACKEND such as Agg, usual on servers, would leave the notebooks without pictures.
+        values["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+        values["DEEPLABV3_WIDGETS"] = "0"  # nobody is there to turn a knob, even where a Jupyter kernel started this
+        for name in ("DEEPLABV3_HOME", "DEEPLABV3_WORKSPACE", "DEEPLABV3_DATA"):
+            if os.environ.get(name):
+                values[name] = str(Path(os.environ[name]).resolve())
+        before = {name: os.environ[name] for name in values if name in os.environ}
+        os.environ.update(values)
+        try:
+            yield
+        finally:
+            for name in values:
+                del os.environ[name]
+            os.environ.update(before)
+
+
+def _describe(error: Exception, name: str, failed: Path) -> str:
+    """What to read first when a notebook has failed: which cell, the end of its error, and where the rest is."""
+    number, text = 0, str(error)
+    if isinstance(error, PapermillExecutionError):
+        number, text = error.exec_count, "\n".join(error.traceback) or f"{error.ename}: {error.evalue}"
+    elif failed.is_file():
+        cells = [cell for cell in _read(failed).cells if cell.cell_type == "code" and cell.source.strip()]
+        number = sum(bool(cell.metadata.papermill["start_time"]) for cell in cells)
+    where = f"in cell [{number}]" if number else "before its first cell"
+    lines = "\n".join(f"    {line}" for line in strip_ansi(text).strip().splitlines()[-15:])
+    return f"{name} failed {where}:\n{lines}\nThe partly executed notebook is {failed}."
+
+
+def clean(notebook: NotebookNode) -> NotebookNode:
+    """A copy with what readers see (sources, outputs, counts from 1 on) and without traces of the machine that made it.
+
+    Gone are progress bars (stderr), widgets, timings, papermill's metadata and the cells that papermill added. Figures
+    get a palette.
+    """
+    notebook = copy.deepcopy(notebook)
+    for key in ("papermill", "widgets"):
+        notebook.metadata.pop(key, None)
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    notebook.metadata.language_info = {"name": "python"}
+    notebook.cells = [cell for cell in notebook.cells if not ADDED_CELLS.intersection(cell.metadata.get("tags", []))]
+    count = 0
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.metadata.get("tags") == []:
+            del cell.metadata["tags"]  # papermill gives every cell a list
+        if cell.cell_type != "code":
+            continue
+        if cell.execution_count is not None:
+            count += 1
+            cell.execution_count = count
+        cell.outputs = _clean_outputs(cell.outputs)
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = cell.execution_count
+    return notebook
+
+
+def _clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    kept: list[NotebookNode] = []
+    for output in outputs:
+        data = output.get("data", {})
+        only_widget = data.pop(WIDGET, None) is not None and set(data) <= {"text/plain"}
+        if only_widget or (output.output_type == "stream" and output.name == "stderr"):
+            continue
+        if "image/png" in data:
+            data["image/png"] = _with_palette(data["image/png"])
+        if kept and kept[-1].output_type == output.output_type == "stream":
+            kept[-1].text += output.text  # how a text was cut into pieces depends on timing
+        else:
+            kept.append(output)
+    return kept
+
+
+def _with_palette(png: str) -> str:
+    """A figure, a PNG in base64, in 256 colours: four tenths of the size, and hardly to be told from the original."""
+    image = Image.open(io.BytesIO(base64.b64decode(png)))
+    if image.mode == "P":
+        return png
+    buffer = io.BytesIO()
+    image.convert("RGB").quantize(dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def refresh(output: Path, notebooks: Path, only: Sequence[str] = ()) -> None:
+    """Put the executed notebooks in ``output``, all or ``only`` those named, in the place of their sources."""
+    sources = read_notebooks(notebooks)
+    state = _open_output(output.resolve(), notebooks.resolve(), sources)
+    executed = {name: clean(_read(output / f"{name}.ipynb")) for name in sources if _is_done(output, name, state)}
+    names = _select(list(sources), list(only))
+    for name in names:
+        if name not in executed or [c.source for c in executed[name].cells] != [c.source for c in sources[name].cells]:
+            raise UserError(f"notebook {name} as it is now is not executed in {output}; run the walkthrough first.")
+    for name in names:
+        _write(notebooks / f"{name}.ipynb", executed[name])
+
+
+def _summarize(output: Path, names: Iterable[str], state: Mapping[str, dict], before: list[str]) -> None:
+    """Write ``summary.md``, and print it with the places of everything."""
+    lines = [f"| {'notebook':24} | minutes | state        |", f"| {'-' * 24} | ------: | ------------ |"]
+    for name in names:
+        word = "done before" if name in before else state[name]["state"]
+        lines.append(f"| {name:24} | {state[name]['minutes']:7.1f} | {word:12} |")
+    write_atomically(output / "summary.md", "\n".join(lines) + "\n")
+    print("\n" + "\n".join(lines) + f"\n\nnotebooks  {output}\npages      {output / 'index.html'}")
+    for name in ("tables", "claims"):
+        if (output / f"{name}.md").is_file():
+            print(f"{name}     {output / f'{name}.md'}")

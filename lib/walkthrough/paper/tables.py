@@ -1,0 +1,243 @@
+"""The paper's tables as data: what each cell varies, the paper's value, and the run and evaluation that fill it.
+
+The values lie in ``data/paper/table_NN.csv``: the columns that a table varies, then ``miou`` in percent and ``trust``
+(A: read in two or more transcriptions of the paper, B: one, tied down by the prose or by arithmetic, C: one only).
+"""
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation.inference import MULTI_SCALE, EvaluationSettings
+from walkthrough import paths
+from walkthrough.profiles import Profile
+from walkthrough.records.run import Run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a table: ``keys`` as printed, ``miou`` the paper's value, ``variant`` the network's settings.
+
+    ``training`` is what the cell changes of the training settings, with crop and batch as the paper states them, and
+    ``evaluation`` what it changes of the strategy; the output stride is that of the training unless it is named there.
+    A cell without a ``variant`` is shown and not run: its data are out of reach here.
+    """
+
+    keys: dict[str, str]
+    miou: float
+    trust: str
+    variant: dict[str, Any] | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+
+    def job(self, profile: Profile) -> tuple[Run, EvaluationSettings]:
+        """The run and the evaluation that fill the cell under ``profile`` with its first seed."""
+        config = profile.model_config(**self.variant)
+        training = replace(profile.training, **in_profile(self.training, profile))
+        run = Run.of(replace(profile, training=training), config)
+        own = {"output_stride": config.output_stride} | self.evaluation
+        return run, replace(profile.evaluation, **own)
+
+    def jobs(self, profile: Profile) -> list[tuple[Run, EvaluationSettings]]:
+        """The same for each of the profile's seeds; none where the cell is not run."""
+        if self.variant is None:
+            return []
+        return [self.job(replace(profile, seed=seed)) for seed in profile.all_seeds()]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper; ``section`` is where the text speaks of it.
+
+    ``across`` is the key whose values are the columns, as the paper prints it; without it every cell is a row.
+    ``measure`` says what the paper's numbers are.
+    """
+
+    number: int
+    title: str
+    section: str
+    cells: tuple[Cell, ...]
+    across: str = ""
+    measure: str = "mIoU on VOC 2012 val"
+
+    def cell(self, **keys: str) -> Cell:
+        """The first cell with these keys, for instance ``load(1).cell(output_stride="8")``."""
+        for cell in self.cells:
+            if keys.items() <= cell.keys.items():
+                return cell
+        raise UserError(f"table {self.number} has no cell with {keys}; keys are such as {self.cells[0].keys}.")
+
+
+_PROTOCOL = {"crop": 513, "batch": 16}
+"""What the paper trains with unless it says otherwise (Section 4.1), and the profile with its own."""
+
+
+def in_profile(training: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    """Changes of training settings with the paper's crop and batch put into the proportions of ``profile``.
+
+    Another crop than 513 becomes the nearest one that is k * 16 + 1 pixels wide. No batch has fewer than two pictures,
+    which batch norm behind image pooling needs, and its parts are no larger than the profile's.
+    """
+    own = {name: value for name, value in training.items() if _PROTOCOL.get(name) != value}
+    if "crop" in own:
+        own["crop"] = 16 * max(1, round((profile.training.crop * own["crop"] / _PROTOCOL["crop"] - 1) / 16)) + 1
+    if "batch" in own:
+        own["batch"] = max(2, round(profile.training.batch * own["batch"] / _PROTOCOL["batch"]))
+        fits = profile.training.batch // profile.training.accumulate
+        parts = range(1, own["batch"] + 1)
+        own["accumulate"] = next(n for n in parts if own["batch"] % n == 0 and own["batch"] // n <= fits)
+    return own
+
+
+def _tuple(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.strip("()").split(","))
+
+
+def _output_stride(keys: dict[str, str]) -> dict[str, Any]:
+    # The paper does not say at which output stride the entries were trained; here each is trained at its own.
+    return {"variant": _cascade("resnet50", 7) | {"output_stride": int(keys["output_stride"])}}
+
+
+def _depth(keys: dict[str, str]) -> dict[str, Any]:
+    backbone = keys["network"].lower().replace("-", "")
+    return {"variant": _cascade(backbone, _block(keys))}
+
+
+def _grid(keys: dict[str, str]) -> dict[str, Any]:
+    return {"variant": _cascade("resnet101", _block(keys), _tuple(keys["multi_grid"]))}
+
+
+def _block(keys: dict[str, str]) -> int:
+    return int(keys["last_block"].removeprefix("block"))
+
+
+def _cascade(backbone: str, last_block: int, grid: tuple[int, ...] = (1, 1, 1)) -> dict[str, Any]:
+    return {"backbone": backbone, "head": "cascade", "last_block": last_block, "multi_grid": grid}
+
+
+_BEST = {
+    "backbone": "resnet101",
+    "head": "aspp",
+    "multi_grid": (1, 2, 4),
+    "atrous_rates": (6, 12, 18),
+    "image_pooling": True,
+}
+"""Table 5's last row, 77.21. The appendix varies how it is trained."""
+
+
+def _aspp(keys: dict[str, str]) -> dict[str, Any]:
+    own = {
+        "multi_grid": _tuple(keys["multi_grid"]),
+        "atrous_rates": _tuple(keys["rates"]),
+        "image_pooling": keys["image_pooling"] == "yes",
+    }
+    return {"variant": _BEST | own}
+
+
+def _strategy(keys: dict[str, str]) -> dict[str, Any]:
+    """How Tables 4 and 6 evaluate one trained network."""
+    return {
+        "output_stride": int(keys["output_stride"]),
+        "scales": MULTI_SCALE if keys["multi_scale"] == "yes" else (1.0,),
+        "flip": keys["flip"] == "yes",
+    }
+
+
+def _cascade_inference(keys: dict[str, str]) -> dict[str, Any]:
+    return {"variant": _cascade("resnet101", 7, (1, 2, 1)), "evaluation": _strategy(keys)}
+
+
+def _aspp_inference(keys: dict[str, str]) -> dict[str, Any]:
+    # What pre-training on COCO adds is not measured: the pictures are not part of any profile.
+    return {"variant": None if keys["coco"] == "yes" else _BEST, "evaluation": _strategy(keys)}
+
+
+def _protocol(keys: dict[str, str]) -> dict[str, Any]:
+    training = {
+        "crop": int(keys["crop"]),
+        "upsample_logits": keys["upsample_logits"] == "yes",
+        "freeze_batch_norm": keys["fine_tune_batch_norm"] == "no",
+    }
+    return {"variant": _BEST, "training": training}
+
+
+def _batch(keys: dict[str, str]) -> dict[str, Any]:
+    return {"variant": _BEST, "training": {"batch": int(keys["batch"])}}
+
+
+def _training_stride(keys: dict[str, str]) -> dict[str, Any]:
+    variant = _BEST | {"output_stride": int(keys["training_output_stride"])}
+    return _batch(keys) | {"variant": variant, "evaluation": {"output_stride": int(keys["output_stride"])}}
+
+
+def _shown(keys: dict[str, str]) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    title: str
+    section: str
+    settings: Callable[[dict[str, str]], dict[str, Any]]
+    across: str = ""
+    measure: str = "mIoU on VOC 2012 val"
+
+
+_TABLES = {
+    1: _Kind(
+        "Going deeper with atrous convolution: ResNet-50 with block7, by output stride",
+        "Section 4.2",
+        _output_stride,
+        across="output_stride",
+    ),
+    2: _Kind(
+        "ResNet-50 and ResNet-101 with more cascaded blocks, output stride 16",
+        "Section 4.2",
+        _depth,
+        across="last_block",
+    ),
+    3: _Kind("Multi-grid in the cascade, ResNet-101, output stride 16", "Section 4.2", _grid, across="last_block"),
+    4: _Kind("Inference with the cascade: block7, multi-grid (1,2,1)", "Section 4.2", _cascade_inference),
+    5: _Kind(
+        "Atrous spatial pyramid pooling with multi-grid and image-level features, output stride 16",
+        "Section 4.3",
+        _aspp,
+    ),
+    6: _Kind("Inference with ASPP: multi-grid (1,2,4), image pooling", "Section 4.3", _aspp_inference),
+    7: _Kind("The VOC 2012 test set", "Section 4.3", _shown, measure="mIoU on VOC 2012 test"),
+    8: _Kind("Training protocol: crop, upsampled logits, fine-tuned batch norm", "Appendix A", _protocol),
+    9: _Kind("Batch size", "Appendix A", _batch, across="batch"),
+    10: _Kind(
+        "Output stride in training, with the batch that fitted, and in evaluation", "Appendix A", _training_stride
+    ),
+    11: _Kind("Asynchronous training on several machines", "Appendix B", _shown),
+    12: _Kind("Cityscapes, trained on train_fine", "Appendix C", _shown, measure="mIoU on Cityscapes val"),
+    13: _Kind("The Cityscapes test set", "Appendix C", _shown, measure="mIoU on Cityscapes test"),
+}
+
+NUMBERS = tuple(number for number, kind in _TABLES.items() if kind.settings is not _shown)
+"""The tables that are regenerated."""
+
+ALL = tuple(_TABLES)
+"""Tables 7 and 11 to 13 are shown with the paper's values."""
+
+
+def load(number: int) -> Table:
+    """Table ``number`` of the paper, 1 to 13; another number is a :class:`UserError`."""
+    if number not in _TABLES:
+        raise UserError(f"table {number} is not in the paper; choose one from 1 to {max(_TABLES)}.")
+    kind = _TABLES[number]
+    with open(paths.home() / "data" / "paper" / f"table_{number:02d}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    cells = []
+    for row in rows:
+        miou, trust = float(row.pop("miou")), row.pop("trust")
+        cells.append(Cell(row, miou, trust, **kind.settings(row)))
+    return Table(number, kind.title, kind.section, tuple(cells), kind.across, kind.measure)
+
+
+def jobs(table: Table, profile: Profile) -> list[tuple[Run, EvaluationSettings]]:
+    """What fills the table under ``profile``, cell by cell, seed by seed; cells may share a run."""
+    return [job for cell in table.cells for job in cell.jobs(profile)]

@@ -1,0 +1,51 @@
+"""What a profile's records say of a table's cell: its mIoU, how sure that is, and what is missing."""
+
+from deeplabv3.errors import UserError
+from walkthrough.experiments.task import Job
+from walkthrough.paper.tables import Cell
+from walkthrough.profiles import Profile
+from walkthrough.records import store
+from walkthrough.report import intervals
+from walkthrough.report.intervals import Measured
+
+
+class Evidence:
+    """The records of ``profile``, each read once."""
+
+    def __init__(self, profile: Profile):
+        self.profile = profile
+        self._known: dict[tuple, Measured | None] = {}
+
+    def by_seed(self, cell: Cell) -> dict[int, Measured]:
+        """A cell's mIoU with its draws, for each of the profile's seeds that has a record."""
+        found = {}
+        for run, settings in self._jobs(cell):
+            key = (run.name, settings)
+            if key not in self._known:
+                confusions = run.confusion_counts(settings)
+                self._known[key] = None if confusions is None else intervals.measure(confusions)
+            if self._known[key] is not None:
+                found[run.seed] = self._known[key]
+        return found
+
+    def _jobs(self, cell: Cell) -> list[Job]:
+        """What fills the cell; nothing where neither pictures nor records can tell."""
+        try:
+            return cell.jobs(self.profile)
+        except UserError:
+            if store.all_records(self.profile.name):
+                raise
+            return []
+
+    def of(self, cell: Cell) -> Measured | None:
+        """A cell's mIoU over all seeds that have a record; None where none has."""
+        found = self.by_seed(cell)
+        return intervals.together(list(found.values())) if found else None
+
+    def weighted_sum(self, terms: tuple[tuple[float, Cell], ...]) -> Measured | None:
+        """The sum of ``weight * mIoU`` over the seeds with which every cell has a record; None where there are none."""
+        found = [(weight, self.by_seed(cell)) for weight, cell in terms]
+        seeds = [seed for seed in self.profile.all_seeds() if all(seed in own for _, own in found)]
+        if not seeds:
+            return None
+        return intervals.weighted_sum([(weight, intervals.together([own[s] for s in seeds])) for weight, own in found])

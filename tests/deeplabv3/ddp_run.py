@@ -1,0 +1,37 @@
+"""A run for test_distributed.py, by torchrun in several processes or by one: ROOT FOLDER [PARTS [RANK STEP]].
+
+Process RANK kills itself in step STEP, once.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from deeplabv3.config import TrainingSettings
+from deeplabv3.data.voc import VOCData
+from deeplabv3.distributed import join
+from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.training.trainer import train
+
+
+def main(root: str, folder: str, accumulate: str = "1", dies: str = "", at: str = "") -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = DeepLabV3(ModelConfig(3, "small_resnet20", atrous_rates=(1, 2, 3), head_channels=16, dropout=0.0))
+    data = VOCData(root, "train", {0: "background", 3: "square", 7: "disc"}, cache=True)
+    settings = TrainingSettings(8, 4, 33, lr=0.05, batch_norm_momentum=0.1, accumulate=int(accumulate))
+    with join(timeout_s=60) as team:
+
+        def report(step: int, loss: float, lr: float) -> None:
+            if dies and team.rank == int(dies) and step == int(at) and not Path(folder, "died").exists():
+                Path(folder, "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        train(model, data, settings, Path(folder), {}, seed=3, team=team, save_every_s=-1, report=report)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,419 @@
+"""Whole-image inference: padding, scales, flip, batches, and the model left as it was."""
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, write_label
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from deeplabv3.data.loader import MEAN, MEAN_PIXEL, STD, normalise
+from deeplabv3.data.voc import VOID, VOCData
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation.inference import (
+    MULTI_SCALE,
+    PATIENCE,
+    EvaluationSettings,
+    _Item,
+    count_pictures,
+    evaluate,
+    in_batches,
+    most_probable,
+    pad,
+    padded_size,
+    predict_batches,
+    probabilities,
+)
+from deeplabv3.evaluation.metrics import confusion_matrix
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.fast import fast
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3)).astype(np.uint8)
+
+
+class ByColour(nn.Module):
+    """Stands in for a trained network: every pixel's class is where its colour is strongest, whatever surrounds it."""
+
+    def __init__(self):
+        super().__init__()
+        self.anything = nn.Parameter(torch.zeros(1))
+        self.config = SimpleNamespace(num_classes=3, align_corners=True)
+        self.output_stride = 16
+
+    def set_output_stride(self, output_stride: int) -> "ByColour":
+        self.output_stride = output_stride
+        return self
+
+    def features_to_logits(self, images):
+        return images * 100
+
+
+@pytest.mark.parametrize(
+    ("size", "output_stride", "crop", "padding", "expected"),
+    [
+        ((375, 500), 16, 513, "crop", (513, 513)),
+        ((375, 500), 8, 513, "crop", (513, 513)),
+        ((513, 513), 16, 513, "crop", (513, 513)),
+        ((514, 500), 16, 513, "crop", (529, 513)),
+        ((375, 500), 16, 513, "tight", (385, 513)),
+        ((375, 500), 8, 513, "tight", (377, 505)),
+        ((33, 1), 16, 513, "tight", (33, 1)),
+        ((34, 32), 16, 513, "tight", (49, 33)),
+    ],
+)
+def test_padded_sizes(size, output_stride, crop, padding, expected):
+    settings = EvaluationSettings(output_stride=output_stride, crop=crop, padding=padding)
+    assert padded_size(*size, settings) == expected
+
+
+def test_padding_is_the_mean_pixel_at_the_bottom_and_right():
+    picture = noise(3, 5)
+    padded = pad(picture, (4, 7))
+    assert np.array_equal(padded[:3, :5], picture)
+    assert (padded[3] == MEAN_PIXEL).all()
+    assert (padded[:, 5:] == MEAN_PIXEL).all()
+
+
+@pytest.mark.parametrize("padding", ["crop", "tight"])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_predictions_lie_where_the_pictures_are(padding, batch):
+    """Sizes are mixed, smaller and larger than the crop: every pixel is found at its own place, in order."""
+    pictures = [noise(h, w, seed=n) for n, (h, w) in enumerate([(40, 31), (33, 33), (47, 50), (40, 32), (40, 31)])]
+    settings = EvaluationSettings(crop=33, padding=padding)
+    predictions = list(predict_batches(ByColour(), iter(pictures), settings, batch))
+    assert len(predictions) == len(pictures)
+    for picture, prediction in zip(pictures, predictions, strict=True):
+        assert prediction.shape == picture.shape[:2]
+        assert prediction.dtype == np.uint8
+        expected = normalise(torch.from_numpy(picture[None].copy()))[0].argmax(0)
+        assert np.array_equal(prediction, expected)
+
+
+def test_evaluation_counts_every_pixel_that_is_not_void_once(data):
+    """The naive picture-by-picture count, with the labels at their own size."""
+    reported = []
+    confusions = evaluate(ByColour(), data, EvaluationSettings(crop=65), 4, reported.append)
+    assert reported == [1, 2, 3, 4, 5, 6]
+    assert confusions.shape == (6, 3, 3)
+    for index in range(6):
+        picture, label = data[index]
+        prediction = normalise(torch.from_numpy(picture[None].copy()))[0].argmax(0).numpy()
+        for truth in range(3):
+            for found in range(3):
+                assert confusions[index, truth, found] == ((label == truth) & (prediction == found)).sum()
+        assert confusions[index].sum() == (label != VOID).sum()
+
+
+def test_the_result_does_not_depend_on_the_batch(make_model, data):
+    model = make_model().set_batch_norm_momentum(1.0).train()
+    settings = EvaluationSettings(crop=65, scales=(0.75, 1.0), flip=True)
+    pictures = [data[index][0] for index in range(6)]
+    with torch.no_grad():  # batch norm that suits the pictures, so that several classes are found
+        model(normalise(torch.from_numpy(np.stack([pad(picture, (65, 65)) for picture in pictures]))))
+    alone = list(predict_batches(model, iter(pictures), settings, 1))
+    assert len({int(value) for prediction in alone for value in np.unique(prediction)}) > 1
+    for batch in (2, 4, 6):
+        together = list(predict_batches(model, iter(pictures), settings, batch))
+        # another order of summation may decide a tie otherwise: at most one pixel in a thousand
+        assert all((a != b).mean() < 1e-3 for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("side", "output_stride", "expected"),
+    [
+        (513, 16, [257, 385, 513, 641, 769, 897]),  # the paper's crop: exact at every one of its scales
+        (377, 8, [193, 281, 377, 473, 561, 657]),  # 375 pixels, padded tightly: to the nearest size that fits
+        (50, 16, [33, 33, 50, 65, 81, 81]),  # a picture at its own size is not resized
+    ],
+)
+def test_multi_scale_sizes_keep_their_corners(make_model, side, output_stride, expected):
+    """k * s + 1 pixels: then the first and the last feature stand on the first and the last pixel of every view."""
+    model, sizes = make_model().eval().set_output_stride(output_stride), []
+
+    def spy(images):
+        sizes.append(tuple(images.shape[2:]))
+        return torch.zeros(1, 3, 2, 2)
+
+    model.features_to_logits = spy
+    settings = EvaluationSettings(output_stride, MULTI_SCALE, flip=True)
+    probabilities(model, torch.from_numpy(noise(side, 17)[None]), settings)
+    assert [height for height, _ in sizes[::2]] == expected
+    assert sizes[::2] == sizes[1::2]
+
+
+def test_probabilities_are_averaged_over_scales_and_flip(make_model):
+    """Written out: the mean of the softmaxes, not the softmax of a mean."""
+    model = make_model().eval()
+    pictures = torch.from_numpy(noise(33, 65)[None])
+    images = normalise(pictures)
+    views = []
+    with torch.no_grad():
+        for size in ((17, 33), (33, 65)):
+            scaled = nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=True)
+            for flip in (False, True):
+                logits = model.features_to_logits(scaled.flip(3) if flip else scaled)
+                logits = nn.functional.interpolate(logits, size=(33, 65), mode="bilinear", align_corners=True)
+                views.append((logits.flip(3) if flip else logits).softmax(1))
+    found = probabilities(model, pictures, EvaluationSettings(scales=(0.5, 1.0), flip=True))
+    torch.testing.assert_close(found, sum(views) / 4, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.sum(1), torch.ones(1, 33, 65))
+
+
+def slow_reference(model: DeepLabV3, picture: np.ndarray, settings: EvaluationSettings) -> np.ndarray:
+    """Tables 4 and 6 once more, picture by picture and view by view: probabilities ``(K, H, W)`` of the picture."""
+    height, width = picture.shape[:2]
+    stride, crop = settings.output_stride, settings.crop if settings.padding == "crop" else 0
+    tall, wide = (max(crop, stride * int(np.ceil((side - 1) / stride)) + 1) for side in (height, width))
+    image = torch.empty(3, tall, wide)
+    for channel in range(3):
+        image[channel] = (MEAN_PIXEL[channel] / 255 - MEAN[channel]) / STD[channel]
+        values = torch.from_numpy(picture[:, :, channel].astype(np.float32))
+        image[channel, :height, :width] = (values / 255 - MEAN[channel]) / STD[channel]
+    model = model.eval().set_output_stride(stride)
+    views = []
+    for scale in settings.scales:
+        for mirror in [False, True] if settings.flip else [False]:
+            size = [side if scale == 1 else stride * round((side - 1) / stride * scale) + 1 for side in (tall, wide)]
+            view = F.interpolate(image[None], size=size, mode="bilinear", align_corners=True)
+            with torch.no_grad():
+                features = model.features_to_logits(torch.flip(view, [3]) if mirror else view)
+            logits = F.interpolate(features, size=(tall, wide), mode="bilinear", align_corners=True)
+            views.append(torch.softmax(torch.flip(logits, [3]) if mirror else logits, dim=1)[0])
+    return torch.stack(views).mean(0)[:, :height, :width].numpy()
+
+
+def mixed_sizes() -> list[np.ndarray]:
+    """No two neighbours of one padded size, the first and the last of a size of their own."""
+    sizes = [(50, 17), (33, 49), (40, 31), (31, 47), (40, 32), (33, 49), (40, 31), (1, 1), (33, 48), (70, 20)]
+    return [noise(height, width, seed=number) for number, (height, width) in enumerate(sizes)]
+
+
+STRATEGIES = {
+    "output stride 16": {},
+    "output stride 8": {"output_stride": 8},
+    "8 + MS": {"output_stride": 8, "scales": MULTI_SCALE},
+    "8 + MS + flip": {"output_stride": 8, "scales": MULTI_SCALE, "flip": True},
+    "16 + flip": {"flip": True},
+}
+
+
+@pytest.mark.parametrize("padding", ["crop", "tight"])
+@pytest.mark.parametrize("changes", STRATEGIES.values(), ids=STRATEGIES)
+def test_strategies_agree_with_an_independent_slow_reference(make_model, changes, padding):
+    """Batched across pictures of one padded size, with batch norm folded, against loops over everything."""
+    settings = EvaluationSettings(**changes, crop=49, padding=padding)
+    pictures = mixed_sizes()
+    model = make_model(num_classes=5)
+    predictions = list(predict_batches(fast(model), pictures, settings, batch=3))
+    assert len(predictions) == len(pictures)
+    seen = set()
+    for picture, prediction in zip(pictures, predictions, strict=True):
+        shares = slow_reference(model, picture, settings)
+        seen |= set(np.unique(shares.argmax(0)).tolist())
+        # rounding decides between classes that are tied, and nothing else
+        highest = np.sort(shares, axis=0)
+        clear = highest[-1] - highest[-2] > 1e-3
+        assert clear.mean() > 0.8
+        assert np.array_equal(prediction[clear], shares.argmax(0)[clear])
+    assert len(seen) > 1
+
+
+def test_one_view_needs_no_softmax(make_model):
+    model, pictures = make_model().eval(), torch.from_numpy(np.stack([noise(33, 49), noise(33, 49, seed=1)]))
+    expected = probabilities(model, pictures, EvaluationSettings()).argmax(1)
+    found = most_probable(model, pictures, EvaluationSettings())
+    assert found.dtype == torch.uint8
+    assert (found != expected).float().mean() < 1e-3
+
+
+def items(sizes: list[tuple[int, int]]) -> list[_Item]:
+    return [_Item(index, noise(*size)) for index, size in enumerate(sizes)]
+
+
+def test_pictures_of_one_size_share_a_batch_wherever_they_stand():
+    a, b, c = (33, 33), (17, 33), (30, 20)  # c is padded to a's size
+    settings = EvaluationSettings(padding="tight")
+    groups = list(in_batches(items([a, b, c, b, a, b]), settings, 3))
+    assert [[item.index for item in group] for group in groups] == [[0, 2, 4], [1, 3, 5]]
+    assert [len(group) for group in in_batches(items([a, b, a, b]), settings, 1)] == [1, 1, 1, 1]
+
+
+def test_no_picture_waits_for_ever():
+    """A rare size goes alone after a while: a stream is never held in memory, and progress never stands still."""
+    rare, common = (65, 65), (33, 33)
+    stream = iter(items([rare] + [common] * 200))
+    groups, taken = in_batches(stream, EvaluationSettings(padding="tight"), 4), 0
+    for group in groups:
+        taken += len(group)
+        if group[0].index == 0:
+            break
+    assert taken <= PATIENCE * 4 + 1
+    assert len(list(stream)) >= 200 - PATIENCE * 4  # the rest was not read yet
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_predictions_come_in_order_and_soon(batch):
+    pictures, taken = mixed_sizes() * 20, []
+    stream = predict_batches(
+        ByColour(), (taken.append(p) or p for p in pictures), EvaluationSettings(padding="tight"), batch
+    )
+    for number, prediction in enumerate(stream):
+        assert prediction.shape == pictures[number].shape[:2]
+        assert len(taken) <= number + 1 + (PATIENCE + 1) * batch
+    assert number + 1 == len(pictures)
+
+
+def test_bfloat16_moves_only_pixels_that_are_nearly_tied(make_model):
+    model, pictures = make_model().eval(), torch.from_numpy(np.stack([noise(65, 65)]))
+    exact = probabilities(model, pictures, EvaluationSettings())
+    rough = probabilities(model, pictures, EvaluationSettings(bf16=True))
+    assert rough.dtype == torch.float32
+    assert 1e-5 < (rough - exact).abs().max() < 0.2
+    highest = exact.sort(dim=1).values
+    clear = highest[:, -1] - highest[:, -2] > 0.2
+    assert clear.any()
+    assert torch.equal(rough.argmax(1)[clear], exact.argmax(1)[clear])
+
+
+# --- degenerate pictures and damaged files
+
+
+def write_pictures(root: Path, sizes: list[tuple[int, int]]) -> VOCData:
+    """A list ``val`` of noise at these sizes (height, width), labels from CLASSES with some void."""
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    names = [f"picture_{number}" for number in range(len(sizes))]
+    for name, size in zip(names, sizes, strict=True):
+        Image.fromarray(rng.integers(0, 256, (*size, 3)).astype(np.uint8)).save(root / "JPEGImages" / f"{name}.jpg")
+        label = rng.choice([*CLASSES, VOID], size).astype(np.uint8)
+        write_label(root / "SegmentationClass" / f"{name}.png", label)
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(names))
+    return VOCData(root, "val", CLASSES)
+
+
+DEGENERATE = [(1, 1), (200, 3000), (1, 90), (90, 1), (2, 3), (1500, 20), (16, 17)]
+
+
+@pytest.mark.parametrize("padding", ["crop", "tight"])
+@pytest.mark.parametrize("changes", [{}, {"output_stride": 8, "scales": (0.5, 1.25), "flip": True}])
+def test_huge_and_tiny_pictures_are_counted_whole(make_model, tmp_path, padding, changes):
+    settings = EvaluationSettings(**changes, crop=33, padding=padding)
+    data, model = write_pictures(tmp_path / "VOC", DEGENERATE), make_model().eval()
+    confusions = evaluate(model, data, settings, batch=2)
+    predictions = predict_batches(model, (data[index][0] for index in range(len(data))), settings)
+    for index, prediction in enumerate(predictions):
+        label = data[index][1]
+        assert prediction.shape == label.shape == DEGENERATE[index]
+        assert confusions[index].sum() == (label != VOID).sum()
+        moved = abs(confusions[index] - confusion_matrix(label, prediction, 3)).sum() / 2
+        assert moved <= 1e-3 * label.size  # another batch may decide a tie otherwise
+
+
+def test_a_picture_that_is_void_throughout_counts_nothing(make_model, tmp_path):
+    data = write_pictures(tmp_path / "VOC", [(20, 30), (20, 30)])
+    write_label(data.root / "SegmentationClass" / "picture_0.png", np.full((20, 30), VOID, dtype=np.uint8))
+    confusions = evaluate(make_model(), data, EvaluationSettings(padding="tight"), 2)
+    assert not confusions[0].any()
+    assert confusions[1].any()
+
+
+def break_picture(data: VOCData, number: int) -> None:
+    path = data.root / "JPEGImages" / f"picture_{number}.jpg"
+    path.write_bytes(path.read_bytes()[:150])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_a_broken_picture_does_not_hold_the_others_up(make_model, tmp_path, batch):
+    data = write_pictures(tmp_path / "VOC", [(20, 30)] * 5)
+    whole = evaluate(make_model(), data, EvaluationSettings(padding="tight"))
+    break_picture(data, 2)
+    write_label(data.root / "SegmentationClass" / "picture_4.png", np.full((20, 30), 99, dtype=np.uint8))
+    found = dict(count_pictures(make_model(), data, EvaluationSettings(padding="tight"), batch))
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    assert isinstance(found[2], UserError) and "picture_2.jpg" in str(found[2])
+    assert isinstance(found[4], UserError) and "picture_4.png holds the value 99" in str(found[4])
+    for index in (0, 1, 3):
+        assert abs(found[index] - whole[index]).sum() <= 2
+    with pytest.raises(UserError, match=r"picture_2\.jpg"):
+        evaluate(make_model(), data, EvaluationSettings(padding="tight"), batch)
+
+
+def test_single_pictures_of_a_list_can_be_counted(make_model, data):
+    whole = evaluate(make_model(), data, EvaluationSettings(crop=65))
+    found = dict(count_pictures(make_model(), data, EvaluationSettings(crop=65), indices=[4, 1]))
+    assert list(found) == [4, 1]
+    assert all(np.array_equal(counts, whole[index]) for index, counts in found.items())
+
+
+def test_an_abandoned_evaluation_leaves_the_model_as_it_was_and_no_threads(make_model, data):
+    model, before = make_model().train(), threading.active_count()
+    stream = count_pictures(model, data, EvaluationSettings(output_stride=8, crop=65))
+    next(stream)
+    assert model.output_stride == 8
+    stream.close()
+    assert (model.output_stride, model.training, threading.active_count()) == (16, True, before)
+
+
+def test_with_flip_a_mirrored_picture_gives_the_mirrored_result(make_model):
+    model = make_model().eval()
+    picture = noise(33, 49)
+    pictures, mirrored = (torch.from_numpy(p[None].copy()) for p in (picture, picture[:, ::-1]))
+    for flip, symmetric in ((True, True), (False, False)):
+        settings = EvaluationSettings(flip=flip, scales=(1.0, 1.25))
+        difference = probabilities(model, mirrored, settings).flip(3) - probabilities(model, pictures, settings)
+        assert (difference.abs().max() < 1e-4) == symmetric
+
+
+def test_the_output_stride_of_the_settings_is_used(make_model):
+    model = make_model().eval()
+    picture = noise(33, 33)
+    at_8 = next(predict_batches(model, iter([picture]), EvaluationSettings(output_stride=8, crop=33)))
+    with torch.no_grad():
+        expected = model.set_output_stride(8)(normalise(torch.from_numpy(picture[None].copy()))).argmax(1)[0]
+        other = model.set_output_stride(16)(normalise(torch.from_numpy(picture[None].copy()))).argmax(1)[0]
+    assert np.array_equal(at_8, expected)
+    assert not np.array_equal(at_8, other)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("end", ["done", "abandoned", "failed"])
+def test_the_model_is_left_as_it_was(make_model, training, end):
+    model: DeepLabV3 = make_model().train(training)
+    norm = model.backbone.bn1.running_mean.clone()
+    pictures = [noise(33, 33), noise(33, 33)]
+    stream = predict_batches(model, iter(pictures), EvaluationSettings(output_stride=8, crop=33))
+    next(stream)
+    assert (model.output_stride, model.training) == (8, False)
+    if end == "done":
+        list(stream)
+    elif end == "abandoned":
+        stream.close()
+    else:
+        with pytest.raises(RuntimeError, match="on purpose"):
+            stream.throw(RuntimeError("on purpose"))
+    assert (model.output_stride, model.training) == (16, training)
+    assert torch.equal(model.backbone.bn1.running_mean, norm)
+
+
+def test_an_impossible_output_stride_leaves_the_model_as_it_was(make_model):
+    model = make_model().train()
+    with pytest.raises(UserError, match="output_stride 64"):
+        list(predict_batches(model, iter([noise(33, 33)]), EvaluationSettings(output_stride=64)))
+    assert (model.output_stride, model.training) == (16, True)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"padding": "mirror"}, {"scales": ()}, {"scales": (0.0,)}, {"scales": (-1.0,)}, {"crop": 0}]
+)
+def test_impossible_settings_are_users_errors(changes):
+    (name,) = changes
+    with pytest.raises(UserError, match=name):
+        EvaluationSettings(**changes)

@@ -1,0 +1,300 @@
+"""Pictures from anywhere: what is found, how files are read, and classes at the picture's own size."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_config
+from PIL import Image
+from torchvision.models import segmentation
+
+from deeplabv3.data.voc import VOC_CLASSES, palette, palette_png
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation import predict as room
+from deeplabv3.evaluation.inference import MULTI_SCALE, EvaluationSettings, predict
+from deeplabv3.evaluation.predict import (
+    class_shares,
+    find_pictures,
+    load_weights,
+    output_names,
+    predict_photo,
+    read_photo,
+)
+from deeplabv3.model.checkpoint import Checkpoint, save_checkpoint
+from deeplabv3.model.deeplab import DeepLabV3
+
+TIGHT = EvaluationSettings(output_stride=8, padding="tight")
+
+# --- files
+
+QUADRANTS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], dtype=np.uint8)
+"""Red, green; blue, white."""
+
+
+def scene(height: int = 40, width: int = 60) -> np.ndarray:
+    """Four coloured quadrants, so that a turn or a mirror shows."""
+    return QUADRANTS.repeat(height // 2, 0).repeat(width // 2, 1)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tif"])
+def test_formats(tmp_path, suffix):
+    path = tmp_path / f"scene.{suffix}"
+    Image.fromarray(scene()).save(path, quality=95)
+    photo = read_photo(path)
+    assert photo.dtype == np.uint8
+    assert np.abs(photo[5::30, 5::45].astype(int) - QUADRANTS).max() < 20
+
+
+@pytest.mark.parametrize(("orientation", "turned"), [(1, lambda a: a), (2, np.fliplr), (3, lambda a: np.rot90(a, 2)),
+                                                     (6, lambda a: np.rot90(a, -1)), (8, np.rot90)])  # fmt: skip
+def test_exif_rotation(tmp_path, orientation, turned):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(scene()).save(tmp_path / "phone.jpg", exif=exif, quality=95, subsampling=0)
+    photo, expected = read_photo(tmp_path / "phone.jpg"), turned(scene())
+    assert photo.shape == expected.shape
+    assert np.abs(photo.astype(int) - expected).mean() < 8
+
+
+@pytest.mark.filterwarnings("error")
+def test_damaged_exif_data_does_not_cost_the_picture(tmp_path, monkeypatch):
+    Image.fromarray(scene()).save(tmp_path / "phone.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert read_photo(tmp_path / "phone.jpg").shape == (40, 60, 3)
+
+    def fail(image: Image.Image) -> Image.Image:
+        raise struct.error("unpack requires a buffer of 4 bytes")
+
+    monkeypatch.setattr(room.ImageOps, "exif_transpose", fail)  # as Pillow has done with other damages
+    assert read_photo(tmp_path / "phone.jpg").shape == (40, 60, 3)
+
+
+def test_transparency_lies_on_white(tmp_path):
+    rgba = np.dstack([scene(), np.full((40, 60), 255, np.uint8)])
+    rgba[:20, :30, 3] = 0
+    rgba[:20, 30:, 3] = 128
+    Image.fromarray(rgba).save(tmp_path / "alpha.png")
+    photo = read_photo(tmp_path / "alpha.png")
+    assert photo[0, 0].tolist() == [255, 255, 255]
+    assert photo[0, 59] == pytest.approx([127, 255, 127], abs=1)
+    assert photo[39, 0].tolist() == [0, 0, 255]
+
+    shades = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    shades.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    shades.save(tmp_path / "palette.png", transparency=1)
+    assert read_photo(tmp_path / "palette.png")[0].tolist() == [[10, 20, 30], [255, 255, 255], [70, 80, 90]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bits_keep_their_brightness(tmp_path, suffix):
+    """Pillow's own conversion clips at 255, which makes nearly everything white."""
+    grey = np.array([[0, 255, 256, 0x8000, 0xFFFF]], dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / f"deep.{suffix}")
+    assert read_photo(tmp_path / f"deep.{suffix}")[0, :, 1].tolist() == [0, 0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("L", "png"), ("1", "png"), ("LA", "png"), ("CMYK", "jpg"), ("P", "gif")])
+def test_other_modes(tmp_path, mode, suffix):
+    path = tmp_path / f"scene.{suffix}"
+    Image.fromarray(scene()).convert(mode).save(path)
+    photo, grey = read_photo(path), mode in ("L", "1", "LA")
+    assert photo.shape == (40, 60, 3)
+    assert np.abs(photo[39, 59].astype(int) - 255).max() < 10
+    assert (photo[..., 0] == photo[..., 2]).all() == grey
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "depth.tif")
+    with pytest.raises(UserError, match=r"depth\.tif.*convert"):
+        read_photo(tmp_path / "depth.tif")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None])
+def test_a_broken_picture_is_named(tmp_path, content):
+    path = tmp_path / "broken.jpg"
+    Image.fromarray(scene(400, 600)).save(path)
+    path.write_bytes(path.read_bytes()[:2000] if content is None else content)
+    with pytest.raises(UserError, match=r"broken\.jpg"):
+        read_photo(path)
+
+
+def make_files(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene()).save(folder / name)
+
+
+def test_files_folders_and_patterns_are_found_once_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_files(tmp_path, "trip/b.JPG", "trip/a.png", "trip/sub/c.webp", "one.jpg")
+    (tmp_path / "trip" / "notes.txt").write_text("no picture")
+    names = [path.as_posix() for path in find_pictures(["one.jpg", "trip", "trip/*.JPG", str(tmp_path / "one.jpg")])]
+    assert names == ["one.jpg", "trip/a.png", "trip/b.JPG"]
+    assert [path.name for path in find_pictures(["**/*.webp"])] == ["c.webp"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
+    make_files(tmp_path, "a[1].jpg", "a1.jpg")
+    assert [path.name for path in find_pictures([str(tmp_path / "a[1].jpg")])] == ["a[1].jpg"]
+
+
+def test_earlier_results_are_not_predicted_again(tmp_path):
+    make_files(tmp_path, "cat.jpg", "cat_overlay.jpg", "cat_classes.png")
+    assert [path.name for path in find_pictures([str(tmp_path)], tmp_path)] == ["cat.jpg"]
+    assert len(find_pictures([str(tmp_path)], tmp_path / "elsewhere")) == 3
+    pattern = str(tmp_path / "**" / "*.*")
+    assert [path.name for path in find_pictures([pattern], tmp_path)] == ["cat.jpg"]
+    with pytest.raises(UserError, match="no picture matches"):
+        find_pictures([str(tmp_path / "*_overlay.jpg")], tmp_path)
+    assert len(find_pictures([str(tmp_path / "cat_overlay.jpg")], tmp_path)) == 1, "who names it means it"
+
+
+@pytest.mark.parametrize("item", ["nowhere.jpg", "*.png", "empty"])
+def test_nothing_found_is_one_sentence(tmp_path, monkeypatch, item):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=item.replace("*", r"\*")):
+        find_pictures([item])
+
+
+def test_pictures_of_one_name_get_results_of_their_own():
+    paths = [Path(name) for name in ("a/cat.jpg", "b/cat.jpg", "cat_2.png", "a/Cat.png", "dog.jpg")]
+    names = output_names(paths)
+    assert names == ["cat", "cat_2", "cat_2_2", "Cat_3", "dog"]
+
+
+# --- weights
+
+
+def test_a_checkpoint_brings_its_classes(tmp_path, make_model):
+    model = make_model()
+    settings = {"model": vars(model.config), "data": {"classes": {"0": "background", "8": "cat", "12": "dog"}}}
+    save_checkpoint(tmp_path / "c.safetensors", Checkpoint(1, 1.0, settings, model.state_dict(), {}))
+    loaded, classes = load_weights(str(tmp_path / "c.safetensors"))
+    assert classes == {0: "background", 8: "cat", 12: "dog"}
+    assert not loaded.training
+    assert torch.equal(loaded.head.classifier.weight, model.head.classifier.weight)
+
+
+@pytest.fixture(scope="module")
+def torchvision_state() -> dict:
+    torch.manual_seed(0)
+    return segmentation.deeplabv3_resnet50(
+        weights=None, weights_backbone=None, num_classes=21, aux_loss=True
+    ).state_dict()
+
+
+def test_torchvisions_weights_from_a_file(tmp_path, torchvision_state):
+    torch.save(torchvision_state, tmp_path / "deeplab.pth")
+    model, classes = load_weights(f"torchvision:{tmp_path / 'deeplab.pth'}")
+    assert tuple(classes.values()) == VOC_CLASSES and list(classes) == list(range(21))
+    assert (model.config.backbone, model.output_stride) == ("resnet50", 8)
+    del torchvision_state["backbone.layer4.2.conv3.weight"]
+    torch.save(torchvision_state, tmp_path / "cut.pth")
+    with pytest.raises(UserError, match=r"cut\.pth"):
+        load_weights(f"torchvision:{tmp_path / 'cut.pth'}")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other\.pth.*deeplabv3_resnet50.*; fetch"):
+        load_weights(f"torchvision:{tmp_path / 'other.pth'}")
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"), [("torchvision", "DeepLabV3_ResNet101"), ("torchvision:resnet50", "DeepLabV3_ResNet50")]
+)
+def test_torchvisions_weights_are_downloaded(monkeypatch, make_model, source, kind):
+    asked = []
+
+    def download(weights, **options):
+        asked.append((type(weights).__name__, weights.name, options["check_hash"]))
+        return {}
+
+    for enum in (segmentation.DeepLabV3_ResNet50_Weights, segmentation.DeepLabV3_ResNet101_Weights):
+        monkeypatch.setattr(enum, "get_state_dict", download)
+    monkeypatch.setattr(room, "from_torchvision", lambda state: make_model(num_classes=21))
+    _, classes = load_weights(source)
+    assert asked == [(f"{kind}_Weights", "COCO_WITH_VOC_LABELS_V1", True)]
+    assert classes[20] == "tvmonitor"
+
+
+def test_a_download_that_fails_says_what_to_fetch(monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(segmentation.DeepLabV3_ResNet101_Weights, "get_state_dict", fail)
+    with pytest.raises(UserError, match=r"no route.*https://download\.pytorch\.org/\S+\.pth.*torchvision:FILE"):
+        load_weights("torchvision")
+
+
+@pytest.mark.parametrize("source", ["nowhere.safetensors", "torchvision:nowhere.pth", "torchvision:resnet18"])
+def test_unknown_weights_are_one_sentence(source):
+    with pytest.raises(UserError, match=source.split(":")[-1]):
+        load_weights(source)
+
+
+# --- prediction
+
+
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Blurred noise: regions of some size, at any resolution the same."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def test_a_picture_of_ordinary_size_is_predicted_as_in_evaluation(make_model):
+    model, picture = make_model(), photo(75, 100)
+    for settings in (TIGHT, EvaluationSettings(16, MULTI_SCALE, True, padding="tight")):
+        assert (predict_photo(model, picture, settings) == predict(model, picture, settings)).all()
+
+
+def test_a_large_picture_is_predicted_small_and_answered_large(make_model):
+    model, large = make_model(), photo(750, 1000)
+    found = predict_photo(model, large, TIGHT, longest=100)
+    assert found.shape == (750, 1000) and found.dtype == np.uint8
+    small = predict(model, np.asarray(Image.fromarray(large).resize((100, 75), Image.Resampling.BILINEAR)), TIGHT)
+    blocks = small.repeat(10, 0).repeat(10, 1)
+    assert len(np.unique(small)) > 1
+    assert 0.9 < (found == blocks).mean() < 1, "the same regions, with smoother borders than blocks of 10 pixels"
+
+
+@pytest.mark.parametrize("power", [4, 0.05], ids=["sure", "hardly sure"])
+def test_enlarging_goes_by_the_most_probable_class(power):
+    """By interpolated probabilities, class after class, without those that are nowhere the most probable."""
+    shares = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32) ** power
+    shares[3] = 0.001
+    shares /= shares.sum(0)
+    large = np.stack([np.asarray(Image.fromarray(s).resize((70, 60), Image.Resampling.BILINEAR)) for s in shares])
+    found = room._enlarged(shares, 60, 70)
+    assert (found == large.argmax(0)).all()
+    assert set(np.unique(found)) == {0, 1, 2, 4}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 2), (3, 2000), (17, 33)])
+def test_pictures_of_any_shape(make_model, size):
+    model, picture = make_model(), photo(*size)
+    for settings in (TIGHT, EvaluationSettings(8, (0.5, 1.5), True, padding="tight")):
+        assert predict_photo(model, picture, settings, longest=129).shape == size
+
+
+def test_the_network_is_left_as_it_was(make_model):
+    model = make_model().train()
+    predict_photo(model, photo(80, 90), TIGHT, longest=50)
+    assert model.training and model.output_stride == 16
+
+
+def test_shares_add_up():
+    assert class_shares(np.array([[0, 2], [2, 2]], dtype=np.uint8), 4).tolist() == [25, 0, 75, 0]
+
+
+def test_palette_pngs_hold_numbers_and_vocs_colours():
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = Image.open(io.BytesIO(palette_png(values)))
+    assert image.mode == "P"
+    assert (np.asarray(image) == values).all()
+    assert (np.asarray(image.convert("RGB")) == palette()[values]).all()
+
+
+def test_a_network_of_255_classes_keeps_its_numbers(make_model):
+    model = DeepLabV3(small_config(num_classes=255)).eval()
+    assert predict_photo(model, photo(40, 50), TIGHT, longest=30).dtype == np.uint8

@@ -1,0 +1,148 @@
+"""Checkpoints: whole or not at all, free of pickles, and a sentence for every file that is none."""
+
+import contextlib
+import json
+
+import pytest
+import torch
+from conftest import small_config
+from safetensors.torch import save_file
+
+from deeplabv3.errors import UserError
+from deeplabv3.model import checkpoint as module
+from deeplabv3.model.checkpoint import (
+    Checkpoint,
+    checkpoints,
+    load_checkpoint,
+    load_model,
+    save_checkpoint,
+    write_atomically,
+)
+from deeplabv3.model.deeplab import DeepLabV3
+
+
+def example(step: int = 7) -> Checkpoint:
+    model = {"a.weight": torch.randn(3, 4, 5, 5).to(memory_format=torch.channels_last), "b": torch.tensor(3)}
+    return Checkpoint(
+        step, 12.5, {"model": {"grid": [1, 2, 4]}, "seed": 0}, model, {"a.weight": torch.randn(3, 4, 5, 5)}
+    )
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    saved = example()
+    save_checkpoint(tmp_path / "c.safetensors", saved)
+    loaded = load_checkpoint(tmp_path / "c.safetensors")
+    assert (loaded.step, loaded.seconds, loaded.settings) == (7, 12.5, saved.settings)
+    for expected, found in ((saved.model, loaded.model), (saved.momentum, loaded.momentum)):
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, example(step=1))
+
+    def disk_full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", disk_full)
+    with pytest.raises(UserError, match=r"c\.safetensors could not be written.*No space left"):
+        save_checkpoint(path, example(step=2))
+    assert load_checkpoint(path).step == 1
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["c.safetensors"]
+
+
+def test_write_atomically_replaces_whole_files(tmp_path, monkeypatch):
+    path = tmp_path / "record.json"
+    write_atomically(path, "old")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    monkeypatch.undo()
+    write_atomically(path, b"new")
+    assert path.read_text() == "new"
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["record.json"]
+
+
+@pytest.mark.parametrize("spoil", ["empty", "half", "text", "folder", "missing"])
+def test_damaged_checkpoints_are_named(tmp_path, spoil):
+    path = tmp_path / "c.safetensors"
+    if spoil == "folder":
+        path.mkdir()
+    elif spoil != "missing":
+        save_checkpoint(path, example())
+        whole = path.read_bytes()
+        path.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "text": b"<html>404</html>"}[spoil])
+    with pytest.raises(UserError, match=r"c\.safetensors") as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_safetensors_files_are_no_checkpoints(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    for metadata in (None, {"format": "pt"}, {"step": "x", "seconds": "1", "settings": "{}"}):
+        save_file({"features.0.weight": torch.zeros(1)}, path, metadata=metadata)
+        with pytest.raises(UserError, match=r"weights\.safetensors is no checkpoint"):
+            load_checkpoint(path)
+
+
+def test_a_checkpoint_carries_its_network(tmp_path, make_model):
+    model = make_model(head="cascade", last_block=5, multi_grid=(1, 2, 1)).eval()
+    settings = json.loads(json.dumps({"model": vars(model.config)}))
+    save_checkpoint(tmp_path / "c.safetensors", Checkpoint(1, 0.0, settings, model.state_dict(), {}))
+    loaded, checkpoint = load_model(tmp_path / "c.safetensors")
+    assert loaded.config == model.config
+    assert not loaded.training
+    assert checkpoint.step == 1
+    images = torch.randn(1, 3, 33, 33)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), model(images))
+
+
+@pytest.mark.parametrize("change", [{"num_classes": 4}, {"colour": "red"}, {"backbone": "vgg16"}])
+def test_a_checkpoint_of_another_version_is_refused(tmp_path, change):
+    model = DeepLabV3(small_config())
+    settings = {"model": json.loads(json.dumps(vars(model.config))) | change}
+    save_checkpoint(tmp_path / "c.safetensors", Checkpoint(1, 0.0, settings, model.state_dict(), {}))
+    with pytest.raises(UserError) as caught:
+        load_model(tmp_path / "c.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_last_checkpoints_are_kept(tmp_path):
+    path = tmp_path / "c.safetensors"
+    for step in range(1, 6):
+        save_checkpoint(path, example(step), keep=3)
+    assert [(file.name, load_checkpoint(file).step) for file in checkpoints(path)] == [
+        ("c.safetensors", 5),
+        ("c-1.safetensors", 4),
+        ("c-2.safetensors", 3),
+    ]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_kill_between_two_files_leaves_one_to_go_on_from(tmp_path, monkeypatch):
+    """Wherever a write is broken off, the newest file that is there is whole."""
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, example(1), keep=2)
+    honest = module.os.replace
+    for allowed in range(4):
+        done = []
+
+        def replace(source, target, allowed=allowed, done=done):
+            if len(done) == allowed:
+                raise KeyboardInterrupt
+            done.append(target)
+            honest(source, target)
+
+        monkeypatch.setattr(module.os, "replace", replace)
+        with contextlib.suppress(KeyboardInterrupt):
+            save_checkpoint(path, example(2), keep=2)
+        monkeypatch.undo()
+        assert load_checkpoint(checkpoints(path)[0]).step in (1, 2)
+    assert load_checkpoint(path).step == 2

@@ -1,0 +1,148 @@
+"""The benchmark of evaluation: the same network, the same pictures and the same counts as torchvision's loop."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, write_voc
+
+from deeplabv3.data.loader import normalise
+from deeplabv3.data.voc import VOID, VOCData
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation.inference import EvaluationSettings, evaluate, pad, padded_size
+from deeplabv3.model.checkpoint import Checkpoint, save_checkpoint
+from deeplabv3.model.deeplab import DeepLabV3
+from walkthrough.bench import evaluate as bench
+from walkthrough.bench.evaluate import EvaluationBench, _AsTorchvision, _Samples, enlarged, reference_loop, render
+from walkthrough.cli import main
+
+
+@pytest.fixture
+def checkpoint(make_model, tmp_path):
+    """An untrained network of three classes, as a run would leave it."""
+    model = make_model()
+    settings = {"model": vars(model.config), "data": {"classes": {str(value): name for value, name in CLASSES.items()}}}
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, Checkpoint(1, 0.0, settings, model.state_dict(), {}))
+    return path
+
+
+@pytest.mark.parametrize("padding", ["tight", "crop"])
+def test_both_see_the_same_pixels(voc_root, padding):
+    data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationSettings(8, crop=65, padding=padding)
+    for index, (image, label) in enumerate(_Samples(data, settings)[index] for index in range(len(data))):
+        picture, truth = data[index]
+        size = padded_size(*truth.shape, settings)
+        torch.testing.assert_close(image[None], normalise(torch.from_numpy(pad(picture, size)[None])))
+        assert np.array_equal(label[: truth.shape[0], : truth.shape[1]], truth)
+        assert label.shape == size and (label != VOID).sum() == (truth != VOID).sum()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_torchvisions_loop_counts_what_ours_counts(make_model, voc_root, workers):
+    data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationSettings(padding="tight")
+    model: DeepLabV3 = make_model().eval()
+    loader = torch.utils.data.DataLoader(_Samples(data, settings), num_workers=workers)
+    theirs = reference_loop(_AsTorchvision(model), loader, "cpu")
+    ours = evaluate(model, data, settings, batch=4).sum(0)
+    assert theirs.sum() == ours.sum() > 0
+    assert abs(theirs - ours).sum() / 2 < 1e-3 * ours.sum()  # ties
+
+
+def test_embedded_pictures_are_enlarged_with_their_labels(tmp_path):
+    data = VOCData(enlarged(tmp_path, 5), "val", dict(enumerate(bench.synthetic.CLASSES)))
+    assert len(data) == 5
+    sizes = [data[index][1].shape for index in range(5)]
+    assert sizes == [(375, 500), (333, 500), (375, 500), (500, 375), (375, 500)]
+    assert len({int(value) for index in range(5) for value in np.unique(data[index][1])}) > 3
+
+
+def test_the_command_measures_a_checkpoint_on_its_pictures(checkpoint, tmp_path, capsys):
+    root, file = write_voc(tmp_path / "pictures", train=1, val=4), tmp_path / "bench.json"
+    files = ["--weights", str(checkpoint), "--data", str(root), "--json", str(file)]
+    settings = ["--pictures", "3", "--batch", "2", "--rounds", "3", "--output-stride", "16", "--bf16"]
+    assert main(["bench", "evaluate", *files, *settings]) == 0
+    printed, result = capsys.readouterr().out, json.loads(file.read_text())
+    assert render(result) in printed
+    assert (result["pictures"], result["settings"]["weights"]) == (3, "checkpoint.safetensors")
+    assert str(tmp_path) not in json.dumps(result)
+    data = VOCData(root, "val", CLASSES)
+    assert result["pixels"] == sum((data[index][1] != VOID).sum() for index in range(3))
+    reference, plain, ours, rough = result["rows"]
+    assert reference["name"] == "torchvision's loop" and reference["speed"] == 1
+    assert reference["differing_pixels"] is None
+    for row in (plain, ours, rough):
+        speed = np.median(reference["seconds"]) / np.median(row["seconds"])
+        assert row["speed"] == pytest.approx(speed)
+        assert row["pictures_per_second"] == pytest.approx(3 / np.median(row["seconds"]))
+        assert len(row["seconds"]) == 3
+    assert max(plain["differing_pixels"], ours["differing_pixels"]) < 1e-3 * result["pixels"]
+    assert ours["differing_pixels"] <= rough["differing_pixels"] < 0.2 * result["pixels"]
+
+
+def test_a_checkpoint_that_does_not_know_its_classes(make_model, tmp_path, capsys):
+    """Its label values are then the numbers of its outputs, and a label with others is named."""
+    model = make_model()
+    save_checkpoint(
+        tmp_path / "c.safetensors", Checkpoint(1, 1.0, {"model": vars(model.config)}, model.state_dict(), {})
+    )
+    root = write_voc(tmp_path / "pictures", train=1, val=3)
+    command = ["bench", "evaluate", "--weights", str(tmp_path / "c.safetensors"), "--data", str(root)]
+    assert main([*command, "--rounds", "3", "--pictures", "2"]) == 1
+    assert "not in the class list" in capsys.readouterr().err
+
+
+def test_a_difference_would_be_seen(make_model, data):
+    """One pixel of ours changed, one more where the truth is void: one is counted."""
+    model, settings = make_model().eval(), EvaluationSettings(padding="tight")
+    theirs = _AsTorchvision(model)
+    loader = torch.utils.data.DataLoader(_Samples(data, settings))
+    predictions = [
+        theirs(image[None])["out"].argmax(1)[0].numpy()[: data[index][1].shape[0], : data[index][1].shape[1]]
+        for index, (image, _) in enumerate(_Samples(data, settings)[index] for index in range(len(data)))
+    ]
+    assert bench._differing(theirs, loader, predictions) == 0
+    for place in ((data[3][1] != VOID).nonzero(), (data[3][1] == VOID).nonzero()):
+        y, x = place[0][0], place[1][0]
+        predictions[3][y, x] = (predictions[3][y, x] + 1) % 3
+    assert bench._differing(theirs, loader, predictions) == 1
+
+
+def test_resnet_50_on_embedded_pictures(monkeypatch, capsys):
+    """What runs without any file: torchvision's network at output stride 8, here on pictures of a stamp's size."""
+    monkeypatch.setattr(bench, "SIZES", ((40, 33), (33, 40)))
+    assert main(["bench", "evaluate", "--pictures", "2", "--rounds", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "torchvision's ResNet-50, random weights, output stride 8" in printed
+    assert "embedded, enlarged" in printed
+    last = printed.strip().splitlines()[-1].split()
+    assert last[0] == "ours" and int(last[-1]) < 30
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"pictures": 0}, "pictures"),
+        ({"batch": 0}, "batch"),
+        ({"rounds": 2}, "rounds"),
+        ({"threads": -1}, "threads"),
+        ({"workers": -1}, "workers"),
+        ({"device": "tpu"}, "device"),
+        ({"padding": "none"}, "padding"),
+        ({"output_stride": 16}, "--weights"),
+        ({"weights": "checkpoint.safetensors"}, "--data"),
+    ],
+)
+def test_mistakes_are_named(changes, word):
+    with pytest.raises(UserError, match=word):
+        EvaluationBench(**changes)
+
+
+def test_files_that_are_missing_are_named(tmp_path, capsys):
+    assert main(["bench", "evaluate", "--data", "nowhere"]) == 1
+    assert "nowhere does not exist" in capsys.readouterr().err
+    assert main(["bench", "evaluate", "--weights", "no.safetensors", "--data", "nowhere"]) == 1
+    assert "no.safetensors do not exist" in capsys.readouterr().err
+    assert main(["bench", "evaluate", "--json", str(tmp_path / "none" / "bench.json")]) == 1
+    assert "make it first" in capsys.readouterr().err

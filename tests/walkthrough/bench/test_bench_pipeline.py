@@ -1,0 +1,88 @@
+"""The benchmark of the data pipeline: its sources, its arithmetic, its record."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import write_voc
+
+from deeplabv3.data import memory
+from deeplabv3.errors import UserError
+from walkthrough.bench import pipeline as bench
+from walkthrough.bench.pipeline import PipelineBench, all_workers, render
+from walkthrough.cli import main
+
+TINY = ["--crop", "33", "--batch", "2", "--batches", "2", "--rounds", "3"]
+
+
+def test_the_command_measures_both_sources(voc_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "allowance", lambda: 10**9)
+    file = tmp_path / "bench.json"
+    options = ["--data", str(voc_root), "--workers", "0", "1", "--eats", "100", "--json", str(file)]
+    assert main(["bench", "pipeline", *TINY, *options]) == 0
+    printed, result = capsys.readouterr().out, json.loads(file.read_text())
+    assert render(result) in printed
+    assert str(tmp_path) not in json.dumps(result)
+    assert result["pictures"] == 6 and result["decoded_bytes"] > 4 * 6 * 37 * 40
+    assert [(row["source"], row["workers"]) for row in result["rows"]] == [
+        ("files", 0), ("memory", 0), ("files", 1), ("memory", 1),
+    ]  # fmt: skip
+    for row in result["rows"]:
+        assert len(row["seconds"]) == 3
+        assert row["crops_per_second"] == pytest.approx(1 / np.median(row["seconds"]))
+        assert row["cores_needed"] == pytest.approx(130 * row["core_seconds_per_crop"])
+    assert min(result["parts"].values()) >= 0 < result["parts"]["read and decode"]
+
+
+def test_pictures_that_do_not_fit_are_not_kept(voc_root, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "allowance", lambda: 0)
+    assert main(["bench", "pipeline", *TINY, "--data", str(voc_root), "--workers", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "do not fit into a quarter of the free memory" in printed
+    assert "\nmemory" not in printed
+
+
+def test_starting_the_workers_does_not_count(monkeypatch, tmp_path):
+    """Workers that take 10 s of the cores to start, and 0.5 s a batch."""
+    busy = [0.0]
+
+    def batches(samples, first, last, batch, workers):
+        busy[0] += 10
+        for _ in range(first, last):
+            busy[0] += 0.5
+            yield
+
+    monkeypatch.setattr(bench, "batches", batches)
+    monkeypatch.setattr(bench, "_busy", lambda: busy[0])
+    tiny = PipelineBench(str(write_voc(tmp_path / "pictures")), batch=2, batches=5)
+    _, seconds = tiny._turn(None, workers=4)
+    assert seconds == pytest.approx(0.25)
+
+
+def test_embedded_pictures_serve_where_there_are_no_others(capsys):
+    assert main(["bench", "pipeline", *TINY, "--workers", "0", "--pictures", "2"]) == 0
+    assert "of 2 pictures (embedded, enlarged" in capsys.readouterr().out
+
+
+def test_workers_go_up_to_the_cores(monkeypatch):
+    for cores, expected in ((1, (0, 1)), (2, (0, 1, 2)), (6, (0, 1, 2, 4, 6)), (16, (0, 1, 2, 4, 8, 16))):
+        monkeypatch.setattr(bench, "cores", lambda cores=cores: cores)
+        assert all_workers() == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"pictures": 0}, "pictures"),
+        ({"crop": 0}, "crop"),
+        ({"batch": 0}, "batch"),
+        ({"batches": 0}, "batches"),
+        ({"rounds": 2}, "rounds"),
+        ({"workers": (0, -1)}, "workers"),
+        ({"eats": 0}, "eats"),
+        ({"data": "nowhere"}, "nowhere does not exist"),
+    ],
+)
+def test_mistakes_are_named(changes, word):
+    with pytest.raises(UserError, match=word):
+        PipelineBench(**changes).run()

@@ -1,0 +1,212 @@
+"""The benchmark of a training step: equal work, switches that are on, each one's own memory, and the record."""
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import segmentation
+
+from deeplabv3.config import TrainingSettings
+from deeplabv3.data.loader import normalise
+from deeplabv3.data.voc import VOID
+from deeplabv3.errors import UserError
+from deeplabv3.model.weights import from_torchvision
+from deeplabv3.training.step import Objective
+from walkthrough.bench import train as bench
+from walkthrough.bench.train import OURS, Contender, TrainBench, reference_loss, render, torchvision_network
+from walkthrough.cli import main
+from walkthrough.commands import bench as command
+
+TINY = {"backbone": "resnet50", "crop": 33, "batch": 2, "rounds": 3, "steps": 1}
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_equal_weights_have_equal_loss(output_stride):
+    """Ours, as the trainer computes it from bytes, beside the main part of the script's."""
+    theirs = torchvision_network("resnet50", output_stride).eval()
+    nn.init.normal_(theirs.classifier[4].bias)
+    ours = from_torchvision(theirs).set_output_stride(output_stride)
+    pictures, labels = TrainBench(**TINY | {"crop": 65}).batch_of_noise()
+    with torch.no_grad():
+        expected = F.cross_entropy(theirs(normalise(pictures))["out"], labels.long(), ignore_index=VOID)
+        found = Objective(ours, TrainingSettings(batch=2, crop=65))(pictures, labels)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+def test_the_network_is_what_torchvisions_builder_makes():
+    built = segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=True).eval()
+    parts = torchvision_network("resnet50", 8).eval()
+    parts.load_state_dict(built.state_dict())
+    images = torch.randn(1, 3, 65, 65)
+    with torch.no_grad():
+        expected, found = built(images), parts(images)
+    assert list(found) == list(expected) == ["out", "aux"]
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_the_scripts_loss_counts_the_auxiliary_head_half():
+    logits = {"out": torch.zeros(1, 4, 2, 2), "aux": torch.zeros(1, 4, 2, 2)}
+    logits["aux"][:, 0] = 2.0
+    labels = torch.tensor([[[0, 0], [0, VOID]]])
+    aux = torch.log(torch.exp(torch.tensor(2.0)) + 3) - 2
+    assert reference_loss(logits, labels).item() == pytest.approx(torch.log(torch.tensor(4.0)) + 0.5 * aux)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_switch_is_on_where_its_row_says_so(monkeypatch, name):
+    seen = {}
+
+    def training_step(objective, optimiser, settings, seed, step, pictures, labels):
+        seen.update(objective=objective, optimiser=optimiser, settings=settings, pictures=pictures, labels=labels)
+        return torch.zeros(())
+
+    monkeypatch.setattr(bench, "training_step", training_step)
+    tiny, switches = TrainBench(**TINY), OURS[name]
+    pictures, labels = tiny.batch_of_noise()
+    tiny.ours(pictures, labels, switches)()
+    assert torch.equal(seen["pictures"], pictures) and torch.equal(seen["labels"], labels)
+    assert hasattr(seen["objective"], "_orig_mod") is switches.compiled
+    objective = getattr(seen["objective"], "_orig_mod", seen["objective"])
+    weight = objective.model.backbone.block1[0].conv2.weight
+    images = normalise(seen["pictures"])
+    for tensor in (weight, images):
+        assert tensor.is_contiguous(memory_format=torch.channels_last) is switches.channels_last
+        assert tensor.is_contiguous() is not switches.channels_last
+    assert seen["settings"].precision == switches.precision
+    assert {group["fused"] for group in seen["optimiser"].param_groups} == {switches.fused}
+
+
+def test_a_row_adds_one_switch():
+    rows = [vars(switches) for switches in OURS.values()]
+    for row, following in pairwise(rows):
+        assert sum(row[name] != following[name] for name in row) == 1
+
+
+def test_the_command_records_what_it_measured(tmp_path, capsys):
+    file = tmp_path / "bench.json"
+    options = [f"--{name}={value}" for name, value in TINY.items()]
+    assert main(["bench", "train", *options, "--no-compile", "--json", str(file)]) == 0
+    printed, result = capsys.readouterr().out, json.loads(file.read_text())
+    assert render(result) in printed and "goal on two cores" in printed
+    rows = {row["name"]: row for row in result["rows"]}
+    theirs = ["torchvision, its script", "torchvision, channels last", "torchvision, output stride 8"]
+    assert list(rows) == [*theirs, *list(OURS)[:-1]]
+    reference = sorted(result["rows"][0]["seconds"])[1]
+    for row in rows.values():
+        median = sorted(row["seconds"])[1]
+        assert row["seconds_per_step"] == pytest.approx(median)
+        assert row["images_per_second"] == pytest.approx(2 / median)
+        assert row["speed"] == pytest.approx(reference / median)
+        assert row["peak_memory"] is None
+    assert all(
+        rows[name]["first_loss"] == pytest.approx(rows["ours"]["first_loss"], rel=1e-2) for name in OURS if name in rows
+    )
+    assert result["multiply_adds"]["torchvision"] > result["multiply_adds"]["ours"] > 0
+
+
+def test_hours_follow_from_the_seconds_of_a_step():
+    row = {"seconds_per_step": 0.03, "images_per_second": 533.3, "speed": 1.5, "first_loss": 3.0, "first": 60.0}
+    result = {
+        "settings": vars(TrainBench()),
+        "machine": {},
+        "multiply_adds": {"torchvision": 1, "ours": 1},
+        "rows": [row | {"name": "+ torch.compile", "peak_memory": 3 * 2**30}],
+    }
+    (line,) = [line for line in render(result).splitlines() if line.startswith("+ torch.compile")]
+    assert line.split()[2:8] == ["30.0", "533.30", "1.50x", "0.25", "3.00", "3.0000"]
+
+
+def test_memory_is_each_ones_own(monkeypatch):
+    """A thousand bytes of others; 100 for weights, 50 that stay after the first step, 30 that come and go."""
+    memory = {"now": 1000, "peak": 1000}
+
+    def take(size):
+        memory["now"] += size
+        memory["peak"] = max(memory["peak"], memory["now"])
+
+    def make():
+        take(100)
+        steps = iter([50, 0, 0])
+
+        def step():
+            take(next(steps))
+            take(30)
+            take(-30)
+            return torch.zeros(())
+
+        return step
+
+    for name, call in {
+        "memory_allocated": lambda: memory["now"],
+        "max_memory_allocated": lambda: memory["peak"],
+        "reset_peak_memory_stats": lambda: memory.update(peak=memory["now"]),
+        "synchronize": lambda: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, call)
+    contender = Contender(make, 1, "cuda")
+    take(500)  # the next contender is built
+    contender()
+    take(200)
+    contender()
+    contender()
+    assert contender.peak_memory == 180
+
+
+def test_a_card_that_is_too_small_is_named(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(bench, "alternate", full)
+    before = torch.backends.cudnn.benchmark
+    with pytest.raises(UserError, match="lower --batch or --crop"):
+        TrainBench(**TINY, compiled=False).run()
+    assert torch.backends.cudnn.benchmark == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"backbone": "mobilenet_v2"}, "backbone"),
+        ({"output_stride": 64}, "output_stride"),
+        ({"crop": 32}, "crop"),
+        ({"batch": 1}, "batch"),
+        ({"rounds": 2}, "rounds"),
+        ({"steps": 0}, "steps"),
+        ({"threads": -1}, "threads"),
+        ({"device": "tpu"}, "device"),
+    ],
+)
+def test_mistakes_are_named(changes, word):
+    with pytest.raises(UserError, match=word):
+        TrainBench(**changes)
+
+
+@pytest.mark.parametrize(("place", "words"), [("none/bench.json", "make it first"), ("", "cannot be written")])
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_measured(tmp_path, capsys, place, words):
+    assert main(["bench", "train", "--json", str(tmp_path / place)]) == 1
+    assert words in capsys.readouterr().err
+    assert main(["bench", "all", "--json-folder", str(tmp_path / "none")]) == 1
+    assert "make it first" in capsys.readouterr().err
+
+
+def test_all_goes_on_where_one_fails(monkeypatch, tmp_path, capsys):
+    measured = {}
+
+    def measure(make, render, file):
+        found = make()
+        measured[file.name] = found
+        if file.name.startswith("evaluate"):
+            raise UserError("no pictures.")
+
+    monkeypatch.setattr(command, "_measure", measure)
+    options = ["--crop", "65", "--batch", "4", "--pictures", "3", "--json-folder", str(tmp_path)]
+    assert main(["bench", "all", *options]) == 1
+    assert capsys.readouterr().err == "bench evaluate: no pictures.\n\n"
+    assert list(measured) == [f"{name}-cpu.json" for name in ("model", "train", "evaluate", "pipeline")]
+    model, train, evaluate, pipeline = measured.values()
+    assert (model.size, train.crop, pipeline.crop) == (65, 65, 65)
+    assert {bench.batch for bench in measured.values()} == {4}
+    assert evaluate.pictures == 3

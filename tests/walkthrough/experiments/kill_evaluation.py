@@ -1,0 +1,30 @@
+"""A slow evaluation for test_partial.py, to be killed: its arguments are the profile and the seconds between saves."""
+
+import sys
+import time
+
+import torch
+
+from deeplabv3 import load_profile
+from walkthrough.experiments.run import evaluate_run
+from walkthrough.profiles import Profile
+from walkthrough.records.run import Run
+
+LIST = {"data.val_list": "trainval"}
+"""Nine pictures."""
+
+
+def run_of(profile_file: str) -> tuple[Profile, Run]:
+    profile = load_profile(profile_file, LIST)
+    return profile, Run.of(profile, profile.model_config())
+
+
+def report(done: int) -> None:
+    print(f"done {done}", flush=True)
+    time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    profile, run = run_of(sys.argv[1])
+    evaluate_run(run, profile.evaluation, report, save_every_s=float(sys.argv[2]))

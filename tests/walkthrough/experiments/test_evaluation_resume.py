@@ -1,0 +1,330 @@
+"""An evaluation that is interrupted goes on where it was, and only with counts that are its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import read_until, write_label
+from kill_evaluation import run_of
+from PIL import Image
+
+from deeplabv3.data.voc import VOID
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation import inference
+from deeplabv3.model.checkpoint import load_checkpoint, save_checkpoint
+from deeplabv3.training.trainer import Interrupted
+from walkthrough.cli import main
+from walkthrough.experiments import run as experiments
+from walkthrough.experiments.run import Incomplete, evaluate_run, train_run
+from walkthrough.records.partial import PartialCounts
+from walkthrough.records.run import Run
+
+
+@pytest.fixture
+def run(profile_file) -> Run:
+    """A trained run that is evaluated on nine pictures."""
+    run = run_of(str(profile_file))[1]
+    train_run(run)
+    return run
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[int]:
+    """The pictures that went through the network, by index."""
+    indices, honest = [], experiments.count_pictures
+
+    def spy(model, data, settings, batch, todo):
+        for index, found in honest(model, data, settings, batch, todo):
+            indices.append(index)
+            yield index, found
+
+    monkeypatch.setattr(experiments, "count_pictures", spy)
+    return indices
+
+
+def partials(run: Run) -> list[Path]:
+    return list(run.record_folder().glob("partial-*"))
+
+
+def interrupted_at(number: int):
+    """A report that is interrupted after so many pictures, as Ctrl-C does."""
+
+    def report(done: int) -> None:
+        if done == number:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def interrupt(run: Run, number: int = 4) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(run, run.profile.evaluation, interrupted_at(number))
+    assert len(partials(run)) == 1
+
+
+def whole(run: Run) -> np.ndarray:
+    """What an evaluation without interruption counts; no record of it stays."""
+    data = run.profile.open_data()
+    model = experiments.fast(experiments.load_model(run.checkpoint)[0])
+    return inference.evaluate(model, data, run.profile.evaluation)
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["kill -9", "SIGTERM", "Ctrl-C"])
+def test_a_killed_evaluation_goes_on_where_it_was(run, profile_file, counted, kill):
+    """kill -9 loses what was counted since the last save, the others nothing; the result is that of one go."""
+    seconds = "0.001" if kill == signal.SIGKILL else "1000"
+    script = Path(__file__).with_name("kill_evaluation.py")
+    command = [sys.executable, str(script), str(profile_file), seconds]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        read_until(process.stdout, b"done 4")
+        process.send_signal(kill)
+        stderr = process.communicate(timeout=60)[1].decode()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    expected = {
+        signal.SIGKILL: "",
+        signal.SIGTERM: "Interrupted: stopped on the way",
+        signal.SIGINT: "KeyboardInterrupt",
+    }
+    assert process.returncode != 0
+    assert expected[kill] in stderr
+    assert run.evaluation_record(run.profile.evaluation) is None
+    assert len(partials(run)) == 1
+
+    reported = []
+    record = evaluate_run(run, run.profile.evaluation, reported.append)
+    assert 4 <= reported[0] <= 5
+    assert reported == list(range(reported[0], 10))
+    assert counted == list(range(reported[0], 9))
+    assert record["pictures"] == 9
+    assert record["seconds"] >= 0.6  # three waits of the first attempt
+    assert np.array_equal(run.confusion_counts(run.profile.evaluation), whole(run))
+    assert partials(run) == []
+
+
+def test_an_error_keeps_what_was_counted(run, counted):
+    def report(done: int) -> None:
+        if done == 5:
+            raise MemoryError("out of memory")
+
+    with pytest.raises(MemoryError):
+        evaluate_run(run, run.profile.evaluation, report)
+    counted.clear()
+    evaluate_run(run, run.profile.evaluation)
+    assert counted == [5, 6, 7, 8]
+
+
+def test_a_gpu_without_memory_is_told_as_a_setting(run):
+    def report(done: int) -> None:
+        if done == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UserError, match="lower 'evaluation_batch'"):
+        evaluate_run(run, run.profile.evaluation, report)
+    assert len(partials(run)) == 1
+
+
+def other_weights(run: Run) -> None:
+    checkpoint = load_checkpoint(run.checkpoint)
+    next(iter(checkpoint.model.values())).mul_(1.5)
+    save_checkpoint(run.checkpoint, checkpoint)
+
+
+OTHERS = {
+    "other weights": lambda run, settings: (other_weights(run), settings)[1],
+    "output stride": lambda run, settings: replace(settings, output_stride=8),
+    "scales": lambda run, settings: replace(settings, scales=(0.5, 1.0)),
+    "flip": lambda run, settings: replace(settings, flip=True),
+    "padding": lambda run, settings: replace(settings, padding="tight"),
+    "bf16": lambda run, settings: replace(settings, bf16=True),
+}
+
+
+@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
+def test_counts_of_another_evaluation_are_not_used(run, counted, change):
+    interrupt(run)
+    settings = change(run, run.profile.evaluation)
+    counted.clear()
+    evaluate_run(run, settings)
+    assert counted == list(range(9))
+
+
+def test_counts_from_another_kind_of_device_or_recipe_are_not_used(run, monkeypatch):
+    settings = run.profile.evaluation
+
+    def kept(device: str) -> bool:
+        partial = run.partial_counts(settings, run.checkpoint, device, 30)
+        return "picture 1 2" in partial
+
+    partial = run.partial_counts(settings, run.checkpoint, "cpu", 30)
+    partial.add("picture 1 2", np.eye(3, dtype=np.int64))
+    partial.save()
+    assert kept("cpu")
+    assert not kept("cuda")
+    monkeypatch.setattr("walkthrough.records.run.RECIPE", 99)
+    assert not kept("cpu")
+
+
+def test_a_list_that_grew_and_a_picture_that_was_replaced(run, voc_root, counted):
+    """Counts belong to pictures: one that is another file now is counted again, and the rest is kept."""
+    interrupt(run, 4)
+    path = voc_root / "JPEGImages" / "picture_2.jpg"
+    picture = np.asarray(Image.open(path))
+    Image.fromarray(255 - picture).save(path, quality=50)
+    names = (voc_root / "ImageSets" / "Segmentation" / "trainval.txt").read_text().split()
+    (voc_root / "ImageSets" / "Segmentation" / "trainval.txt").write_text("\n".join(reversed(names)))
+    counted.clear()
+    evaluate_run(run, run.profile.evaluation)
+    assert [names[::-1][index] for index in counted] == [*(f"picture_{n}" for n in (8, 7, 6, 5, 4)), "picture_2"]
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged", None], ids=["empty", "damaged", "cut off"])
+def test_a_damaged_file_costs_time_only(run, counted, content):
+    interrupt(run)
+    (path,) = partials(run)
+    path.write_bytes(path.read_bytes()[:-40] if content is None else content)
+    counted.clear()
+    evaluate_run(run, run.profile.evaluation)
+    assert counted == list(range(9))
+    assert partials(run) == []
+
+
+def test_saved_every_so_often(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("walkthrough.records.partial.time.monotonic", lambda: now[0])
+    path = tmp_path / "records" / "partial.npz"
+    partial = PartialCounts(path, {"checkpoint": "1"}, 2)
+    for number, (seconds, there) in enumerate([(29, False), (31, True), (60, True)]):
+        now[0] = seconds
+        partial.add(str(number), np.full((2, 2), number))
+        assert path.exists() == there
+    assert "2" not in PartialCounts(path, {"checkpoint": "1"}, 2)  # 29 seconds after the last time
+    now[0] = 62
+    partial.add("3", np.full((2, 2), 3))
+    again = PartialCounts(path, {"checkpoint": "1"}, 2)
+    assert all(str(number) in again and (again[str(number)] == number).all() for number in range(4))
+    assert again.seconds == 62
+    assert "3" not in PartialCounts(path, {"checkpoint": "2"}, 2)
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_what_was_saved(run, counted, full_disk, profile_file, capsys):
+    interrupt(run, 4)
+    (path,) = partials(run)
+    before = path.read_bytes()
+    full_disk()
+    command = ["evaluate", "--profile", str(profile_file), "--set", "data.val_list=trainval", str(run.checkpoint)]
+    assert main(command) == 1
+    captured = capsys.readouterr().err
+    assert "Traceback" not in captured
+    assert captured.count("deeplabv3: ") == 1 and "No space left" in captured and "make room" in captured
+    left = {file.name for file in run.record_folder().iterdir()}
+    assert left == {"run.json", path.name}
+    assert path.read_bytes() == before
+
+
+def break_pictures(root: Path, *numbers: int) -> dict[Path, bytes]:
+    paths = [root / "JPEGImages" / f"picture_{number}.jpg" for number in numbers]
+    contents = {path: path.read_bytes() for path in paths}
+    for path, content in contents.items():
+        path.write_bytes(content[:200])
+    return contents
+
+
+def test_broken_pictures_are_named_and_the_good_ones_are_done(run, voc_root, profile_file, counted, capsys):
+    """Exit code 1, one sentence with every broken file, what the good ones give; once mended, only those are left."""
+    contents = break_pictures(voc_root, 1, 5)
+    command = ["evaluate", "--profile", str(profile_file), "--set", "data.val_list=trainval", str(run.checkpoint)]
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    assert sorted(counted) == list(range(9))
+    assert "classes, 7 pictures, output stride 16" in printed.out
+    (sentence,) = [line for line in printed.err.splitlines() if line.startswith("deeplabv3: ")]
+    assert "2 of 9 pictures could not be evaluated" in sentence
+    assert all(str(path) in sentence for path in contents)
+    assert "record " not in printed.out
+    assert not list(run.record_folder().glob("eval-*"))
+
+    for path, content in contents.items():
+        path.write_bytes(content)
+    counted.clear()
+    evaluate_run(run, run.profile.evaluation)
+    assert counted == [1, 5]
+    assert np.array_equal(run.confusion_counts(run.profile.evaluation), whole(run))
+
+
+def test_nothing_but_broken_pictures(run, voc_root, profile_file, capsys):
+    break_pictures(voc_root, *range(9))
+    with pytest.raises(Incomplete, match="9 of 9 pictures") as caught:
+        evaluate_run(run, run.profile.evaluation)
+    assert caught.value.values == {}
+    command = ["evaluate", "--profile", str(profile_file), "--set", "data.val_list=trainval", str(run.checkpoint)]
+    assert main(command) == 1
+    assert "mIoU" not in capsys.readouterr().out
+
+
+def test_a_list_that_is_void_throughout_is_a_users_error(run, voc_root):
+    for path in (voc_root / "SegmentationClass").glob("*.png"):
+        label = np.asarray(Image.open(path))
+        write_label(path, np.full(label.shape, VOID, dtype=np.uint8))
+    with pytest.raises(UserError, match="void throughout"):
+        evaluate_run(run, run.profile.evaluation)
+
+
+def test_an_empty_list_is_a_users_error(run, voc_root, profile_file, capsys):
+    (voc_root / "ImageSets" / "Segmentation" / "none.txt").write_text("\n\n")
+    command = ["evaluate", "--profile", str(profile_file), "--set", "data.val_list=none", str(run.checkpoint)]
+    assert main(command) == 1
+    assert "none.txt is empty" in capsys.readouterr().err
+
+
+def test_the_record_names_both_means(run, profile_file, capsys, tmp_path):
+    """With a class that occurs nowhere; and a record of before, without the second mean, is still read."""
+    record = evaluate_run(run, run.profile.evaluation)
+    iou = [0 if value is None else value for value in record["class_iou"].values()]
+    assert record["miou_all_classes"] == pytest.approx(sum(iou) / 3, abs=0.002)
+
+    from walkthrough.commands.evaluate import show_evaluation
+
+    path = run.record_folder() / f"{run.evaluation_name(run.profile.evaluation)}.json"
+    old = {**record, "miou": 40.0, "class_iou": {"background": 80.0, "square": 0.0, "disc": None}}
+    for changes in ({"miou_all_classes": 26.667}, {}):
+        old.pop("miou_all_classes", None)
+        path.write_text(json.dumps(old | changes))
+        show_evaluation(run, run.profile.evaluation)
+        printed = capsys.readouterr().out
+        assert "mIoU 40.00 over the 2 classes present, 26.67 over all 3 classes, 9 pictures" in printed
+        assert "disc  never seen" in printed
+
+
+def test_progress_shows_what_was_resumed_and_its_speed_is_that_of_the_rest(run, capsys):
+    from walkthrough.commands.evaluate import show_evaluation
+
+    interrupt(run, 6)
+    show_evaluation(run, run.profile.evaluation)
+    bar = capsys.readouterr().err
+    assert "9/9" in bar
+    assert "resumed=6" in bar
+
+
+def test_sigterm_outside_an_evaluation_is_as_before(run):
+    """And within one it raises, from the main thread alone."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def report(done: int) -> None:
+        if done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        evaluate_run(run, run.profile.evaluation, report)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()

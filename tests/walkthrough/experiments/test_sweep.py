@@ -1,0 +1,294 @@
+"""The grid: what is planned and in which order, what it is said to cost, and that it is made, resumed and reported."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from deeplabv3 import load_profile
+from deeplabv3.errors import UserError
+from deeplabv3.model.cost import multiply_adds
+from deeplabv3.training.trainer import Interrupted
+from walkthrough.cli import main
+from walkthrough.experiments import progress, sweep
+from walkthrough.experiments.progress import Progress
+from walkthrough.experiments.run import ensure, evaluate_run, missing, train_run
+from walkthrough.experiments.sweep import Speed, hours, plan
+from walkthrough.experiments.task import Task, checkpoint_step, picture_work, step_work, tasks_of
+from walkthrough.paper import tables
+from walkthrough.records.run import Run
+
+
+def stop_after(task: Task, step: int) -> None:
+    """Train so far that a checkpoint stands behind ``step``, and stop."""
+
+    def stop(number: int, loss: float, lr: float) -> None:
+        if number == step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train_run(task.run, stop)
+
+
+# --- the plan
+
+
+def test_tables_are_named_by_number_and_range():
+    assert sweep.parse_tables("1-6,8") == (1, 2, 3, 4, 5, 6, 8)
+    assert sweep.parse_tables("9, 2-3,3") == (9, 2, 3)
+    assert sweep.parse_tables("5-9") == (5, 6, 8, 9)  # Table 7 is not regenerated
+
+
+@pytest.mark.parametrize("text", ["7", "0", "x", "", "3-1", "1-6;8", "14"])
+def test_other_tables_are_a_sentence(text):
+    with pytest.raises(UserError, match=r"names no table that is regenerated; choose from 1, 2, 3"):
+        sweep.parse_tables(text)
+
+
+def test_all_tables_with_one_seed_come_before_the_second(profile):
+    found = plan(replace(profile, seeds=2))
+    seeds = [task.run.seed for task in found.tasks]
+    assert seeds == sorted(seeds) and seeds.count(0) == seeds.count(1) == len(seeds) / 2
+    first = [task for task in found.tasks if task.run.seed == 0]
+    assert [task.run.name for task in first] == [task.run.name for task in plan(profile).tasks]
+
+
+def test_tables_fill_early_and_a_shared_run_counts_for_all(profile):
+    """Table by table, each time the one with the least left to do; within it the longest run first."""
+    found = plan(profile)
+    left = {number: {run for run, _ in tables.jobs(tables.load(number), profile)} for number in tables.NUMBERS}
+    costs = {task.run: task.left() for task in found.tasks}
+    tasks = list(found.tasks)
+    assert len({task.run for task in tasks}) == len(tasks) > 30
+    while left:
+        number = min(left, key=lambda number: (sum(costs[run] for run in left[number]), number))
+        group = [tasks.pop(0).run for _ in left[number]]
+        assert set(group) == left.pop(number)
+        assert [costs[run] for run in group] == sorted((costs[run] for run in group), reverse=True)
+        left = {number: runs - set(group) for number, runs in left.items()}
+    assert not tasks
+
+
+def test_one_run_fills_the_cells_of_many_tables(profile):
+    """The best network is Table 5's last row, all of Table 6, and a row of each table of Appendix A."""
+    found = plan(profile)
+    (best,) = [task for task in found.tasks if 6 in found.cells[task.run]]
+    assert list(found.cells[best.run]) == [5, 6, 8, 9, 10]
+    assert "Table 5 (1,2,4) (6,12,18) image pooling; Table 6 output stride 16, output stride 8," in found.filled_by(
+        best.run
+    )
+    assert len(best.evaluations) == 4
+    jobs = {job for number in tables.NUMBERS for job in tables.jobs(tables.load(number), profile)}
+    assert {(task.run, settings) for task in found.tasks for settings in task.evaluations} == jobs
+
+
+def test_what_is_recorded_is_not_planned(profile):
+    first = plan(profile, (6,)).tasks[0]
+    train_run(first.run)
+    evaluate_run(first.run, first.evaluations[0])
+    (again,) = plan(profile, (6,)).tasks
+    assert again.evaluations == first.evaluations[1:]
+    assert again.left() == sum(map(first.evaluation, first.evaluations[1:]))
+
+
+# --- work and time
+
+
+def test_work_is_counted_in_multiply_adds(profile):
+    """A step is three passes over the batch; two scales, mirrored, are four passes, at the stride of the evaluation."""
+    config, training = profile.model_config(), profile.training
+    assert step_work(config, training) == 3 * 2 * multiply_adds(config, 33, 33)
+    settings = replace(profile.evaluation, scales=(0.5, 1.0), flip=True, output_stride=8)
+    at_8 = replace(config, output_stride=8)
+    assert picture_work(config, settings) == 2 * (multiply_adds(at_8, 33, 33) + multiply_adds(at_8, 65, 65))
+    (task,) = tasks_of([(Run.of(profile, config), settings)])
+    assert task.total == 3 * step_work(config, training) + 3 * picture_work(config, settings)
+
+
+def test_hours_follow_the_order_and_the_workers(profile):
+    tasks = plan(profile, (1,)).tasks
+    speed = Speed(training=1e-6, evaluation=2e-6, source="")
+    training, evaluation = sum(task.training for task in tasks), sum(task.total - task.training for task in tasks)
+    alone = training * 1e-6 + evaluation * 2e-6
+    assert hours(tasks, speed, 1) == pytest.approx(alone / 3600)
+    assert hours(tasks, speed, 99) == pytest.approx(max(map(speed.seconds, tasks)) / 3600)
+    assert alone / 2 <= 3600 * hours(tasks, speed, 2) < alone
+
+
+def test_steps_that_are_done_cost_nothing(profile):
+    (task,) = tasks_of([(Run.of(profile, profile.model_config()), profile.evaluation)])
+    speed = Speed(training=1.0, evaluation=0.0, source="")
+    assert speed.seconds(task) == task.training
+    stop_after(task, 2)
+    assert task.steps_done() == checkpoint_step(task.run.checkpoint) == 2
+    assert speed.seconds(task) == pytest.approx(task.training / 3)
+    task.run.checkpoint.write_bytes(b"damaged")
+    assert task.steps_done() == 0
+
+
+def test_the_estimate_comes_from_records_of_such_a_machine_if_there_are_any(profile, monkeypatch):
+    tasks = plan(profile, (6,)).tasks
+    assert sweep.recorded_speed(profile) is None
+    assert "timed here" in sweep.speed_of(profile, tasks).source
+    run, settings = tasks[0].run, tasks[0].evaluations[0]
+    train_run(run)
+    evaluate_run(run, settings)
+    for file, seconds in (("run", 12.0), (run.evaluation_name(settings), 6.0)):
+        path = run.record_folder() / f"{file}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": seconds}))
+    speed = sweep.speed_of(profile, tasks)
+    assert "1 recorded run of this profile" in speed.source
+    assert speed.training * tasks[0].training == pytest.approx(12)
+    assert speed.evaluation * tasks[0].evaluation(settings) == pytest.approx(6)
+
+    here = sweep.environment()
+    monkeypatch.setattr(sweep, "environment", lambda: here | {"device": "another"})
+    assert sweep.recorded_speed(profile) is None
+
+
+def test_a_timed_step_is_of_the_size_that_is_estimated(profile, monkeypatch):
+    """A second a step: a run of three steps takes three seconds, and one with twice the work six."""
+    monkeypatch.setattr(sweep, "_step_seconds", lambda run, training: iter([5.0, 1.0]))
+    tasks = plan(profile, (1,)).tasks
+    smallest = min(tasks, key=lambda task: step_work(task.run.config, task.run.training))
+    speed = sweep.timed_speed(tasks)
+    assert speed.training * smallest.training == pytest.approx(3)
+
+
+# --- progress
+
+
+def test_time_left_comes_from_the_work_of_this_start(profile, monkeypatch, capsys):
+    """Two of three steps were done before; the third takes ten seconds, so an evaluation as large as it takes ten."""
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    task = FakeTask(total=400, before=200)
+    with Progress([task], "sweep") as bar:
+        assert bar.seconds_left() is None
+        clock[0] += 10
+        bar.moved(0, 300, 0.5)
+        assert bar.seconds_left() == pytest.approx(10)
+        assert capsys.readouterr().err == "", "at most a line a minute where nobody watches"
+        clock[0] += 51
+        bar.moved(0, 310)
+        assert capsys.readouterr().err == "sweep, 0 of 1 runs, 78%, 00:49 left, loss=0.500\n"
+
+
+def test_what_failed_is_not_waited_for(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with Progress([FakeTask(100), FakeTask(100), FakeTask(100)], "sweep") as bar:
+        clock[0] += 10
+        bar.moved(0, 100)
+        bar.ended(0)
+        assert bar.seconds_left() == pytest.approx(20)
+        bar.ended(1, failed=True)
+        assert bar.seconds_left() == pytest.approx(10)
+        bar.ended(2)
+        assert bar.seconds_left() == 0
+
+
+class FakeTask:
+    def __init__(self, total: int, before: int = 0):
+        self.total, self._before = total, before
+
+    def done(self) -> int:
+        return self._before
+
+
+# --- the command
+
+
+def test_a_dry_run_prints_runs_cells_and_hours_and_makes_nothing(profile_file, profile, workspace, capsys):
+    task = next(task for task in plan(profile, (1,)).tasks if task.run.config.output_stride == 8)
+    stop_after(task, 2)
+    before = sorted(workspace.rglob("*"))
+    assert main(["sweep", "--profile", str(profile_file), "--tables", "1-2", "--seeds", "2", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(
+        rf"{task.run.name}  seed 0  goes on at step 2 of 3, 1 evaluation, .*\n +Table 1 output stride 8\n", text
+    )
+    assert re.search(
+        r"seed 1  3 steps, 1 evaluation, .*\n +Table 1 output stride 16; Table 2 ResNet-50 block7, ResNet-101 block7\n",
+        text,
+    )
+    assert re.search(r"18 runs and 18 evaluations under profile tiny-tests: about \d+ (s|min) with \d+ at a time", text)
+    assert sorted(workspace.rglob("*")) == before
+
+
+def test_a_dry_run_without_the_pictures_says_so(workspace, capsys, monkeypatch):
+    """The paper's protocol, its pictures not yet there: what it will take is worth knowing before they are."""
+    speed = Speed(1e-13, 1e-13, "by nothing")
+    monkeypatch.setattr(sweep, "speed_of", lambda profile, tasks: speed)
+    arguments = ["sweep", "--profile", "voc", "--set", "backbone_weights=''", "--tables", "6,9"]
+    assert main([*arguments, "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "aspp-resnet101-os16  seed 0  30,000 steps, 4 evaluations" in text
+    assert re.search(r"4 runs and 7 evaluations under profile voc: about .* h", text)
+    assert re.search(r"note: data root .*VOC2012 does not exist; .* Without pictures nobody can tell", text)
+    assert not workspace.exists()
+    assert main(arguments) == 1
+    assert re.match(r"deeplabv3: data root .*VOC2012 does not exist; name a folder", capsys.readouterr().err)
+
+
+def test_a_failure_stops_no_other_run_and_the_same_command_goes_on(profile_file, profile, capsys):
+    """Tables 6 and 8; one of Table 8's runs has a damaged checkpoint. Each run is trained once."""
+    found = plan(profile, (6, 8))
+    broken = next(task for task in found.tasks if 6 not in found.cells[task.run])
+    broken.run.folder.mkdir(parents=True)
+    broken.run.checkpoint.write_bytes(b"damaged")
+    command = ["sweep", "--profile", str(profile_file), "--tables", "6,8", "--set", "side_by_side=1"]
+    assert main(command) == 1
+    out, error = capsys.readouterr()
+    assert "Table 6 complete" in out
+    assert re.search(r"Table 8 lacks 1 of \d evaluations", out)
+    assert re.search(rf"failed: {broken.run.name}, seed 0 \(Table 8 .*\): checkpoint .* is damaged", error)
+    assert f"1 of {len(found.tasks)} runs failed" in error and "Traceback" not in error
+    for task in found.tasks:
+        if task != broken:
+            steps = [line.split(",")[0] for line in (task.run.folder / "log.csv").read_text().splitlines()]
+            assert steps == ["step", "0", "1", "2"]
+
+    broken.run.checkpoint.unlink()
+    assert main(command) == 0
+    assert "Tables 6, 8 complete; print one with: deeplabv3 table 6" in capsys.readouterr().out
+    assert not missing(job for number in (6, 8) for job in tables.jobs(tables.load(number), profile))
+
+
+def test_an_interrupted_sweep_says_so_and_goes_on(profile_file, workspace):
+    """SIGTERM, as a batch system sends it: no traceback, everything saved, and the plan knows how far it is."""
+    command = [sys.executable, "-m", "walkthrough", "sweep", "--profile", str(profile_file), "--tables", "6"]
+    command += ["--set", "training.iterations=100000", "--set", "side_by_side=0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: any(log.stat().st_size > 100 for log in workspace.glob("runs/*/*/log.csv")))
+        process.terminate()
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert error == "deeplabv3: stopped on the way; the same command goes on.\n"
+    (task,) = plan(load_profile(str(profile_file), {"training.iterations": 100_000}), (6,)).tasks
+    assert task.steps_done() > 0
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_nothing_missing_needs_no_work(profile_file, profile, capsys):
+    ensure(tables.jobs(tables.load(6), profile))
+    assert main(["sweep", "--profile", str(profile_file), "--tables", "6", "--dry-run"]) == 0
+    assert capsys.readouterr().out == "Nothing is missing.\n"
+    assert main(["sweep", "--profile", str(profile_file), "--tables", "6"]) == 0
+    assert "Table 6 complete" in capsys.readouterr().out

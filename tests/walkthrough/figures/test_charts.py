@@ -1,0 +1,119 @@
+"""Figures: arrays in, what was meant out."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from walkthrough.figures import charts
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def test_weights_that_leave_the_picture_are_grey():
+    figure = charts.taps(np.zeros((40, 40, 3), np.uint8), rates=(1, 15), centre=(10, 20))
+    grey = [sum(line.get_color() == "#999999" for line in axis.lines) for axis in figure.axes]
+    assert [len(axis.lines) for axis in figure.axes] == [9, 9]
+    assert grey == [0, 3]  # row 10 - 15 lies above the picture
+    assert [axis.get_title() for axis in figure.axes] == ["rate 1: 3 x 3", "rate 15: 31 x 31"]
+
+
+def test_five_weights_a_side_and_what_they_answer():
+    responses = [np.eye(40), -2 * np.eye(40)]
+    figure = charts.taps(np.zeros((40, 40, 3), np.uint8), (1, 4), (20, 20), responses, kernel=5)
+    above, below = figure.axes[:2], figure.axes[2:]
+    assert [len(axis.lines) for axis in above] == [25, 25]
+    assert {line.get_xdata()[0] for line in above[1].lines} == {12, 16, 20, 24, 28}
+    assert [axis.images[0].get_clim() for axis in below] == [(-1, 1), (-2, 2)]  # zero is the middle of the colours
+
+
+def test_panels_show_their_own_values():
+    figure = charts.bars({"paper": {"a": 1.0, "b": 2.5}, "ours": {"a": 3.0, "b": 4.0}})
+    assert [[patch.get_width() for patch in axis.patches] for axis in figure.axes] == [[1.0, 2.5], [3.0, 4.0]]
+    figure = charts.beside(["x", "y"], {"paper": {"": [1, 2]}, "ours": {"": [3, float("nan")]}})
+    assert figure.axes[0].lines[0].get_ydata() == pytest.approx([1, 2])
+    assert np.isnan(figure.axes[1].lines[0].get_ydata()[1])
+
+
+def test_pictures_keep_their_places():
+    black, white = np.zeros((4, 6, 3), np.uint8), np.full((6, 4, 3), 255, np.uint8)
+    figure = charts.pictures([[black, white], [white]], ["first", "second"])
+    shown = [[image.get_array().shape for image in axis.images] for axis in figure.axes]
+    assert shown == [[(4, 6, 3)], [(6, 4, 3)], [(6, 4, 3)], []]
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["first", "second"]
+
+
+def test_valid_weights_are_written_on_their_rectangles():
+    figure = charts.valid_weights(np.array([2, 2, 3, 3, 2, 2]), {9: [0.5, 0.1], 6: [0.5, 0.9]}, rate=2)
+    written = sorted(int(text.get_text()) for text in figure.axes[0].texts)
+    assert written == [4, 4, 4, 4, 6, 6, 6, 6, 9]
+    (nine,) = (text for text in figure.axes[0].texts if text.get_text() == "9")
+    assert nine.get_position() == (2.5, 2.5)
+    curves = figure.axes[1].lines
+    assert [line.get_linestyle() for line in curves[:2]] == ["-", "--"]  # the paper draws 9, and not 6
+    assert list(curves[0].get_xdata()) == [1, 2] and list(curves[2].get_xdata()) == [2, 2]
+
+
+def test_inputs_have_the_colour_of_the_output_that_sees_them():
+    seen = np.zeros((4, 8, 8), bool)
+    for output in range(4):
+        seen[output, 3, 2 + output] = True
+    seen[:, 4, 4] = True
+    figure = charts.gridding([("rates", seen, np.zeros((8, 8)))])
+    shown = figure.axes[0].images[0].get_array()
+    assert shown.shape == (4, 6, 3)  # rows 3 and 4, columns 2 to 5, and one more on every side
+    assert [to_hex(shown[1, 1 + output]) for output in range(4)] == list(charts.COLOURS[:4])
+    assert shown[2, 3].tolist() == [0.7] * 3
+    assert (shown[0] == 1).all()
+
+
+def test_connections_lead_to_what_a_layer_reads():
+    coarse, wrong, right = charts.connections(
+        {"strides": [(2, 1), (1, 1)], "rate forgotten": [(1, 1), (1, 1)], "dense": [(1, 1), (1, 2)]}, length=9
+    ).axes
+
+    def read_by(axis, position):
+        """The features of the lower layer that the upper layer's feature at ``position`` reads."""
+        ends = (line.get_xdata() for line in axis.lines if list(line.get_ydata()) == [1, 2])
+        return [source for source, reader in ends if reader == position]
+
+    assert read_by(coarse, 4) == [2, 4, 6] == read_by(right, 4)
+    assert read_by(wrong, 4) == [3, 4, 5]
+    assert read_by(coarse, 3) == [] and read_by(right, 3) == [1, 3, 5]
+    assert read_by(right, 0) == [0, 2]
+    colours = [len({line.get_color() for line in axis.lines}) for axis in (coarse, wrong, right)]
+    assert colours == [1, 2, 2]
+    assert [len(dots.get_offsets()) for dots in coarse.collections] == [9, 5, 5]
+
+
+def test_a_feature_stands_on_its_pixels():
+    maps = {4: np.arange(6.0).reshape(2, 3), 2: np.zeros((3, 5))}
+    figure = charts.dense_features(np.zeros((5, 9, 3), np.uint8), maps)
+    _, coarse, fine, _ = figure.axes
+    assert coarse.images[0].get_extent() == [-2, 10, 6, -2]  # feature (0, 0) is centred on pixel (0, 0)
+    assert fine.images[0].get_extent() == [-1, 9, 5, -1]
+    dots = [axis.collections[0].get_offsets().tolist() for axis in (coarse, fine)]
+    assert dots[0] == dots[1] == [[x, y] for y in (0, 4) for x in (0, 4, 8)]
+    assert coarse.images[0].get_clim() == fine.images[0].get_clim() == (0, 5)
+
+
+def test_stacked_parts_add_up():
+    figure = charts.stacked({"fine": {"a": 30, "b": 60, "c": 1}, "coarse": {"a": 10, "b": 0, "c": 1}}, "G")
+    axis = figure.axes[0]
+    assert [(bar.get_x(), bar.get_width()) for bar in axis.patches[:3]] == [(0, 30), (30, 60), (90, 1)]
+    assert [text.get_text() for text in axis.texts] == ["30", "60", "91", "10", "11"]
+
+
+def test_a_mosaic_cuts_to_the_smallest():
+    pictures = [np.full((4 + n, 9 - n, 3), n, np.uint8) for n in range(4)]
+    whole = charts.mosaic(pictures, columns=2)
+    assert whole.shape == (8, 12, 3)
+    assert [int(whole[y, x, 0]) for y in (3, 4) for x in (5, 6)] == [0, 1, 2, 3]

@@ -1,0 +1,156 @@
+"""The same cell with knobs and without."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import KernelManager
+
+from deeplabv3.errors import UserError
+from walkthrough.figures import widgets
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(autouse=True)
+def nobody_there(monkeypatch):
+    """These tests may be run from a notebook themselves."""
+    for name in (widgets.SWITCH, "JPY_SESSION_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    plt.close("all")
+
+
+def recorder():
+    """A drawing function, and the arguments that it was called with."""
+    calls = []
+
+    def draw(rate=2, rates=(1, 2, 4), title="not offered"):
+        calls.append((rate, rates))
+        return plt.figure()
+
+    return draw, calls
+
+
+def test_live_means_a_jupyter_server_or_the_users_word(monkeypatch):
+    assert not widgets.live()
+    monkeypatch.setenv("JPY_SESSION_NAME", "01.ipynb")
+    assert widgets.live()
+    monkeypatch.setenv(widgets.SWITCH, "0")
+    assert not widgets.live()
+    monkeypatch.delenv("JPY_SESSION_NAME")
+    monkeypatch.setenv(widgets.SWITCH, "1")
+    assert widgets.live()
+    monkeypatch.setenv(widgets.SWITCH, "yes")
+    with pytest.raises(UserError, match="DEEPLABV3_WIDGETS is 'yes'"):
+        widgets.live()
+
+
+def test_without_ipywidgets_a_server_makes_no_knobs(monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "01.ipynb")
+    monkeypatch.setattr(widgets, "find_spec", lambda name: None)
+    assert not widgets.live()
+
+
+def test_the_static_figure_is_the_defaults_once_and_stays_open():
+    draw, calls = recorder()
+    assert widgets.explore(draw, rate=(1, 2, 3), rates=[(1, 2, 4), (2, 2, 2)]) is None
+    assert calls == [(2, (1, 2, 4))]
+    assert len(plt.get_fignums()) == 1
+
+
+@pytest.mark.parametrize("choices", [{"rate": (1, 3)}, {"stride": (1, 2)}])
+def test_a_knob_without_its_default_is_refused_with_and_without_widgets(choices):
+    draw, calls = recorder()
+    with pytest.raises(ValueError, match="default is one of"):
+        widgets.explore(draw, **choices)
+    assert calls == []
+
+
+def test_moving_a_knob_draws_again(monkeypatch):
+    knobs, connect = {}, ipywidgets.interactive_output
+
+    def keep_the_knobs(draw, controls):
+        knobs.update(controls)
+        return connect(draw, controls)
+
+    monkeypatch.setattr(ipywidgets, "interactive_output", keep_the_knobs)
+    monkeypatch.setenv(widgets.SWITCH, "1")
+    draw, calls = recorder()
+    widgets.explore(draw, rate=range(1, 9), rates=[(1, 2, 4), (2, 2, 2)])
+    assert isinstance(knobs["rate"], ipywidgets.SelectionSlider)
+    assert isinstance(knobs["rates"], ipywidgets.ToggleButtons)
+    assert set(calls) == {(2, (1, 2, 4))}
+    knobs["rate"].value = 7
+    knobs["rates"].value = (2, 2, 2)
+    assert calls[-2:] == [(7, (1, 2, 4)), (7, (2, 2, 2))]
+
+
+CELL = """
+import matplotlib.pyplot as plt
+from deeplabv3.widgets import explore
+
+def draw(rate=2):
+    figure, axes = plt.subplots(figsize=(1, 1))
+    axes.set_title(f"rate {rate}")
+    return figure
+
+explore(draw, rate=range(1, 9))
+"""
+
+
+@pytest.fixture
+def run_cell(monkeypatch):
+    """``run_cell(**environment)`` executes ``CELL`` in a kernel of its own: (client, what the kernel published)."""
+    kernels = []
+
+    def run(**environment):
+        for name, value in {"MPLBACKEND": "module://matplotlib_inline.backend_inline", **environment}.items():
+            monkeypatch.setenv(name, value)
+        manager = KernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+        manager.start_kernel(extra_arguments=["--log-level=50"])
+        client = manager.blocking_client()
+        kernels.append((manager, client))
+        client.start_channels()
+        client.wait_for_ready(timeout=60)
+        published = []
+        reply = client.execute_interactive(CELL, output_hook=published.append, timeout=60)
+        assert reply["content"]["status"] == "ok", reply["content"]
+        return client, published
+
+    yield run
+    for manager, client in kernels:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def pictures(messages):
+    return [message["content"]["data"] for message in messages if message["msg_type"] == "display_data"]
+
+
+def test_a_kernel_that_nobody_watches_publishes_one_picture_and_no_widget(run_cell):
+    _, published = run_cell()
+    (data,) = pictures(published)
+    assert "image/png" in data and VIEW not in data
+    assert not any(message["msg_type"] == "comm_open" for message in published)
+
+
+def test_a_kernel_of_a_jupyter_server_publishes_a_widget_with_a_picture_to_fall_back_on(run_cell):
+    client, published = run_cell(JPY_SESSION_NAME="/notebooks/01.ipynb")
+    (shown,) = (data for data in pictures(published) if VIEW in data)
+    (drawn,) = (data for data in pictures(published) if VIEW not in data)  # for the widget's output area
+    assert shown["image/png"].startswith("iVBOR")
+
+    # What a front end sends when the slider is moved to its seventh value.
+    opened = [message["content"] for message in published if message["msg_type"] == "comm_open"]
+    (slider,) = (comm for comm in opened if comm["data"]["state"]["_model_name"] == "SelectionSliderModel")
+    update = {"method": "update", "state": {"index": 6}, "buffer_paths": []}
+    client.session.send(client.shell_channel.socket, "comm_msg", {"comm_id": slider["comm_id"], "data": update})
+    answers = []
+    while not pictures(answers):
+        answers.append(client.get_iopub_msg(timeout=30))
+    assert pictures(answers)[0]["image/png"] != drawn["image/png"]

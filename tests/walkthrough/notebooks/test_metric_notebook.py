@@ -1,0 +1,32 @@
+"""Notebook 7 where records came without the network that they were measured with, as the committed ones do."""
+
+import nbformat
+import pytest
+
+from deeplabv3 import load_profile
+from walkthrough import paths
+from walkthrough.experiments.run import evaluate_run, train_run
+from walkthrough.paper import tables
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """The run of the notebook under the profile smoke: trained, evaluated at its own stride, its network deleted."""
+    monkeypatch.setenv("DEEPLABV3_PROFILE", "smoke")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    run, settings = tables.load(5).cell(image_pooling="yes").job(load_profile("smoke"))
+    train_run(run)
+    evaluate_run(run, settings)
+    run.checkpoint.unlink()
+    return run
+
+
+def test_records_without_their_network_are_shown_and_nothing_is_trained(recorded, capsys):
+    names: dict = {}
+    for cell in nbformat.read(paths.home() / "notebooks" / "07_inference.ipynb", as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, "07_inference.ipynb", "exec"), names)
+    printed = capsys.readouterr().out
+    assert printed.count("what needs the network is left out") == 1
+    assert list(names["records"]) == ["output stride 16"]
+    assert not recorded.checkpoint.exists()

@@ -1,0 +1,426 @@
+"""The walkthrough with small notebooks: what is executed when, what is kept, and what the reader gets."""
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import sys
+from contextlib import redirect_stdout
+
+import nbformat
+import numpy as np
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from deeplabv3.errors import UserError
+from walkthrough import profiles
+from walkthrough.notebooks import run as module
+from walkthrough.notebooks.run import clean, refresh, walkthrough
+from walkthrough.report import claims as page
+from walkthrough.report import tables as report
+
+
+def figure():
+    """A grey PNG in base64, as a kernel sends it."""
+    buffer = io.BytesIO()
+    Image.new("RGBA", (8, 8), (200, 200, 200, 255)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+NAMES = ["00_first", "01_second", "02_third"]
+
+
+def write_notebook(folder, name, *sources, parameters="profile = None\nsteps = 1", tags=("parameters",), text=""):
+    """A notebook that notes its execution in ``log.txt`` beside its folder, and then executes ``sources``."""
+    note = f"with open('../log.txt', 'a') as log:\n    print({name!r}, file=log)"
+    cells = [new_markdown_cell(f"# About {name} & more\n\n{text}")]
+    cells += [new_code_cell(parameters, metadata={"tags": list(tags)} if tags else {}), new_code_cell(note)]
+    cells += [new_code_cell(source) for source in sources]
+    folder.mkdir(exist_ok=True)
+    nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+
+
+def write_notebooks(folder):
+    """Three notebooks; the second shows each kind of output, and noise."""
+    folded = "<details><summary>Answers</summary>\n\n1. Folded away.\n\n</details>"
+    write_notebook(folder, "00_first", text=f"Go on with [the next](01_second.ipynb#there).\n\n{folded}")
+    write_notebook(
+        folder, "01_second", "import sys\nprint('seen')\nprint('no' + 'ise', file=sys.stderr)\nprint('too')", "6 * 7"
+    )
+    write_notebook(folder, "02_third", "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")
+
+
+def executed(root):
+    """The notebooks that noted their execution since the last call."""
+    log = root / "log.txt"
+    names = log.read_text().split() if log.is_file() else []
+    log.unlink(missing_ok=True)
+    return names
+
+
+def run(root, **options):
+    """The walkthrough from ``root/notebooks`` to ``root/output``."""
+    options = {"profile": "smoke", "only": [], "output": root / "output", "fresh": False, "parameters": {}, **options}
+    return walkthrough(notebooks=root / "notebooks", **options)
+
+
+def load(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def state(output):
+    return {name: entry["state"] for name, entry in json.loads((output / "state.json").read_text()).items()}
+
+
+def write_claims(profile, output):
+    (output / "claims.md").write_text(f"claims of {profile.name}")
+    (output / "claims.html").write_text("<p>The paper's {claims}</p>")
+
+
+def write_tables(profile, output):
+    (output / "tables.md").write_text(f"tables of {profile.name}")
+    (output / "tables.html").write_text("<p>The paper's {tables} in 100%</p>")
+
+
+def isolate(patch, library):
+    """Tables and library of our own: these tests are about neither, and others may be at work on them."""
+    library.mkdir()
+    (library / "model.py").write_text("one")
+    patch.setattr(module, "__file__", str(library / "walkthrough.py"))
+    patch.setattr(report, "write_tables", write_tables)
+    patch.setattr(page, "write_claims", write_claims)
+    patch.delenv("DEEPLABV3_PROFILE", raising=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A complete run: its folder and what it printed. Tests only look at it."""
+    root = tmp_path_factory.mktemp("finished")
+    write_notebooks(root / "notebooks")
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
+        isolate(patch, root / "library")
+        patch.setenv("MPLBACKEND", "Agg")
+        assert run(root) == 0
+    assert executed(root) == NAMES
+    return root / "output", printed.getvalue()
+
+
+@pytest.fixture
+def root(monkeypatch, tmp_path):
+    """An empty folder for a test's notebooks and output."""
+    isolate(monkeypatch, tmp_path / "library")
+    return tmp_path
+
+
+@pytest.fixture
+def again(finished, root):
+    """A copy of the complete run, to go on with."""
+    for part in ("notebooks", "output"):
+        shutil.copytree(finished[0].parent / part, root / part)
+    return root
+
+
+def test_prints_progress_and_where_everything_is(finished):
+    output, printed = finished
+    lines = printed.splitlines()
+    assert [line.split(" in ")[0] for line in lines[:6]] == [f"{n} … {w}" for n in NAMES for w in ("started", "done")]
+    for file in ("index.html", "tables.md"):
+        assert str(output / file) in printed
+    assert (output / "tables.md").read_text() == "tables of smoke"
+    assert (output / "summary.md").read_text() in printed
+    assert [re.split(r"\s*\|\s*", line)[1:4:2] for line in lines if line.startswith("| 0")] == [
+        [n, "done"] for n in NAMES
+    ]
+
+
+def test_executed_notebooks_show_outputs_and_no_noise(finished):
+    output, _ = finished
+    assert sorted(path.name for path in output.glob("*.ipynb")) == [f"{name}.ipynb" for name in NAMES]
+    text = (output / "01_second.ipynb").read_text()
+    assert "noise" not in text and "papermill" not in text and "injected" not in text and "iopub" not in text
+    cells = [cell for cell in load(output / "01_second.ipynb").cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == [1, 2, 3, 4]
+    assert [out.text for out in cells[2].outputs] == ["seen\ntoo\n"]
+    assert cells[3].outputs[0].data["text/plain"] == "42"
+
+
+def test_pictures_are_shown_whatever_the_matplotlib_backend(finished):
+    assert '<img alt="No description' in (finished[0] / "02_third.html").read_text()
+
+
+def test_pages_lead_to_each_other_and_need_no_network(finished):
+    output, _ = finished
+    found = {}
+    for file in output.glob("*.html"):
+        text = file.read_text()
+        found[file.stem] = set(re.findall(r'href="([^"#]+)(?:#[^"]*)?"', text))
+        assert all((output / link).is_file() for link in found[file.stem]), file
+        assert not re.findall(r"<script", text)
+        assert not re.findall(r"""(?:src=|url\(|import\s*\(?|<link[^>]*href=)\s*["']?https?:""", text)
+    assert found["00_first"] == {"index.html", "01_second.html"}
+    assert found["01_second"] == {"index.html", "00_first.html", "02_third.html"}
+    assert found["index"] == {f"{name}.html" for name in NAMES}
+    first = (output / "00_first.html").read_text()
+    assert 'href="01_second.html#there"' in first
+    assert first.index("<details>") < first.index("Folded away") < first.index("</details>")
+    index = (output / "index.html").read_text()
+    assert "About 02_third &amp; more" in index and "<p>The paper's {tables} in 100%</p>" in index
+    assert "<p>The paper's {claims}</p>" in index and "claims.png" not in index
+
+
+def test_what_is_done_is_not_executed_again(again, capsys):
+    (again / "output" / "tables.md").unlink()
+    assert run(again) == 0
+    assert executed(again) == []
+    assert "02_third … done before" in capsys.readouterr().out
+    assert (again / "output" / "tables.md").is_file()
+
+
+def test_a_changed_notebook_and_those_behind_it_are_executed_again(again):
+    write_notebook(again / "notebooks", "01_second", "print('changed')")
+    assert run(again) == 0
+    assert executed(again) == NAMES[1:]
+    assert "changed" in (again / "output" / "01_second.ipynb").read_text()
+
+
+@pytest.mark.parametrize("change", ["library", "profile", "parameter", "executed file", "state"])
+def test_whatever_a_result_depends_on_has_it_made_again(again, monkeypatch, change):
+    seen = []
+    monkeypatch.setattr(module, "_execute", lambda source, *_: seen.append(source.stem))
+    own = again / "own.yaml"
+    own.write_text((profiles.FOLDER / "smoke.yaml").read_text())
+    run(again, profile=str(own))
+    seen.clear()
+    run(again, profile=str(own))
+    assert seen == []
+    if change == "library":
+        (again / "library" / "model.py").write_text("two")
+    elif change == "profile":
+        own.write_text(own.read_text() + "\nseed: 77\n")
+    elif change == "executed file":
+        (again / "output" / "00_first.ipynb").unlink()
+    elif change == "state":
+        (again / "output" / "state.json").write_text("{ damaged")
+    run(again, profile=str(own), parameters={"steps": 2} if change == "parameter" else {})
+    assert seen == NAMES
+
+
+def test_fresh_executes_everything(again):
+    assert run(again, fresh=True) == 0
+    assert executed(again) == NAMES
+
+
+def test_a_run_that_is_killed_leaves_nothing_done_behind_it(again, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "_execute", lambda source, *_: seen.append(state(again / "output")))
+    run(again, fresh=True)
+    assert seen[0] == dict.fromkeys(NAMES, "not executed")
+
+
+def test_only_executes_the_ones_named_in_order(again, capsys):
+    assert run(again, only=["02", "notebooks/00_first.ipynb"]) == 0
+    assert executed(again) == ["00_first", "02_third"]
+    assert state(again / "output") == dict.fromkeys(NAMES, "done")
+    assert run(again) == 0 and executed(again) == []
+
+
+def test_only_in_an_empty_output_leaves_the_others_for_later(root):
+    write_notebooks(root / "notebooks")
+    assert run(root, only=["01_second"]) == 0
+    assert executed(root) == ["01_second"]
+    assert (root / "output" / "tables.md").is_file()
+    assert state(root / "output")["00_first"] == "not executed"
+    page = (root / "output" / "01_second.html").read_text()
+    assert "index.html" in page and "00_first.html" not in page
+
+
+def test_a_failure_is_explained_kept_and_gone_on_from(again, capsys):
+    output = again / "output"
+    source = "from pathlib import Path\nassert Path('../mended').is_file(), 'not \\x1b[31mmended'"
+    write_notebook(again / "notebooks", "01_second", "print('before it')", source)
+    assert run(again) == 1
+    assert executed(again) == ["01_second"]
+    message = capsys.readouterr().err
+    assert "01_second failed in cell [5]" in message and "AssertionError: not mended" in message
+    assert "\x1b" not in message and str(output / "01_second.failed.ipynb") in message
+    assert "The same command goes on from there" in message
+    assert "before it" in (output / "01_second.failed.ipynb").read_text()
+    left = {path.name for path in output.glob("0*")}
+    assert left & {f"0{n}.{kind}" for n in ("1_second", "2_third") for kind in ("ipynb", "html")} == {"02_third.ipynb"}
+    assert state(output) == {"00_first": "done", "01_second": "failed", "02_third": "not executed"}
+    assert "failed" in (output / "index.html").read_text() and "failed" in (output / "summary.md").read_text()
+
+    (again / "mended").touch()
+    assert run(again) == 0
+    assert executed(again) == NAMES[1:]
+    assert state(output) == dict.fromkeys(NAMES, "done")
+    assert {path.name for path in output.glob("*.ipynb")} == {f"{name}.ipynb" for name in NAMES}
+
+
+def test_tables_are_not_written_after_a_failure(root):
+    write_notebook(root / "notebooks", "00_first", "1 / 0")
+    assert run(root) == 1
+    assert not (root / "output" / "tables.md").exists()
+
+
+def test_a_dead_kernel_is_a_failure_like_any_other(root, capsys):
+    write_notebook(root / "notebooks", "00_first", "print('alive')", "import os\nos._exit(1)", "print('never')")
+    assert run(root) == 1
+    message = capsys.readouterr().err
+    assert "00_first failed in cell [5]" in message and "died" in message
+    assert "alive" in (root / "output" / "00_first.failed.ipynb").read_text()
+    assert state(root / "output") == {"00_first": "failed"}
+
+
+def test_an_interrupt_keeps_what_there_is_and_ends_the_kernel(root, capfd):
+    interrupt = "os.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)"
+    write_notebook(root / "notebooks", "00_first", "import os, signal, time\nprint('pid', os.getpid())", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(root)
+    kept = (root / "output" / "00_first.failed.ipynb").read_text()
+    assert state(root / "output") == {"00_first": "interrupted"}
+    assert "interrupted" in (root / "output" / "index.html").read_text()
+    assert capfd.readouterr().err == ""
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(re.search(r"pid (\d+)", kept)[1]), 0)
+
+
+def test_kernels_get_the_profile_file_the_parameters_and_whole_paths(root, monkeypatch):
+    show = "import os\nprint([profile, steps, os.environ['DEEPLABV3_PROFILE'], os.environ['DEEPLABV3_WORKSPACE']])"
+    write_notebook(root / "notebooks", "00_first", show)
+    (root / "own.yaml").write_text((profiles.FOLDER / "smoke.yaml").read_text())
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("DEEPLABV3_WORKSPACE", "work {here}")
+    assert run(root, profile="own.yaml", output=None, parameters={"steps": 7}) == 0
+    output = root / "work {here}" / "walkthrough" / "own"
+    own = str(root / "own.yaml")
+    text = load(output / "00_first.ipynb").cells[-1].outputs[0].text
+    assert text == f"{[own, 7, own, str(root / 'work {here}')]}\n"
+    assert os.environ["DEEPLABV3_WORKSPACE"] == "work {here}" and "DEEPLABV3_PROFILE" not in os.environ
+
+
+def test_kernels_are_this_python_without_the_users_own_set_up(root, monkeypatch):
+    spec = root / "jupyter" / "kernels" / "python3" / "kernel.json"
+    startup = root / "ipython" / "profile_default" / "startup" / "own.py"
+    for file in (spec, startup):
+        file.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": ["false"], "display_name": "Another", "language": "python"}))
+    startup.write_text("import sys; sys.executable = 'changed'")
+    monkeypatch.setenv("JUPYTER_PATH", str(root / "jupyter"))
+    monkeypatch.setenv("IPYTHONDIR", str(root / "ipython"))
+    write_notebook(root / "notebooks", "00_first", "import sys\nprint(sys.executable)")
+    assert run(root) == 0
+    assert load(root / "output" / "00_first.ipynb").cells[-1].outputs[0].text.strip() == sys.executable
+
+
+def test_a_terminal_gets_bars_in_place_of_lines(root, monkeypatch, capsys):
+    write_notebook(root / "notebooks", "00_first")
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert run(root) == 0
+    assert "00_first: " in terminal.getvalue() and "cells: " in terminal.getvalue()
+    assert "…" not in capsys.readouterr().out
+
+
+def test_mistakes_are_sentences_before_anything_is_executed(root, monkeypatch):
+    monkeypatch.setattr(module, "_execute", lambda *_: pytest.fail("executed"))
+    with pytest.raises(UserError, match="no notebooks"):
+        run(root)
+    write_notebooks(root / "notebooks")
+    with pytest.raises(UserError, match=r"notebook '07' is unknown; choose from 00_first, 01_second, 02_third"):
+        run(root, only=["07"])
+    with pytest.raises(UserError, match=r"00_first has no parameter 'step'; its parameters are profile, steps"):
+        run(root, parameters={"step": 1})
+    with pytest.raises(UserError, match="--profile"):
+        run(root, parameters={"profile": "voc"})
+    with pytest.raises(UserError, match="profile 'nothing' is unknown"):
+        run(root, profile="nothing")
+    with pytest.raises(UserError, match="notebooks themselves"):
+        run(root, output=root / "notebooks")
+    (root / "file").touch()
+    with pytest.raises(UserError, match=r"file/output cannot be written"):
+        run(root, output=root / "file" / "output")
+    write_notebook(root / "notebooks", "02_third", tags=())
+    with pytest.raises(UserError, match="02_third has no cell tagged 'parameters'"):
+        run(root)
+    (root / "notebooks" / "02_third.ipynb").write_text("{")
+    with pytest.raises(UserError, match=r"02_third.ipynb is not a valid notebook"):
+        run(root)
+
+
+def test_clean_keeps_outputs_and_counts_and_drops_noise():
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}}
+    outputs = [
+        new_output("stream", name="stdout", text="a"),
+        new_output("stream", name="stderr", text="bar"),
+        new_output("stream", name="stdout", text="b"),
+        new_output("display_data", data={**widget, "text/plain": "HBox()"}),
+        new_output("display_data", data={**widget, "text/plain": "Figure", "image/png": figure()}),
+        new_output("execute_result", data={"text/plain": "3"}, execution_count=9),
+    ]
+    timing = {"papermill": {"duration": 1}, "execution": {"iopub.status.idle": "now"}}
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell("# Text", metadata={"tags": [], "papermill": {}}),
+            new_code_cell("profile = None", execution_count=4, metadata={"tags": ["parameters"], **timing}),
+            new_code_cell("profile = 'voc'", execution_count=5, metadata={"tags": ["injected-parameters"]}),
+            new_code_cell(
+                "show()", execution_count=9, outputs=outputs, metadata={"tags": [], "collapsed": True, **timing}
+            ),
+            new_code_cell("not executed"),
+        ],
+        metadata={
+            "papermill": {},
+            "widgets": {},
+            "title": "Kept",
+            "language_info": {"name": "python", "version": "3.11"},
+        },
+    )
+    before = nbformat.writes(notebook)
+    cleaned = clean(notebook)
+    nbformat.validate(cleaned)
+    assert nbformat.writes(notebook) == before
+    assert nbformat.writes(clean(cleaned)) == nbformat.writes(cleaned)
+    assert cleaned.metadata == {
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+        "language_info": {"name": "python"},
+        "title": "Kept",
+    }
+    assert [cell.id for cell in cleaned.cells] == [notebook.cells[n].id for n in (0, 1, 3, 4)]
+    assert [cell.metadata for cell in cleaned.cells] == [{}, {"tags": ["parameters"]}, {"collapsed": True}, {}]
+    assert [cell.execution_count for cell in cleaned.cells[1:]] == [1, 2, None]
+    stream, picture, result = cleaned.cells[2].outputs
+    small = Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"])))
+    assert small.mode == "P" and np.abs(np.asarray(small.convert("RGB")).astype(int) - 200).max() < 5
+    assert stream.text == "ab" and set(picture.data) == {"text/plain", "image/png"} and result.execution_count == 2
+
+
+def test_refresh_puts_a_complete_run_in_the_place_of_its_sources(again):
+    (again / "notebooks" / "notes.ipynb").write_text("not ours")
+    refresh(again / "output", again / "notebooks")
+    for name in NAMES:
+        assert (again / "notebooks" / f"{name}.ipynb").read_bytes() == (again / "output" / f"{name}.ipynb").read_bytes()
+    assert (again / "notebooks" / "notes.ipynb").read_text() == "not ours"
+    assert run(again) == 0 and executed(again) == []
+
+
+def test_refresh_refuses_notebooks_that_were_not_executed_as_they_are(again):
+    before = (again / "notebooks" / "00_first.ipynb").read_text()
+    write_notebook(again / "notebooks", "02_third", "print('changed since')")
+    with pytest.raises(UserError, match="02_third as it is now"):
+        refresh(again / "output", again / "notebooks")
+    assert (again / "notebooks" / "00_first.ipynb").read_text() == before
+
+
+def test_refresh_of_one_notebook_leaves_the_others(again):
+    write_notebook(again / "notebooks", "02_third", "print('changed since')")
+    changed = (again / "notebooks" / "02_third.ipynb").read_bytes()
+    refresh(again / "output", again / "notebooks", ["00"])
+    assert (again / "notebooks" / "00_first.ipynb").read_bytes() == (again / "output" / "00_first.ipynb").read_bytes()
+    assert (again / "notebooks" / "02_third.ipynb").read_bytes() == changed

@@ -1,0 +1,291 @@
+"""Records: named by everything that determines a run and by nothing else, whole or not at all."""
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import write_voc
+
+from deeplabv3 import load_profile
+from deeplabv3.config import TrainingSettings
+from deeplabv3.data.voc import fingerprint
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation.inference import MULTI_SCALE, EvaluationSettings
+from deeplabv3.evaluation.metrics import mean_iou, pixel_accuracy
+from deeplabv3.model.deeplab import ModelConfig
+from walkthrough import paths
+from walkthrough.profiles import with_data
+from walkthrough.records import run as records
+from walkthrough.records import store
+from walkthrough.records.run import Run, all_counts, all_records
+
+
+@pytest.fixture
+def run(profile) -> Run:
+    return Run.of(profile, profile.model_config())
+
+
+def write(run: Run, counts: np.ndarray) -> dict:
+    """An evaluation's record with the profile's own strategy; its values."""
+    values = run.evaluation_values(run.profile.evaluation, counts, 2.0)
+    run.write_evaluation_record(run.profile.evaluation, values, counts)
+    return values
+
+
+COUNTS = np.array([[[5, 1, 0], [0, 3, 0], [0, 0, 0]], [[7, 0, 0], [2, 2, 0], [0, 0, 0]]])
+
+
+def test_the_name_says_what_the_run_is(run, profile):
+    assert run.name.startswith("aspp-small_resnet20-os16-")
+    cascade = profile.model_config(head="cascade", last_block=6, output_stride=32)
+    assert Run.of(profile, cascade).name.startswith("block6-small_resnet20-os32-")
+    assert (run.config, run.training, run.seed) == (profile.model_config(), profile.training, 0)
+    assert json.loads(json.dumps(run.identity)) == run.identity
+
+
+def test_the_name_follows_everything_that_determines_the_result(run, profile, tmp_path):
+    other_data = with_data(profile, write_voc(tmp_path / "other", seed=1))
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"1")
+    others = [
+        Run.of(replace(profile, seed=2), profile.model_config()),
+        Run.of(profile, profile.model_config(multi_grid=(1, 1, 1))),
+        Run.of(profile, profile.model_config(atrous_rates=(6, 12, 24))),
+        Run.of(replace(profile, dropout=0.2), replace(profile, dropout=0.2).model_config()),
+        *(
+            Run.of(replace(profile, training=replace(profile.training, **change)), profile.model_config())
+            for change in ({"lr": 0.06}, {"iterations": 4}, {"flip": False}, {"scales": (1.0,)}, {"crop": 49})
+        ),
+        Run.of(other_data, profile.model_config()),
+        Run.of(replace(profile, data=replace(profile.data, train_list="trainval")), profile.model_config()),
+        Run.of(replace(profile, backbone_weights=str(weights)), profile.model_config()),
+    ]
+    names = {run.name, *(other.name for other in others)}
+    assert len(names) == len(others) + 1
+    assert all(other != run for other in others)
+
+
+def test_the_name_follows_nothing_else(run, profile, tmp_path, voc_root):
+    moved = tmp_path / "moved"
+    voc_root.rename(moved)
+    records._fingerprint.cache_clear()
+    same = replace(with_data(profile, moved), workers=3, side_by_side=0, evaluation_batch=7, title="x", name="other")
+    assert Run.of(same, same.model_config()).name == run.name
+
+
+def test_the_name_stays_when_a_setting_with_a_default_is_added(run):
+    """Records of before do not know the setting; its default is what the code did then."""
+    for part, defaults in (("model", ModelConfig()), ("training", TrainingSettings())):
+        for key, value in list(run.identity[part].items()):
+            if json.loads(json.dumps(getattr(defaults, key))) == value:
+                identity = copy.deepcopy(run.identity)
+                del identity[part][key]
+                assert Run(run.profile, identity).name == run.name
+
+
+def test_names_of_published_records_stay():
+    """Committed records are found by name: a change of the naming would orphan them."""
+    identity = {
+        "recipe": 1,
+        "model": {"num_classes": 7, "backbone": "mobilenet_v2", "output_stride": 16, "multi_grid": [1, 2, 4]},
+        "training": {"iterations": 5000, "batch": 8, "crop": 257, "lr": 0.02},
+        "data": {"fingerprint": "0123456789abcdef", "list": "trainaug", "classes": {"0": "background"}},
+        "backbone_weights": "0123456789abcdef",
+        "seed": 0,
+    }
+    assert Run(None, identity).name == "aspp-mobilenet_v2-os16-3d9548b2ee3d"
+
+
+PUBLISHED = {
+    "eval-75c6857a59bb": EvaluationSettings(16, padding="tight"),
+    "eval-b9972f50059e": EvaluationSettings(8, padding="tight"),
+    "eval-26ebc9f7187b": EvaluationSettings(8, MULTI_SCALE, padding="tight"),
+    "eval-cc5a4daa987d": EvaluationSettings(8, MULTI_SCALE, True, padding="tight"),
+    "eval-52cf70cde73f": EvaluationSettings(16, padding="crop"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_of_published_evaluations_stay(name, monkeypatch):
+    """A setting that is added later is in the name where it differs from its default alone."""
+    monkeypatch.setattr(records, "_fingerprint", lambda root, list_name: "c80a0f59ed1b9861")
+    identity = {"model": {}, "training": {}}
+    assert Run(load_profile("mobile"), identity).evaluation_name(PUBLISHED[name]) == name
+    assert list((paths.home() / "data" / "records" / "mobile").glob(f"*/{name}.npz"))
+
+
+COMMITTED = sorted((paths.home() / "data" / "records" / "mobile").glob("*/eval-*.json"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_published_figures_follow_from_their_counts(path):
+    """No record was edited by hand: the mIoU is that of the counts beside it."""
+    record = store.read_json(path)
+    with np.load(path.with_suffix(".npz")) as file:
+        total = file["confusion"].astype(np.int64).sum(0)
+        assert len(file["confusion"]) == record["pictures"]
+    assert record["miou"] == round(mean_iou(total), 3)
+    assert record["pixel_accuracy"] == round(pixel_accuracy(total), 3)
+
+
+def test_what_is_written_is_read(run, profile, workspace):
+    settings = profile.evaluation
+    assert run.training_record() is None
+    assert run.evaluation_record(settings) is None
+    assert run.confusion_counts(settings) is None
+    run.write_training_record(12.34)
+    written = json.loads(json.dumps(write(run, COUNTS)))
+    assert run.evaluation_record(settings) == written
+    assert np.array_equal(run.confusion_counts(settings), COUNTS)
+    assert run.confusion_counts(settings).dtype == np.int64
+    # class 0: 12 of 12 + 2 + 1, class 1: 5 of 5 + 1 + 2
+    assert written["class_iou"] == {"background": 80.0, "square": 62.5, "disc": None}
+    assert written["miou"] == pytest.approx(71.25)
+    assert written["miou_all_classes"] == pytest.approx(47.5)
+    assert written["pixel_accuracy"] == 85.0
+    assert (written["pictures"], written["list"], written["run"]) == (2, "val", run.name)
+    training = run.training_record()
+    assert (training["seconds"], training["settings"]) == (12.3, run.identity)
+    assert training["images_per_second"] == pytest.approx(6 / 12.34, abs=0.01)
+    assert {"device", "versions", "commit", "peak_memory_mib", "threads"} <= training.keys()
+    assert {"device", "versions", "commit", "peak_memory_mib", "threads"} <= written.keys()
+    assert written["pictures_per_second"] == pytest.approx(1.0)  # two pictures in two seconds
+    assert written["fingerprint"] == fingerprint(profile.data_root(), "val")
+    assert run.record_folder() == workspace / "records" / "tiny-tests" / run.name
+    assert all_records("tiny-tests") == [(training, [written])]
+
+
+def test_every_strategy_has_its_own_record(run, profile):
+    strategies = [
+        EvaluationSettings(crop=65),
+        EvaluationSettings(crop=65, output_stride=8),
+        EvaluationSettings(crop=65, flip=True),
+        EvaluationSettings(crop=65, scales=(0.5, 1.0)),
+        EvaluationSettings(crop=65, padding="tight"),
+        EvaluationSettings(crop=97),
+        EvaluationSettings(crop=65, bf16=True),
+    ]
+    names = [run.evaluation_name(settings) for settings in strategies]
+    assert len(set(names)) == len(names)
+    assert run.evaluation_name(EvaluationSettings(crop=65, scales=[0.5, 1.0])) == names[3]
+    other = Run(replace(profile, data=replace(profile.data, val_list="trainval")), run.identity)
+    assert other.evaluation_name(strategies[0]) not in names
+
+
+@pytest.mark.parametrize("failing", [".npz", ".json"])
+def test_a_record_is_there_whole_or_not_at_all(run, profile, monkeypatch, failing):
+    """A killed writer never leaves a JSON without its counts."""
+    honest = records.write_atomically
+
+    def killed(path, content):
+        if path.suffix == failing:
+            raise KeyboardInterrupt
+        honest(path, content)
+
+    monkeypatch.setattr(records, "write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(run, COUNTS)
+    assert run.evaluation_record(profile.evaluation) is None
+    monkeypatch.undo()
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_part_of_a_record(run, full_disk):
+    full_disk()
+    for write_it in (lambda: run.write_training_record(1.0), lambda: write(run, COUNTS)):
+        with pytest.raises(UserError, match=r"\.json cannot be written .*No space left.*; make room"):
+            write_it()
+    assert list(run.record_folder().iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_a_damaged_record_is_named(run, profile, content):
+    run.write_training_record(1.0)
+    write(run, COUNTS)
+    for name, read in (
+        ("run.json", run.training_record),
+        (run.evaluation_name(profile.evaluation) + ".json", lambda: run.evaluation_record(profile.evaluation)),
+    ):
+        (run.record_folder() / name).write_bytes(content)
+        with pytest.raises(UserError, match=name):
+            read()
+    assert all_records("tiny-tests") == []
+    assert all_counts("tiny-tests", run.name) == {}
+
+
+@pytest.mark.parametrize("spoil", ["empty", "text", "half", "flipped", "other", "missing"])
+@pytest.mark.parametrize("hashed", [True, False], ids=["now", "before"])
+def test_damaged_counts_are_no_record_or_are_named(run, profile, spoil, hashed):
+    """With the hash of their counts, records that are damaged are missing ones; those of before are named."""
+    write(run, np.random.default_rng(0).integers(0, 9999, (50, 3, 3)))
+    settings = profile.evaluation
+    path = run.record_folder() / (run.evaluation_name(settings) + ".npz")
+    if not hashed:
+        beside = path.with_suffix(".json")
+        values = json.loads(beside.read_text())
+        del values[store.COUNTS]
+        beside.write_text(json.dumps(values))
+    assert run.confusion_counts(settings).shape == (50, 3, 3)
+    whole = path.read_bytes()
+    if spoil == "other":
+        np.savez(path, something=np.zeros(3))
+    elif spoil == "missing":
+        path.unlink()
+    else:
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 0xFF] * 40) + whole[middle + 40 :]
+        path.write_bytes({"empty": b"", "text": b"<html>", "half": whole[:middle], "flipped": flipped}[spoil])
+    if hashed or spoil == "missing":
+        assert run.confusion_counts(settings) is None
+        assert run.evaluation_record(settings) is None
+    else:
+        with pytest.raises(UserError, match=path.name):
+            run.confusion_counts(settings)
+    (entry,) = store.entries("tiny-tests")
+    assert entry.evaluations[0].flaw.startswith("damaged") and path.name in entry.evaluations[0].flaw
+    assert all_counts("tiny-tests", run.name) == {}
+    write(run, COUNTS)
+    assert np.array_equal(run.confusion_counts(settings), COUNTS), "measured again, it is there again"
+
+
+def test_a_flipped_bit_is_found(run, profile):
+    counts = np.random.default_rng(0).integers(0, 9999, (20, 3, 3))
+    write(run, counts)
+    path = run.record_folder() / (run.evaluation_name(profile.evaluation) + ".npz")
+    whole = path.read_bytes()
+    for offset in range(0, len(whole), 5):
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 16]) + whole[offset + 1 :])
+        assert run.confusion_counts(profile.evaluation) is None
+
+
+def test_records_of_the_project_and_of_the_workspace_are_one_list(run, profile, tmp_path, monkeypatch):
+    """A run that came with the project and was evaluated here: neither place hides what only the other has."""
+    (tmp_path / "home" / "data" / "paper").mkdir(parents=True)
+    monkeypatch.setenv("DEEPLABV3_HOME", str(tmp_path / "home"))
+    run.write_training_record(1.0)
+    committed = write(run, COUNTS)
+    project = tmp_path / "home" / "data" / "records" / "tiny-tests"
+    project.parent.mkdir()
+    run.record_folder().parent.rename(project)
+    finer = replace(profile.evaluation, output_stride=8)
+    here = run.evaluation_values(finer, COUNTS, 3.0)
+    run.write_evaluation_record(finer, here, COUNTS)
+    assert not (run.record_folder() / "run.json").exists()
+    ((training, evaluations),) = all_records("tiny-tests")
+    assert training == run.training_record()
+    assert sorted(record["settings"]["output_stride"] for record in evaluations) == [8, 16]
+    counts = all_counts("tiny-tests", run.name)
+    assert set(counts) == {profile.evaluation, finer}
+    assert all(np.array_equal(found, COUNTS) for found in counts.values())
+    assert all_counts("tiny-tests", "another-run") == {}
+
+    again = committed | {"seconds": 99.0}
+    run.write_evaluation_record(profile.evaluation, again, COUNTS)
+    ((_, evaluations),) = all_records("tiny-tests")
+    assert sorted(record["seconds"] for record in evaluations) == [3.0, 99.0], "the workspace's goes first"
+    assert run.evaluation_record(profile.evaluation)["seconds"] == 99.0
+
+
+def test_the_profile_without_records_has_none():
+    assert all_records("no-such-profile") == []

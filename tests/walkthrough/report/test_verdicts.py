@@ -1,0 +1,124 @@
+"""Claims: the paper's numbers bear each one out, and records alone decide what is said of ours."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from walkthrough.paper import claims, tables
+from walkthrough.paper.claims import CONTRADICTED, MISSING, NOT_DECIDED, SUPPORTED
+from walkthrough.report.evidence import Evidence
+
+PICTURES = 100
+BY_NAME = {claim.name: claim for claim in claims.load()}
+
+
+def record(profile, cell, share: float, order: int = 0) -> None:
+    """Write a record of ``cell`` for each seed in which a ``share`` of the pictures is right, and the others wrong."""
+    right = np.roll(np.arange(PICTURES) < share * PICTURES, order)
+    counts = np.zeros((PICTURES, 3, 3), dtype=np.int64)
+    counts[:, 1, 1], counts[:, 1, 2] = right, ~right
+    for run, settings in cell.jobs(profile):
+        run.write_evaluation_record(settings, run.evaluation_values(settings, counts, 1.0), counts)
+
+
+def judge(profile, name: str) -> claims.Judgement:
+    return claims.judge(BY_NAME[name], Evidence(profile))
+
+
+def test_the_papers_own_numbers_bear_every_claim_out():
+    assert len(BY_NAME) == len(claims.load()) >= 14
+    for claim in BY_NAME.values():
+        assert claim.comparisons and claim.sentence.endswith(".")
+        for comparison in claim.comparisons:
+            assert comparison.paper > 0, comparison.name
+            assert sum(weight for weight, _ in comparison.terms) == pytest.approx(0)
+            assert all(cell.variant is not None for _, cell in comparison.terms)
+
+
+def test_cells_are_those_that_the_claim_is_about():
+    papers = {name: [round(one.paper, 2) for one in claim.comparisons] for name, claim in BY_NAME.items()}
+    assert papers["a finer output stride is better"] == [1.3, 3.82, 10.07, 17.65, 22.05]
+    assert papers["more blocks help"] == [7.33, 9.48, 9.07, 4.82, 6.95, 7.37]
+    assert papers["multi-grid helps the cascade"] == [1.49, 2.07, 2.09]
+    assert papers["doubling the unit rates does not"] == [0.89, 1.48, 1.5, 1.14]
+    assert len(papers["block7 with (1,2,1) is best"]) == 19
+    assert papers["output stride 8 at inference adds"] == [1.39, 1.3]
+    assert papers["multi-scale inputs add"] == [0.88, 0.94]
+    assert papers["flipped inputs add"] == [0.42, 0.32]
+    assert papers["a fourth rate does not help"] == [0.12]
+    assert papers["image-level features help"] == [0.63]
+    assert papers["ASPP beats the cascade"] == [0.55, 0.46, 0.52, 0.42]
+    assert papers["the gain shrinks block by block"] == [5.18, 2.56, 2.69, 1.71]
+    assert papers["trained at 32, output stride 8 does not help"] == [0.15]
+    assert papers["batch 16 matters"] == [12.78, 1.45, 0.72]
+    assert papers["training at 16 beats training at 8"] == [2.76, 2.89]
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "order", "verdict"),
+    [(0.8, 0.5, 0, SUPPORTED), (0.5, 0.8, 0, CONTRADICTED), (0.62, 0.6, 30, NOT_DECIDED), (0.6, 0.6, 0, NOT_DECIDED)],
+)  # fmt: skip
+def test_the_interval_gives_the_verdict(profile, better, worse, order, verdict):
+    one = tables.load(1)
+    record(profile, one.cell(output_stride="16"), better)
+    record(profile, one.cell(output_stride="256"), worse, order)
+    judgement = judge(profile, "atrous convolution is essential")
+    assert judgement.verdict == judgement.words() == verdict
+    assert judgement.decided == (verdict != NOT_DECIDED)
+    _, ours = judgement.weakest
+    assert ours.value == pytest.approx(100 * (better - worse) / 2, abs=1e-6)  # two classes occur, one is never right
+
+
+def test_without_records_nothing_is_said(profile):
+    for judgement in claims.judge_all(profile):
+        assert judgement.words() == MISSING and not judgement.decided and judgement.weakest is None
+        assert judgement.line() == f"missing: {judgement.claim.sentence}"
+
+
+def test_a_claim_of_several_comparisons_needs_all_of_them(profile):
+    profile = replace(profile, training=replace(profile.training, batch=8))
+    batches = tables.load(9).cells
+    for cell, share in zip(batches, (0.3, 0.5, 0.7, 0.9), strict=True):
+        assert judge(profile, "batch 16 matters").verdict == MISSING
+        record(profile, cell, share)
+    assert judge(profile, "batch 16 matters").verdict == SUPPORTED
+    record(profile, batches[2], 0.9)  # as good as batch 16
+    assert judge(profile, "batch 16 matters").verdict == NOT_DECIDED
+    record(profile, batches[2], 1.0)
+    judgement = judge(profile, "batch 16 matters")
+    assert judgement.verdict == CONTRADICTED
+    assert judgement.weakest[0].name == "batch 16 over 12"
+    assert "the least certain of 3" in judgement.line()
+
+
+def test_what_only_some_comparisons_show_is_said_to_be_so(profile):
+    best = tables.load(6).cells
+    record(profile, best[0], 0.5)
+    record(profile, best[1], 0.8)
+    judgement = judge(profile, "output stride 8 at inference adds")
+    assert judgement.words() == "supported in 1 of 2"
+    assert not judgement.decided
+
+
+def test_one_of_many_comparisons_is_not_enough_to_contradict(profile):
+    """Nineteen rivals: that one seems better by as much as one in forty does by chance contradicts nothing."""
+    three = tables.load(3)
+    for cell in three.cells:
+        record(profile, cell, 0.6)
+    rival = three.cell(multi_grid="(1,2,4)", last_block="block7")
+    record(profile, rival, 0.72, 8)
+    judgement = judge(profile, "block7 with (1,2,1) is best")
+    _low, high = judgement.weakest[1].interval()
+    assert high < 0
+    assert judgement.weakest[1].interval(1 - 0.05 / 19)[1] > 0
+    assert judgement.verdict == NOT_DECIDED
+
+
+def test_seeds_are_compared_where_both_cells_have_them(profile):
+    one = tables.load(1)
+    record(replace(profile, seeds=3), one.cell(output_stride="16"), 0.8)
+    record(replace(profile, seed=1, seeds=2), one.cell(output_stride="256"), 0.5)
+    judgement = judge(replace(profile, seeds=3), "atrous convolution is essential")
+    assert len(judgement.weakest[1].values) == 2
+    assert judge(profile, "atrous convolution is essential").verdict == MISSING

@@ -1,0 +1,234 @@
+"""The command: from pictures to mIoU, and one sentence for everything that a user can get wrong."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import read_until, small_config
+from safetensors.torch import save_file
+
+from deeplabv3 import load_profile
+from deeplabv3.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.training.trainer import Interrupted, train
+from walkthrough.cli import main
+from walkthrough.experiments.run import missing
+from walkthrough.records.run import Run
+
+
+def checkpoint_of(workspace: Path) -> Path:
+    (path,) = (workspace / "runs").glob("*/*/checkpoint.safetensors")
+    return path
+
+
+def miou(text: str) -> float:
+    return float(re.search(r"^mIoU (\d+\.\d\d) over", text, re.MULTILINE)[1])
+
+
+def test_train_evaluate_and_records_end_to_end(profile_file, workspace, capsys):
+    profile = ["--profile", str(profile_file)]
+    assert main(["train", *profile]) == 0
+    trained = capsys.readouterr()
+    assert "Traceback" not in trained.err
+    assert "mIoU" in trained.out and "3 classes, 3 pictures, output stride 16" in trained.out
+    path = checkpoint_of(workspace)
+    assert f"run {path.parent.name}" in trained.out
+    assert load_checkpoint(path).step == 3
+
+    assert main(["evaluate", *profile, str(path)]) == 0
+    assert miou(capsys.readouterr().out) == miou(trained.out)
+    strategy = ["--output-stride", "8", "--flip", "--scales", "0.5,1"]
+    assert main(["evaluate", *profile, *strategy, str(path)]) == 0
+    assert "output stride 8" in capsys.readouterr().out
+
+    before = path.stat().st_mtime_ns
+    assert main(["train", *profile]) == 0  # done already
+    assert miou(capsys.readouterr().out) == miou(trained.out)
+    assert path.stat().st_mtime_ns == before
+
+    assert main(["records", *profile]) == 0
+    listed = capsys.readouterr().out
+    assert path.parent.name in listed
+    assert "crop padding, output stride 8, scales 0.5, 1.0, flip: mIoU" in listed
+    assert f"output stride 16, scales 1.0: mIoU {miou(trained.out):.2f}" in listed
+
+
+def test_options_reach_the_network(profile_file, workspace, voc_root, tmp_path, capsys):
+    """Another data root, a cascade, ImageNet weights and single settings; the paper's rates become the profile's."""
+    model = DeepLabV3(small_config())
+    names = {name: model.backbone.torchvision_name(name) for name in model.backbone.state_dict()}
+    state = {names[name]: value for name, value in model.backbone.state_dict().items()}
+    save_file(state, tmp_path / "backbone.safetensors")
+    other = tmp_path / "other"
+    voc_root.rename(other)
+    common = ["--profile", str(profile_file), "--data", str(other)]
+    options = ["--head", "cascade", "--last-block", "5", "--multi-grid", "1", "2", "1", "--output-stride", "32"]
+    weights = ["--backbone-weights", str(tmp_path / "backbone.safetensors")]
+    changes = ["--set", "training.lr=0.0", "--set", "training.iterations=1", "--seed", "7"]
+    assert main(["train", *common, *options, *weights, *changes]) == 0
+    checkpoint = load_checkpoint(checkpoint_of(workspace))
+    config = checkpoint.settings["model"]
+    assert (config["head"], config["last_block"], config["multi_grid"]) == ("cascade", 5, [1, 2, 1])
+    assert (config["output_stride"], checkpoint.step, checkpoint.settings["seed"]) == (32, 1, 7)
+    # learning rate 0: the backbone's first convolution is still the file's
+    assert torch.equal(checkpoint.model["backbone.conv1.weight"], state["conv1.weight"])
+    capsys.readouterr()
+    assert main(["train", *common, "--rates", "6", "24", "--no-image-pooling", "--set", "training.iterations=1"]) == 0
+    paths = (workspace / "runs").glob("*/aspp-*/checkpoint.safetensors")
+    config = load_checkpoint(next(iter(paths))).settings["model"]
+    assert (config["atrous_rates"], config["image_pooling"], config["multi_grid"]) == ([1, 4], False, [1, 2, 4])
+
+
+def test_an_unfinished_run_is_not_recorded_as_a_finished_one(profile_file, workspace, capsys):
+    """A table would take an evaluation of a checkpoint on the way for the run's result, and never make the run."""
+    profile = ["--profile", str(profile_file), "--set", "training.iterations=50"]
+    loaded = load_profile(str(profile_file), {"training.iterations": 50})
+    run = Run.of(loaded, loaded.model_config())
+
+    def stop(step: int, loss: float, lr: float) -> None:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(DeepLabV3(run.config), loaded.open_data("train"), run.training, run.folder, run.identity, report=stop)
+    assert main(["evaluate", *profile, str(run.checkpoint)]) == 0
+    printed = capsys.readouterr().out
+    assert missing([(run, loaded.evaluation)]) == [(run, loaded.evaluation)]
+    told = "on the way, at step 3 of 50: not the run's result, and not recorded"
+    assert -1 < printed.find(told) < printed.find("mIoU"), "said before any figure"
+    assert "record " not in printed.replace("recorded", "")
+
+    run.write_evaluation_record(loaded.evaluation, {"miou": 99.0}, np.zeros((1, 3, 3)))
+    assert main(["evaluate", *profile, str(run.checkpoint)]) == 0
+    printed = capsys.readouterr().out
+    assert told in printed and "record " not in printed.replace("recorded", ""), "though the run has a record"
+    assert run.evaluation_record(loaded.evaluation) == {"miou": 99.0}
+
+
+def test_several_runs_are_evaluated_one_after_the_other(profile_file, workspace, capsys):
+    profile = ["--profile", str(profile_file)]
+    for seed in ("0", "1"):
+        assert main(["train", *profile, "--seed", seed, "--set", "training.iterations=1"]) == 0
+    capsys.readouterr()
+    first, second = sorted((workspace / "runs" / "tiny-tests").iterdir())
+    named = [first.name.rsplit("-", 1)[1], str(second), str(second / "checkpoint.safetensors")]
+    assert main(["evaluate", *profile, *named]) == 0
+    printed = capsys.readouterr().out
+    assert re.findall(r"^run (\S+)$", printed, re.MULTILINE) == [first.name, second.name, second.name]
+    assert re.findall(r"^record \S+/(\S+)$", printed, re.MULTILINE) == [first.name, second.name, second.name]
+
+
+def test_a_run_that_is_there_twice_has_to_be_named_otherwise(profile_file, workspace, capsys):
+    for name in ("one", "two"):
+        folder = workspace / "runs" / name / "aspp-small-0123abcd"
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.safetensors").touch()
+    assert main(["evaluate", "--profile", str(profile_file), "0123abcd"]) == 1
+    assert "there are 2 runs 0123abcd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lacking", ["data", "training", "seed"])
+def test_a_checkpoint_that_does_not_say_how_it_was_trained(profile, profile_file, tmp_path, capsys, lacking):
+    identity = Run.of(profile, small_config()).identity
+    del identity[lacking]
+    path = tmp_path / "other.safetensors"
+    save_checkpoint(path, Checkpoint(3, 1.0, identity, DeepLabV3(small_config()).state_dict(), {}))
+    assert main(["evaluate", "--profile", str(profile_file), str(path)]) == 1
+    assert f"other.safetensors does not say with which {lacking} it was trained" in capsys.readouterr().err
+
+
+MISTAKES = {
+    "unknown profile": ["train", "--profile", "offlin"],
+    "unknown setting": ["train", "PROFILE", "--set", "training.learning_rate=0.1"],
+    "wrong type": ["train", "PROFILE", "--set", "training.lr=high"],
+    "no value": ["train", "PROFILE", "--set", "training.lr"],
+    "no YAML": ["train", "PROFILE", "--set", "training.lr=[1"],
+    "negative rate": ["train", "PROFILE", "--set", "training.lr=-1"],
+    "data missing": ["train", "PROFILE", "--data", "nowhere"],
+    "data drawn": ["train", "--profile", "smoke", "--data", "nowhere"],
+    "list missing": ["train", "PROFILE", "--set", "data.train_list=trainaug"],
+    "classes of others": ["train", "PROFILE", "--set", "data.classes={0: background}"],
+    "weights missing": ["train", "PROFILE", "--backbone-weights", "nowhere.safetensors"],
+    "no ImageNet weights": ["train", "PROFILE", "--backbone-weights", "imagenet"],
+    "output stride": ["train", "PROFILE", "--output-stride", "12"],
+    "last block": ["train", "PROFILE", "--last-block", "9", "--head", "cascade"],
+    "multi-grid": ["train", "PROFILE", "--multi-grid", "1", "0", "1"],
+    "rate that the profile does not know": ["train", "PROFILE", "--rates", "6", "13"],
+    "no rate for v2": ["train", "PROFILE", "--head", "v2", "--rates"],
+    "negative seed": ["train", "PROFILE", "--seed", "-1"],
+    "batch of one": ["train", "PROFILE", "--set", "training.batch=1"],
+    "batch too large": ["train", "PROFILE", "--set", "training.batch=100"],
+    "checkpoint missing": ["evaluate", "PROFILE", "nowhere.safetensors"],
+    "checkpoint damaged": ["evaluate", "PROFILE", "DAMAGED"],
+    "checkpoint of other classes": ["evaluate", "--profile", "smoke", "CHECKPOINT"],
+    "evaluation at output stride 12": ["evaluate", "PROFILE", "CHECKPOINT", "--output-stride", "12"],
+    "evaluation at scale 0": ["evaluate", "PROFILE", "CHECKPOINT", "--scales", "0"],
+    "evaluation without its list": ["evaluate", "PROFILE", "CHECKPOINT", "--set", "data.val_list=test"],
+    "table": ["table", "PROFILE", "99"],
+    "notebook": ["walkthrough", "PROFILE", "--only", "42"],
+}
+
+
+@pytest.mark.parametrize("arguments", MISTAKES.values(), ids=MISTAKES)
+def test_a_users_error_is_one_sentence_and_exit_code_1(
+    arguments, profile_file, tmp_path, workspace, monkeypatch, capsys, request
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
+    if "CHECKPOINT" in arguments:
+        assert main(["train", "--profile", str(profile_file), "--set", "training.iterations=1"]) == 0
+        capsys.readouterr()
+    values = {"PROFILE": [f"--profile={profile_file}"], "DAMAGED": ["damaged.safetensors"]}
+    if "CHECKPOINT" in arguments:
+        values["CHECKPOINT"] = [str(checkpoint_of(workspace))]
+    code = main([part for argument in arguments for part in values.get(argument, [argument])])
+    captured = capsys.readouterr()
+    # a progress bar may stand before the sentence
+    lines = [line for line in re.split(r"[\r\n]+", captured.err) if line.strip() and "%|" not in line]
+    assert code == 1
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("deeplabv3: ")
+    assert len(lines[0]) > 30
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["train", "--head", "fcn"], ["evaluate"]])
+def test_misspelt_commands_are_refused_with_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: deeplabv3" in capsys.readouterr().err
+
+
+def test_sigterm_saves_and_says_how_to_go_on(profile_file, workspace):
+    """To the whole process group, as a terminal's Ctrl-C or a batch system does, with a data worker in it."""
+    command = [
+        sys.executable, "-c", "from walkthrough.cli import script; script()", "train", "--profile", str(profile_file),
+        "--set", "training.iterations=100000", "--set", "workers=1",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        read_until(process.stderr, b"loss=")
+        os.killpg(process.pid, signal.SIGTERM)
+        # returns when nobody holds stderr any more: no data worker is left
+        stderr = process.communicate(timeout=60)[1].decode()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    assert process.returncode == 1
+    step = load_checkpoint(checkpoint_of(workspace)).step
+    assert "Traceback" not in stderr
+    assert stderr.rstrip().splitlines()[-1] == (
+        f"deeplabv3: stopped after step {step} of 100000; the same command goes on."
+    )
+
+
+def test_the_smoke_profile_runs(capsys):
+    assert main(["train", "--profile", "smoke", "--backbone", "resnet50"]) == 0
+    assert "over all 11 classes, 6 pictures" in capsys.readouterr().out
