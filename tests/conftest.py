@@ -16,8 +16,9 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from deeplabv3.data.voc import VOID, VOCData, palette
-from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.config import VOID, ModelConfig
+from deeplabv3.data.voc import VOCData, palette
+from deeplabv3.model.deeplab import DeepLabV3
 from walkthrough.profiles import Profile, load_profile
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and every child process inherits that.

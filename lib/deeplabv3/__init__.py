@@ -3,7 +3,8 @@
 The package's face is small; everything else is imported from its room, such as ``deeplabv3.model.atrous``.
 """
 
-from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.config import ModelConfig
+from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.weights import from_torchvision
 
 __all__ = ["DeepLabV3", "ModelConfig", "from_torchvision"]

@@ -8,9 +8,7 @@ import os
 from pathlib import Path
 
 from deeplabv3.errors import UserError
-
-CHECKPOINT = "checkpoint.safetensors"
-"""A run's network, in the run's folder."""
+from deeplabv3.files import CHECKPOINT
 
 
 def home() -> Path:
@@ -23,16 +21,17 @@ def home() -> Path:
     return folder
 
 
-def checkpoint(named: Path | str) -> Path:
+def find_checkpoint(named: Path | str) -> Path:
     """The checkpoint that a file, a run's folder or a run's name (or the hash at its end) stands for.
 
     A file that does not exist is returned as it is: whoever reads it says so.
     """
-    path, runs = Path(named), workspace() / "runs"
+    path = Path(named)
     if path.is_dir():
         return path / CHECKPOINT
     if path.is_file() or path.suffix or len(path.parts) > 1:
         return path
+    runs = workspace() / "runs"
     found = [file for file in sorted(runs.glob(f"*/*/{CHECKPOINT}")) if f"-{file.parent.name}".endswith(f"-{named}")]
     if not found:
         raise UserError(f"{named} is neither a file nor a run below {runs}; name a checkpoint or a run.")

@@ -3,55 +3,19 @@
 import difflib
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from deeplabv3.config import TrainingSettings
+from deeplabv3.config import DataSettings, EvaluationSettings, ModelConfig, TrainingSettings
 from deeplabv3.data import synthetic, voc
 from deeplabv3.errors import UserError, require
-from deeplabv3.evaluation.inference import EvaluationSettings
 from deeplabv3.model.atrous import BACKBONES, LAYOUTS
-from deeplabv3.model.deeplab import ModelConfig
 from walkthrough import paths
 
 FOLDER = Path(__file__).parent / "profiles"
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Which pictures: ``kind`` is ``embedded`` (drawn, ``train`` + ``val`` of them) or ``voc`` (files in VOC's layout).
-
-    ``classes`` maps label values to names; without it the kind's own classes are used. ``root`` is relative to the
-    workspace, and gives way to ``$DEEPLABV3_DATA``, unless it is absolute. ``others`` says what a label value outside
-    the classes is: an ``error``, or ``void``. No run's name has it: where both give a result, it is the same one.
-    """
-
-    kind: str = "embedded"
-    root: str = ""
-    train: int = 0
-    val: int = 0
-    train_list: str = "train"
-    val_list: str = "val"
-    classes: Mapping[int, str] = field(default_factory=dict)
-    others: str = "error"
-
-    def __post_init__(self):
-        require(self.kind in ("embedded", "voc"), "kind", self.kind, "'embedded' or 'voc'")
-        numbers = all(isinstance(label, int) and 0 <= label < voc.VOID for label in self.classes)
-        names = all(isinstance(name, str) for name in self.classes.values())
-        require(numbers and names, "classes", self.classes, "label values from 0 to 254, each with a name")
-        require(self.others in ("error", "void"), "others", self.others, "'error' or 'void'")
-        if self.kind == "embedded":
-            require(min(self.train, self.val) >= 1, "train and val", (self.train, self.val), "numbers of at least 1")
-
-    def class_map(self) -> dict[int, str]:
-        """Label value to class name, in the order of the model's classes."""
-        if self.classes:
-            return dict(self.classes)
-        return dict(enumerate(synthetic.CLASSES if self.kind == "embedded" else voc.VOC_CLASSES))
 
 
 @dataclass(frozen=True)

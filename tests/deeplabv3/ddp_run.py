@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from deeplabv3.config import TrainingSettings
+from deeplabv3.config import ModelConfig, TrainingSettings
 from deeplabv3.data.voc import VOCData
 from deeplabv3.distributed import join
-from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.trainer import train
 
 

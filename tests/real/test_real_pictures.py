@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from deeplabv3 import load_profile
-from deeplabv3.config import TrainingSettings
-from deeplabv3.data.voc import VOID, VOCData
-from deeplabv3.evaluation.inference import MULTI_SCALE, EvaluationSettings, evaluate, predict_batches
+from deeplabv3.config import MULTI_SCALE, VOID, EvaluationSettings, TrainingSettings
+from deeplabv3.data.voc import VOCData
+from deeplabv3.evaluation.inference import evaluate, predict_batches
 from deeplabv3.evaluation.metrics import mean_iou
 from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.fast import fast
+from deeplabv3.model.deploy import fast
 from deeplabv3.model.weights import load_backbone_weights
 from deeplabv3.training.trainer import train
 from walkthrough import paths

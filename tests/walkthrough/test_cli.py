@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 from deeplabv3 import load_profile
 from deeplabv3.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.training.trainer import Interrupted, train
+from deeplabv3.signals import Interrupted
+from deeplabv3.training.trainer import train
 from walkthrough.cli import main
-from walkthrough.experiments.run import missing
+from walkthrough.experiments.task import missing
 from walkthrough.records.run import Run
 
 

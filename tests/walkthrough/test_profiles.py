@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from deeplabv3 import load_profile
+from deeplabv3.config import SCALES
 from deeplabv3.data import memory
-from deeplabv3.data.loader import SCALES
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
 from walkthrough.profiles import Profile, profile_names, with_data

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from deeplabv3 import config
 from deeplabv3.data import voc
 from deeplabv3.errors import UserError
 
@@ -67,7 +68,7 @@ def check(
         return
     # Stage 2 trains on trainval, with val in it, and is for the test set.
     apart = OVERLAPS if used in (None, *OVERLAPS) or used[0] == "trainval" else (*OVERLAPS, used)
-    of_voc = classes.items() <= dict(enumerate(voc.VOC_CLASSES)).items()
+    of_voc = classes.items() <= dict(enumerate(config.VOC_CLASSES)).items()
     yield from (_list_line(name, names, of_voc) for name, names in lists.items())
     yield from (_overlap_line(lists, *pair) for pair in apart if set(pair) <= lists.keys())
     yield from _file_lines(examine(root, lists), dict(classes), others)
@@ -158,10 +159,10 @@ def _size_line(unequal: list[Examined], total: int) -> Line:
 
 
 def _value_line(labels: list[Examined], classes: dict[int, str], others: str) -> Line:
-    known = np.isin(np.arange(256), [*classes, voc.VOID])
+    known = np.isin(np.arange(256), [*classes, config.VOID])
     strange = [file for file in labels if file.counts[~known].any()]
     if not strange:
-        return Line("ok", f"label values are those of the {len(classes)} classes and {voc.VOID}")
+        return Line("ok", f"label values are those of the {len(classes)} classes and {config.VOID}")
     values = np.flatnonzero(sum(file.counts for file in strange) * ~known)
     told = f"values outside the {len(classes)} classes ({', '.join(map(str, values))})"
     if others == "void":

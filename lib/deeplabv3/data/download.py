@@ -18,7 +18,8 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from deeplabv3.errors import UserError, writing
+from deeplabv3.errors import UserError
+from deeplabv3.files import writing
 
 TIMEOUT_S = 30
 BLOCK = 2**18

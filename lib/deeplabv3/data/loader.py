@@ -14,63 +14,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from deeplabv3.data.voc import VOID, VOCData
+from deeplabv3.config import SCALES
+from deeplabv3.data.transforms import random_crop
+from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-MEAN_PIXEL = tuple(round(255 * value) for value in MEAN)
-"""What pictures are padded with: it is zero, or nearly, after normalisation."""
-
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
-"""Random scales of the paper, 0.5 to 2.0, in the steps of the authors' public code."""
-
-
-def random_crop(
-    picture: np.ndarray,
-    label: np.ndarray,
-    crop: int,
-    rng: np.random.Generator,
-    scales: tuple[float, ...] = SCALES,
-    flip: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scale by one of ``scales``, pad bottom and right with the mean pixel (label 255), crop at random, flip or not.
-
-    Only the part of the picture that the crop keeps is resized, which is the same and much faster. Returns
-    ``(crop, crop, 3)`` and ``(crop, crop)``, both uint8.
-    """
-    height, width = label.shape
-    scale = scales[rng.integers(len(scales))]
-    scaled_height, scaled_width = max(1, round(height * scale)), max(1, round(width * scale))
-    top = int(rng.integers(max(scaled_height - crop, 0) + 1))
-    left = int(rng.integers(max(scaled_width - crop, 0) + 1))
-    kept_height, kept_width = min(crop, scaled_height - top), min(crop, scaled_width - left)
-    y, x = height / scaled_height, width / scaled_width
-    box = (left * x, top * y, min((left + kept_width) * x, width), min((top + kept_height) * y, height))
-
-    flipped = flip and bool(rng.integers(2))
-
-    def cut(array: np.ndarray, method: Image.Resampling, padding: int | tuple[int, ...]) -> np.ndarray:
-        # Pillow pads and mirrors five times faster than numpy, which goes pixel by pixel where a pixel is three bytes.
-        image = Image.fromarray(array).resize((kept_width, kept_height), method, box)
-        if image.size != (crop, crop):
-            padded = Image.new(image.mode, (crop, crop), padding)
-            padded.paste(image)
-            image = padded
-        return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else image)
-
-    return cut(picture, Image.Resampling.BILINEAR, MEAN_PIXEL), cut(label, Image.Resampling.NEAREST, VOID)
-
-
-def normalise(pictures: Tensor) -> Tensor:
-    """Pictures ``(N, H, W, 3)`` uint8 to images ``(N, 3, H, W)`` float32, with ImageNet's mean and deviation."""
-    mean = torch.tensor(MEAN, device=pictures.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=pictures.device).view(1, 3, 1, 1)
-    return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 class TrainingSamples(Dataset):

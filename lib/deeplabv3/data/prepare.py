@@ -14,9 +14,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
+from deeplabv3 import config
 from deeplabv3.data import voc
 from deeplabv3.data.download import Source, fetch, require_room, say, unpack, verified
-from deeplabv3.errors import UserError, writing
+from deeplabv3.errors import UserError
+from deeplabv3.files import writing
 
 VOC = Source(
     file="VOCtrainval_11-May-2012.tar",
@@ -163,7 +165,7 @@ def _label(data: bytes, name: str, archive: Path) -> np.ndarray:
         values = loadmat(io.BytesIO(data), variable_names=["GTcls"])["GTcls"][0]["Segmentation"][0]
     except Exception as error:  # a damaged file can fail in any way
         raise UserError(f"label {name} in {archive} is damaged ({error}); fetch the archive again.") from error
-    if values.ndim != 2 or values.dtype != np.uint8 or values.max() >= len(voc.VOC_CLASSES):
+    if values.ndim != 2 or values.dtype != np.uint8 or values.max() >= len(config.VOC_CLASSES):
         raise UserError(f"label {name} in {archive} holds something else than VOC's classes; fetch the archive again.")
     return values
 

@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deeplabv3.data.voc import VOID, palette
+from deeplabv3.config import VOID
+from deeplabv3.data.voc import palette
 from deeplabv3.errors import UserError
 
-CLASSES = ("background", "disc", "ring", "rod", "crate", "sun", "moon", "dark lamp", "lit lamp", "water", "ice")
 DISC, RING, ROD, CRATE, SUN, MOON, DARK_LAMP, LIT_LAMP, WATER, ICE = range(1, 11)
 
 VERSION = 2

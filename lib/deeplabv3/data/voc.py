@@ -8,6 +8,7 @@ pictures that VOC labelled itself keep VOC's finer labels in ``trainaug``.
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,17 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from deeplabv3.data import memory
+from deeplabv3.config import VOID
 from deeplabv3.errors import UserError
-
-VOID = 255
-"""The label of pixels that neither the loss nor the metric counts."""
-
-VOC_CLASSES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
-    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
-
 
 VOC_COUNTS = {"train": 1464, "val": 1449, "trainval": 2913, "test": 1456, "trainaug": 10582}
 """How many pictures VOC 2012's lists hold, and the one that SBD's labels enlarge (Section 4)."""
@@ -127,7 +119,7 @@ class VOCData:
             (picture_path(self.root, name, list_name), label_path(self.root, name, list_name)) for name in self.names
         ]
         if cache is None:
-            cache = self.decoded_bytes() <= memory.allowance()
+            cache = self.decoded_bytes() <= allowance()
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
 
     def __getstate__(self) -> dict:
@@ -247,3 +239,30 @@ def fingerprint(root: Path | str, *lists: str) -> str:
             if not description.is_file():
                 digest.update(str([file.stat().st_size for file in files]).encode())
     return digest.hexdigest()[:16]
+
+
+SHARE = 0.25
+"""The part of the free memory that decoded pictures may take: training wants the rest, and so may other programs."""
+
+
+MEMINFO = Path("/proc/meminfo")
+
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def allowance() -> int:
+    """Bytes that this process may fill with decoded pictures; 0 where the system does not say what is free."""
+    try:
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+        free = 1024 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return 0
+    # A container sees the memory of the whole machine there, and is killed at its own limit.
+    try:
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, limit - used)
+    except (OSError, ValueError):  # no such limit
+        pass
+    # The processes that torchrun starts on one machine each have their own copy.
+    return int(SHARE * free) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))

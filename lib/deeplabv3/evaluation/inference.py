@@ -5,70 +5,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deeplabv3.data.loader import MEAN_PIXEL, normalise
-from deeplabv3.data.voc import VOID, VOCData
-from deeplabv3.errors import UserError, require, require_scales
+from deeplabv3.config import VOID, EvaluationSettings
+from deeplabv3.data.transforms import normalise, pad, padded_size
+from deeplabv3.data.voc import VOCData
+from deeplabv3.errors import UserError
 from deeplabv3.evaluation.metrics import confusion_matrices
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.heads import resize
 
-MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-"""The paper's scales for "MS"."""
-
 PATIENCE = 16
 """A picture waits for others of its padded size until the stream is this many batches further."""
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How a trained model is evaluated.
-
-    ``padding="crop"`` pads every picture bottom and right with the mean pixel to ``crop`` x ``crop`` as the paper does
-    (a larger picture is padded to its own size in whole strides); ``"tight"`` only to the next size that the output
-    stride divides, plus one. ``bf16`` computes the logits in bfloat16: twice as fast or more where the processor has
-    it, at the price of some pixels that are nearly tied.
-    """
-
-    output_stride: int = 16
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    crop: int = 513
-    padding: str = "crop"
-    bf16: bool = False
-
-    def __post_init__(self):
-        object.__setattr__(self, "scales", tuple(self.scales))
-        require_scales(self.scales)
-        require(self.crop >= 1, "crop", self.crop, "a whole number of at least 1")
-        if self.padding not in ("crop", "tight"):
-            raise UserError(f"padding {self.padding!r} is unknown; choose 'crop' or 'tight'.")
-
-
-def padded_size(height: int, width: int, settings: EvaluationSettings) -> tuple[int, int]:
-    """The size that a picture is padded to before it enters the network."""
-
-    def one(length: int) -> int:
-        if settings.padding == "crop" and length <= settings.crop:
-            return settings.crop
-        stride = settings.output_stride
-        return -(-(length - 1) // stride) * stride + 1
-
-    return one(height), one(width)
-
-
-def pad(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``picture (H, W, 3)`` in the top left corner of a mean-coloured picture of ``size``."""
-    padded = np.empty((*size, 3), dtype=np.uint8)
-    padded[:] = MEAN_PIXEL
-    padded[: picture.shape[0], : picture.shape[1]] = picture
-    return padded
 
 
 @torch.inference_mode()
@@ -244,7 +196,7 @@ def evaluate(
 ) -> np.ndarray:
     """Confusion matrices ``(pictures, K, K)`` int64 of every whole picture of ``data``, at its original size.
 
-    The first picture that cannot be read ends it; :func:`walkthrough.experiments.run.evaluate_run` goes on behind it.
+    The first picture that cannot be read ends it.
     """
     classes = model.config.num_classes
     matrices = np.zeros((len(data), classes, classes), dtype=np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeplabv3.data.voc import VOID
+from deeplabv3.config import VOID
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:

@@ -11,13 +11,15 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from deeplabv3.data.voc import VOC_CLASSES, open_picture
+from deeplabv3.config import VOC_CLASSES, EvaluationSettings
+from deeplabv3.data.transforms import pad, padded_size
+from deeplabv3.data.voc import open_picture
 from deeplabv3.errors import UserError
-from deeplabv3.evaluation.inference import EvaluationSettings, pad, padded_size, predict, prepared, probabilities
+from deeplabv3.evaluation.inference import predict, prepared, probabilities
+from deeplabv3.files import CHECKPOINT
 from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.weights import from_torchvision, read_weights
-from walkthrough import paths
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 """What is taken for a picture in a folder; a file that is named may end in anything."""
@@ -31,7 +33,7 @@ TORCHVISION = ("resnet50", "resnet101")
 def load_weights(source: str) -> tuple[DeepLabV3, dict[int, str]]:
     """A network for inference and its classes, label value to name in the order of its outputs.
 
-    ``source`` is a checkpoint of ours or the folder or the name of a run, ``torchvision`` for torchvision's DeepLabV3
+    ``source`` is a checkpoint of ours or the folder of a run, ``torchvision`` for torchvision's DeepLabV3
     with ResNet-101 (downloaded, trained on the pictures of COCO that show VOC's classes), ``torchvision:resnet50``, or
     ``torchvision:FILE`` for a ``.pth`` file of either.
     """
@@ -46,7 +48,9 @@ def load_weights(source: str) -> tuple[DeepLabV3, dict[int, str]]:
             raise UserError(f"weights file {which} lacks layers of torchvision's DeepLabV3; fetch it again.") from error
         known = model.config.num_classes == len(VOC_CLASSES)
         return model, dict(enumerate(VOC_CLASSES)) if known else _numbered(model.config.num_classes)
-    file = paths.checkpoint(source)
+    file = Path(source)
+    if file.is_dir():
+        file /= CHECKPOINT
     if not file.is_file():
         raise UserError(f"weights {file} do not exist; name a checkpoint.safetensors of a run, or 'torchvision'.")
     model, checkpoint = load_model(file)

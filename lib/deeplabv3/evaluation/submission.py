@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from deeplabv3.data.voc import VOC_CLASSES, find_root, palette_png, picture_path, read_list, read_picture
-from deeplabv3.errors import UserError, writing
-from deeplabv3.evaluation.inference import EvaluationSettings, predict_batches
-from deeplabv3.model.checkpoint import write_atomically
+from deeplabv3.config import VOC_CLASSES, EvaluationSettings
+from deeplabv3.data.voc import find_root, palette_png, picture_path, read_list, read_picture
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation.inference import predict_batches
+from deeplabv3.files import write_atomically, writing
 from deeplabv3.model.deeplab import DeepLabV3
 
 FOLDER = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")

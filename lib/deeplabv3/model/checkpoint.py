@@ -6,7 +6,6 @@ pickled, so a checkpoint from elsewhere cannot run code.
 
 import json
 import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,8 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from deeplabv3.config import ModelConfig
 from deeplabv3.errors import UserError
-from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.files import CHECKPOINT, write_atomically
+from deeplabv3.model.deeplab import DeepLabV3
 
 
 @dataclass
@@ -33,20 +34,6 @@ class Checkpoint:
     model: dict[str, Tensor]
     momentum: dict[str, Tensor]
     score: float | None = None
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a file whole or not at all: beside it first, then renamed over it."""
-    # Machines that share the folder, and threads, have equal process numbers.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, keep: int = 1) -> None:
@@ -120,3 +107,26 @@ def load_model(path: Path) -> tuple[DeepLabV3, Checkpoint]:
         reason = str(error).splitlines()[0]
         raise UserError(f"checkpoint {path} does not fit this version of the model ({reason}); train again.") from error
     return model.eval(), checkpoint
+
+
+def read_header(folder: Path) -> tuple[int, dict] | None:
+    """Step and settings of the newest checkpoint that can be read, without reading its tensors."""
+    for path in checkpoints(folder / CHECKPOINT):
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata()
+            return int(header["step"]), dict(json.loads(header["settings"]))
+        except (OSError, SafetensorError, TypeError, KeyError, ValueError):
+            continue
+    return None
+
+
+def checkpoint_step(path: Path) -> int:
+    """The step of the newest checkpoint of ``path`` that can be read, without reading its tensors; 0 without one."""
+    for found in checkpoints(path):
+        try:
+            with safe_open(found, framework="pt") as file:
+                return int(file.metadata()["step"])
+        except (OSError, SafetensorError, TypeError, KeyError, ValueError):
+            continue  # whoever trains says what is wrong with it
+    return 0

@@ -8,9 +8,9 @@ stride (Sections 3.1 and 3.2). Batch norm, ReLU, pooling and upsampling are not 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from deeplabv3.config import ModelConfig
 from deeplabv3.errors import require
 from deeplabv3.model.atrous import GRID_BLOCK, UnitPlan, aspp_rates, backbone_spec, plan_rates
-from deeplabv3.model.deeplab import ModelConfig
 from deeplabv3.model.mobilenet import BLOCK_CHANNELS, STAGES, STEM_FEATURES
 from deeplabv3.model.resnet import EXPANSION, WIDTHS
 

@@ -1,55 +1,15 @@
 """DeepLabv3 in every variant that the paper names, from one configuration."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor, nn
 
-from deeplabv3.errors import UserError, require
+from deeplabv3.config import ModelConfig
+from deeplabv3.errors import UserError
 from deeplabv3.model.atrous import aspp_rates, plan_rates
 from deeplabv3.model.heads import ASPPHead, CascadeHead, V2Head, initialise_logits, resize
 from deeplabv3.model.mobilenet import MobileNetV2
 from deeplabv3.model.resnet import ResNet, initialise
-
-HEADS = ("aspp", "cascade", "v2")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Everything that determines the network. The defaults are the paper's best model (Table 5, last row).
-
-    ``atrous_rates`` are stated for output stride 16, as the paper does, and follow the output stride from there.
-    ``last_block`` is the block that the backbone ends in: 4, or 5 … 7 for the cascade. ``layout`` is explained at
-    :func:`deeplabv3.model.atrous.plan_rates`.
-    """
-
-    num_classes: int = 21
-    backbone: str = "resnet101"
-    head: str = "aspp"
-    output_stride: int = 16
-    multi_grid: tuple[int, int, int] = (1, 2, 4)
-    last_block: int = 4
-    atrous_rates: tuple[int, ...] = (6, 12, 18)
-    image_pooling: bool = True
-    head_channels: int = 256
-    dropout: float = 0.1
-    layout: str = "paper"
-    # The paper's crops are k * 16 + 1 pixels wide: features and pixels then share their corners.
-    align_corners: bool = True
-    extra_convolution: bool = False
-
-    def __post_init__(self):
-        # Lists arrive from YAML and JSON; equal networks should compare equal.
-        object.__setattr__(self, "multi_grid", tuple(self.multi_grid))
-        object.__setattr__(self, "atrous_rates", tuple(self.atrous_rates))
-        if self.head not in HEADS:
-            raise UserError(f"head {self.head!r} is unknown; choose one of {', '.join(HEADS)}.")
-        require(1 <= self.num_classes <= 255, "num_classes", self.num_classes, "a whole number from 1 to 255")
-        require(self.head_channels >= 1, "head_channels", self.head_channels, "a whole number of at least 1")
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
-        rates = all(isinstance(rate, int) and rate >= 1 for rate in self.atrous_rates)
-        require(rates, "atrous_rates", self.atrous_rates, "whole numbers of at least 1")
-        if self.head == "v2" and not self.atrous_rates:
-            raise UserError("head 'v2' needs at least one entry in atrous_rates.")
 
 
 class DeepLabV3(nn.Module):

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
-from deeplabv3.errors import UserError, writing
-from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.config import ModelConfig
+from deeplabv3.errors import UserError
+from deeplabv3.files import writing
+from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.mobilenet import MobileNetV2
 from deeplabv3.model.resnet import ResNet
-from walkthrough import paths
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
@@ -33,17 +34,21 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     return state
 
 
-def load_backbone_weights(model: DeepLabV3, source: Path | str) -> None:
+def load_backbone_weights(model: DeepLabV3, source: Path | str, folder: Path | None = None) -> None:
     """Load ImageNet weights with torchvision's names into ``model``'s backbone.
 
-    ``source`` is a file (``.safetensors`` or ``.pth``), or ``"imagenet"`` for torchvision's download. Its classifier is
-    ignored; any other name that is missing or has another shape is an error, so that no layer silently stays random.
+    ``source`` is a file (``.safetensors`` or ``.pth``), or ``"imagenet"`` for torchvision's download, which is
+    taken from ``folder`` where :func:`download_imagenet_weights` has put it. Its classifier is ignored; any other name that is missing or has another shape is an error, so that no layer silently stays random.
 
     block5 … block7, which ImageNet weights do not have, are initialised from block4 where shapes allow; their first
     units take other channels than block4's first and keep their random weights there.
     """
     backbone = model.backbone
-    state = _imagenet_state(model.config.backbone) if source == "imagenet" else read_weights(source)
+    if source == "imagenet":
+        kept = folder / Path(_imagenet(model.config.backbone).url).name if folder else None
+        state = read_weights(kept) if kept and kept.is_file() else _download(model.config.backbone)
+    else:
+        state = read_weights(source)
     own = {name: value for name, value in backbone.state_dict().items() if not _is_optional(name)}
     loaded = {}
     for name, value in own.items():
@@ -65,22 +70,12 @@ def _is_optional(name: str) -> bool:
     return name.startswith(("block5.", "block6.", "block7.")) or name.endswith("num_batches_tracked")
 
 
-def keep_imagenet_weights(backbone: str) -> Path:
-    """Download torchvision's ImageNet weights into the workspace, unless they are there; the file."""
-    folder = paths.workspace() / "weights"
+def download_imagenet_weights(backbone: str, folder: Path) -> Path:
+    """Download torchvision's ImageNet weights into ``folder``, unless they are there; the file."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     _download(backbone, folder)
     return folder / Path(_imagenet(backbone).url).name
-
-
-def _imagenet_state(backbone: str) -> dict[str, Tensor]:
-    """From the workspace where the weights are kept there, else from torchvision's own folder, where they are put."""
-    try:
-        kept = paths.workspace() / "weights" / Path(_imagenet(backbone).url).name
-    except UserError:  # the library on its own has no workspace
-        return _download(backbone)
-    return read_weights(kept) if kept.is_file() else _download(backbone)
 
 
 def _imagenet(backbone: str) -> WeightsEnum:

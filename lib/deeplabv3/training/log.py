@@ -3,8 +3,7 @@
 import csv
 from pathlib import Path
 
-from deeplabv3.errors import writing
-from deeplabv3.model.checkpoint import write_atomically
+from deeplabv3.files import write_atomically, writing
 
 COLUMNS = ("step", "loss", "lr", "seconds")
 

@@ -6,13 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deeplabv3.config import TrainingSettings
-from deeplabv3.data.loader import normalise
-from deeplabv3.data.voc import VOID
+from deeplabv3.config import VOID, TrainingSettings
+from deeplabv3.data.transforms import normalise
 from deeplabv3.distributed import ALONE, Team
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.heads import resize
-from deeplabv3.training.schedule import poly, ramp
 
 
 def segmentation_loss(
@@ -134,3 +132,18 @@ def _counted_pixels(labels: Tensor, settings: TrainingSettings, output_stride: i
     if not settings.upsample_logits:
         labels = shrink(labels, tuple(-(-side // output_stride) for side in labels.shape[1:]))
     return (labels != VOID).sum()
+
+
+def poly(step: int, iterations: int, power: float = 0.9) -> float:
+    """The factor ``(1 - step / iterations) ** power`` on the learning rate: 1 at step 0, 0 at ``iterations``."""
+    return (1 - step / iterations) ** power
+
+
+def ramp(step: int, hold: int, length: int) -> float:
+    """0 for ``hold`` steps, then linearly up to 1 over the next ``length``: lets a new head settle first.
+
+    Not in the paper, whose runs are long; short runs from pretrained weights want it.
+    """
+    if step < hold:
+        return 0.0
+    return min(1.0, (step - hold + 1) / (length + 1))

@@ -1,8 +1,6 @@
 """The training loop: batches in, checkpoints and a log out; stopped or killed anywhere, it goes on (Section 4.1)."""
 
 import math
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -20,15 +18,12 @@ from deeplabv3.distributed import ALONE, Team, synchronise_batch_norm
 from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.signals import Interrupted, _stop_requests
 from deeplabv3.training.log import Log
 from deeplabv3.training.step import Objective, make_optimiser, training_step
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
 """Losses are read every so many steps: reading one waits until the GPU has finished all that it was given."""
-
-
-class Interrupted(UserError):
-    """Training was asked to stop and has saved its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -232,18 +227,3 @@ def _memory_suffices(settings: TrainingSettings):
             f"the GPU's memory does not hold a step; raise 'training.accumulate' ({settings.accumulate}), or lower "
             f"'training.batch' ({settings.batch}) or 'training.crop' ({settings.crop})."
         ) from error
-
-
-@contextmanager
-def _stop_requests():
-    """An event that SIGINT and SIGTERM set, instead of breaking into the middle of a step."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

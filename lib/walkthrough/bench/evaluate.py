@@ -20,14 +20,16 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models import segmentation
 from torchvision.transforms import functional as transforms
 
+from deeplabv3 import config
+from deeplabv3.config import VOC_CLASSES, VOID, EvaluationSettings
 from deeplabv3.data import synthetic
-from deeplabv3.data.loader import MEAN, STD
-from deeplabv3.data.voc import VOC_CLASSES, VOID, VOCData
+from deeplabv3.data.transforms import MEAN, STD, pad, padded_size
+from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError, require
-from deeplabv3.evaluation.inference import EvaluationSettings, evaluate, pad, padded_size, predict_batches
+from deeplabv3.evaluation.inference import evaluate, predict_batches
 from deeplabv3.evaluation.predict import load_weights
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.fast import fast
+from deeplabv3.model.deploy import fast
 from deeplabv3.model.weights import from_torchvision
 from walkthrough.bench.model import give_statistics
 from walkthrough.bench.timing import alternate, describe_machine, threads
@@ -115,7 +117,7 @@ class EvaluationBench:
 
     def _networks(self) -> tuple[nn.Module, DeepLabV3, dict[int, str]]:
         """The network as torchvision's loop takes it, ours with the same weights, and label value to class name."""
-        classes = dict(enumerate(VOC_CLASSES if self.data else synthetic.CLASSES))
+        classes = dict(enumerate(VOC_CLASSES if self.data else config.CLASSES))
         if self.weights:
             ours, classes = load_weights(self.weights)
             theirs: nn.Module = _AsTorchvision(deepcopy(ours).set_output_stride(self.output_stride))
@@ -199,7 +201,7 @@ def _differing(network: nn.Module, loader: DataLoader, predictions: Iterable[np.
 
 def enlarged(folder: Path, count: int) -> Path:
     """``count`` embedded pictures at the sizes of VOC's, in VOC's layout, below ``folder``."""
-    small = VOCData(synthetic.make(folder / "small", 1, count), "val", dict(enumerate(synthetic.CLASSES)))
+    small = VOCData(synthetic.make(folder / "small", 1, count), "val", dict(enumerate(config.CLASSES)))
     root = folder / "enlarged"
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / part).mkdir(parents=True)

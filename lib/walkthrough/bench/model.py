@@ -17,7 +17,7 @@ from torchvision.models import segmentation
 from deeplabv3.errors import UserError, require
 from deeplabv3.model.cost import layer_costs
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.fast import fast
+from deeplabv3.model.deploy import fast
 from deeplabv3.model.weights import from_torchvision
 from walkthrough.bench.timing import Row, alternate, clock, describe_machine, threads
 

@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from deeplabv3.data import synthetic
-from deeplabv3.data.loader import TrainingSamples, batches, collate, random_crop
-from deeplabv3.data.voc import VOC_CLASSES, VOCData
+from deeplabv3 import config
+from deeplabv3.config import VOC_CLASSES
+from deeplabv3.data.loader import TrainingSamples, batches, collate
+from deeplabv3.data.transforms import random_crop
+from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import require
 from walkthrough.bench.evaluate import enlarged
 from walkthrough.bench.timing import describe_machine
@@ -97,7 +99,7 @@ class PipelineBench:
         root = folder / "enlarged"
         if not root.exists():
             enlarged(folder, max(self.pictures, self.batch))
-        return VOCData(root, "val", dict(enumerate(synthetic.CLASSES)), cache)
+        return VOCData(root, "val", dict(enumerate(config.CLASSES)), cache)
 
     def _turn(self, samples: TrainingSamples, workers: int) -> tuple[float, float]:
         """Seconds a crop, once every worker has delivered its first batch, and the cores' seconds a crop."""

@@ -19,12 +19,11 @@ from torchvision.models.segmentation import DeepLabV3 as TorchvisionDeepLabV3
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
-from deeplabv3.config import TrainingSettings
-from deeplabv3.data.loader import normalise
-from deeplabv3.data.voc import VOC_CLASSES, VOID
+from deeplabv3.config import VOC_CLASSES, VOID, ModelConfig, TrainingSettings
+from deeplabv3.data.transforms import normalise
 from deeplabv3.errors import UserError, require
 from deeplabv3.model.cost import multiply_adds
-from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.step import Objective, make_optimiser, training_step
 from walkthrough.bench.model import CHANNELS_LAST
 from walkthrough.bench.timing import alternate, describe_machine, threads

@@ -169,7 +169,7 @@ def _training_scale(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure(make: Callable[[], Any], render: Callable[[dict], str], file: Path | None) -> int:
-    from deeplabv3.model.checkpoint import write_atomically
+    from deeplabv3.files import write_atomically
 
     _require_writable(file)
     result = make().run()

@@ -31,7 +31,7 @@ def add(verbs: Any) -> None:
 
 def get_main(options: argparse.Namespace) -> int:
     from deeplabv3.data import prepare
-    from deeplabv3.model.weights import keep_imagenet_weights
+    from deeplabv3.model.weights import download_imagenet_weights
     from walkthrough import paths
 
     if (options.url or options.archive) and options.what not in (["voc"], ["sbd"]):
@@ -40,7 +40,7 @@ def get_main(options: argparse.Namespace) -> int:
     for what in options.what:
         if what == "weights":
             for backbone in sorted(set(profile_of(options).backbones.values())):
-                print(f"{what}: {keep_imagenet_weights(backbone)}")
+                print(f"{what}: {download_imagenet_weights(backbone, paths.workspace() / 'weights')}")
             continue
         get, source = {"voc": (prepare.get_voc, prepare.VOC), "sbd": (prepare.get_sbd, prepare.SBD)}[what]
         folder = get(root, options.url, options.archive)
@@ -52,8 +52,8 @@ def get_main(options: argparse.Namespace) -> int:
 
 
 def check_main(options: argparse.Namespace) -> int:
+    from deeplabv3.config import VOC_CLASSES
     from deeplabv3.data.check import check
-    from deeplabv3.data.voc import VOC_CLASSES
 
     if options.root and not options.profile:
         print(f" note  classes: VOC's {len(VOC_CLASSES)}; --profile names others")

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from deeplabv3.errors import UserError
 from walkthrough import paths
-from walkthrough.commands.network import scales_of, strategy_options
-from walkthrough.commands.options import data_options, profile_of, profile_verb
+from walkthrough.commands.options import data_options, profile_of, profile_verb, scales_of, strategy_options
 
 if TYPE_CHECKING:
-    from deeplabv3.evaluation.inference import EvaluationSettings
+    from deeplabv3.config import EvaluationSettings
     from walkthrough.profiles import Profile
     from walkthrough.records.run import Run
 
@@ -28,7 +27,7 @@ def add(verbs: Any) -> None:
 def main(options: argparse.Namespace) -> int:
     profile = profile_of(options)
     scales = scales_of(options, profile.evaluation.scales)
-    for file in [paths.checkpoint(named) for named in options.runs]:
+    for file in [paths.find_checkpoint(named) for named in options.runs]:
         run, step = _run_of(profile, file)
         settings = replace(
             profile.evaluation,

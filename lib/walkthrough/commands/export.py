@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from walkthrough.commands.network import weights_option
+from walkthrough.commands.options import weights_option
 
 
 def add(verbs: Any) -> None:
@@ -18,11 +18,11 @@ def add(verbs: Any) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from deeplabv3.data.loader import MEAN, STD
-    from deeplabv3.evaluation.predict import load_weights
+    from deeplabv3.data.transforms import MEAN, STD
     from deeplabv3.model.deploy import CHECKED, export_onnx, export_torch
+    from walkthrough.commands.options import load_network
 
-    model, classes = load_weights(options.weights)
+    model, classes = load_network(options.weights)
     if options.output_stride is not None:
         model.set_output_stride(options.output_stride)
     about = {"classes": classes, "mean": MEAN, "std": STD, "output_stride": model.output_stride}

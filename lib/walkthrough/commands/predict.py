@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from deeplabv3.errors import UserError, require, writing
+from deeplabv3.errors import UserError, require
 from deeplabv3.evaluation.predict import ABOUT, CLASSES, LONGEST, OVERLAY, SHARES
-from walkthrough.commands.network import make_folder, ready, strategy_of, strategy_options, weights_option
+from deeplabv3.files import writing
+from walkthrough.commands.options import make_folder, ready, strategy_of, strategy_options, weights_option
 
 JPEG_LIMIT = 65500
 
@@ -32,15 +33,17 @@ def add(verbs: Any) -> None:
 def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from deeplabv3.evaluation.predict import find_pictures, load_weights, output_names, refuse_to_overwrite
-    from deeplabv3.model.checkpoint import write_atomically
+    from deeplabv3.evaluation.predict import find_pictures, output_names, refuse_to_overwrite
+    from deeplabv3.files import write_atomically
 
     require(options.longest >= 1, "longest", options.longest, "a whole number of at least 1")
     pictures = find_pictures(options.pictures, options.output)
     names = output_names(pictures)
     refuse_to_overwrite(pictures, names, options.output)
     settings = strategy_of(options, padding="tight")  # what a picture is padded with should not be most of it
-    model, classes = load_weights(options.weights)
+    from walkthrough.commands.options import load_network
+
+    model, classes = load_network(options.weights)
     network = ready(model, settings), classes, settings
     make_folder(options.output)
     rows, broken = [], 0

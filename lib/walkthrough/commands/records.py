@@ -7,7 +7,7 @@ from walkthrough.commands.options import profile_of, profile_verb
 
 if TYPE_CHECKING:
     from walkthrough.profiles import Profile
-    from walkthrough.records.store import Entry, Evaluation
+    from walkthrough.records.catalogue import Entry, Evaluation
 
 RUN_HELP = "a run's name, the hash at its end, or as much of either as no other run begins with"
 
@@ -44,8 +44,8 @@ def _part(parts: Any, name: str, main: Any, text: str) -> argparse.ArgumentParse
 
 
 def long_main(options: argparse.Namespace) -> int:
+    from walkthrough.records.catalogue import entries
     from walkthrough.records.compare import sentence
-    from walkthrough.records.store import entries
 
     profile = profile_of(options)
     found = entries(profile.name)
@@ -66,7 +66,7 @@ def long_main(options: argparse.Namespace) -> int:
 
 
 def list_main(options: argparse.Namespace) -> int:
-    from walkthrough.records.store import entries
+    from walkthrough.records.catalogue import entries
 
     profile = profile_of(options)
     found = entries(profile.name)
@@ -116,8 +116,8 @@ def _kind(flaw: str) -> str:
 
 
 def show_main(options: argparse.Namespace) -> int:
+    from walkthrough.records.catalogue import find
     from walkthrough.records.compare import by_label, default_of, environment_of, settings_of
-    from walkthrough.records.store import find
 
     profile = profile_of(options)
     entry = find(profile.name, options.run)
@@ -156,8 +156,8 @@ def _circumstances(evaluation: "Evaluation") -> str:
 
 
 def diff_main(options: argparse.Namespace) -> int:
+    from walkthrough.records.catalogue import find
     from walkthrough.records.compare import comparable, differences, environment_of, label, settings_of
-    from walkthrough.records.store import find
 
     profile = profile_of(options)
     pair = [find(profile.name, named) for named in (options.first, options.second)]

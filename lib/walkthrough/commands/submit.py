@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from walkthrough.commands.network import make_folder, ready, strategy_of, strategy_options, weights_option
+from walkthrough.commands.options import make_folder, ready, strategy_of, strategy_options, weights_option
 
 
 def add(verbs: Any) -> None:
@@ -26,13 +26,13 @@ def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from deeplabv3.errors import require
-    from deeplabv3.evaluation.predict import load_weights
     from deeplabv3.evaluation.submission import FOLDER, refuse_other_classes, submit, test_pictures, weights_hash
+    from walkthrough.commands.options import load_network
 
     require(options.batch >= 1, "batch", options.batch, "a whole number of at least 1")
     pictures = test_pictures(options.data)
     settings = strategy_of(options, options.padding)
-    model, classes = load_weights(options.weights)
+    model, classes = load_network(options.weights)
     refuse_other_classes(classes)
     network = ready(model, settings)
     make_folder(options.output)

@@ -61,17 +61,17 @@ def _show_plan(profile: "Profile", numbers: Sequence[int]) -> None:
 
 
 def _print_plan(profile: "Profile", found: "Plan", names: bool = True) -> None:
-    from walkthrough.experiments import sweep
+    from walkthrough.experiments import estimate, sweep
 
     if not found.tasks:
         print("Nothing is missing.")
         return
-    speed, workers = sweep.speed_of(profile, found.tasks), sweep.workers_of(profile, found.tasks)
+    speed, workers = estimate.speed_of(profile, found.tasks), estimate.workers_of(profile, found.tasks)
     print(sweep.describe(found, speed, workers, names))
 
 
 def _perform(found: "Plan", ray: str | None) -> "dict[Task, BaseException]":
-    from walkthrough.experiments.run import perform, perform_all
+    from walkthrough.experiments.local import perform, perform_all
 
     if ray is None:
         return perform_all(found.tasks, "sweep")

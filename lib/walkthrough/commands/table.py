@@ -16,7 +16,7 @@ def add(verbs: Any) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from walkthrough.experiments.run import run_table
+    from walkthrough.experiments.local import run_table
     from walkthrough.paper import tables
     from walkthrough.report import tables as report
 

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -12,14 +12,24 @@ from functools import partial
 import torch
 
 from deeplabv3.errors import UserError
+from deeplabv3.signals import sigterm_interrupts
+from walkthrough.experiments import local as pool
+from walkthrough.experiments import task
 from walkthrough.experiments.progress import Progress
-from walkthrough.experiments.task import Task
-
-Report = Callable[..., None]
-"""``report(position, loss)``: how far a task is in multiply-adds, and the loss of its last step if it is training."""
-
-Work = Callable[[Task, Report], None]
-"""Does a task from where it stands; a function that other processes can import."""
+from walkthrough.experiments.run import evaluate_run, train_run
+from walkthrough.experiments.task import (
+    Task,
+    Work,
+    missing,
+    picture_work,
+    side_by_side,
+    step_work,
+    tasks_of,
+    threads_of,
+)
+from walkthrough.paper import tables
+from walkthrough.profiles import Profile
+from walkthrough.records.cells import Job, table_jobs
 
 
 def in_processes(
@@ -97,3 +107,44 @@ def _listen(events, progress: Progress) -> None:
     while (event := events.get()) is not None:
         what, *values = event
         getattr(progress, what)(*values)
+
+
+def perform(task: Task, report: task.Report) -> None:
+    """Train and evaluate a task's run, whatever of it is missing; ``report`` hears of the position in multiply-adds."""
+    step = step_work(task.run.config, task.run.training)
+    train_run(task.run, lambda number, loss, lr: report((number + 1) * step, loss))
+    position = task.training
+    for settings in task.evaluations:
+        picture = picture_work(task.run.config, settings)
+        if task.run.evaluation_record(settings) is None:  # another sweep of the folder may have been faster
+            evaluate_run(task.run, settings, lambda done, before=position, each=picture: report(before + done * each))
+        position += task.evaluation(settings)
+
+
+def perform_all(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
+    """Perform tasks of one profile in their order, side by side on this machine; those that failed, with their errors.
+
+    A task that fails does not hold the others up. Those that SIGINT or SIGTERM stop go on from their checkpoints when
+    they are performed again.
+    """
+    if not tasks:
+        return {}
+    profile = tasks[0].run.profile
+    profile.data_root()  # drawn once here rather than by every process
+    processes = min(side_by_side(profile), len(tasks))
+    with sigterm_interrupts():
+        return pool.in_processes(perform, tasks, processes, threads_of(profile), title)
+
+
+def ensure(jobs: Iterable[Job], title: str = "runs") -> None:
+    """Train and evaluate whatever of ``jobs`` has no record yet; instant when all have one.
+
+    A job that fails does not hold the others up; afterwards the first failure is raised.
+    """
+    for error in perform_all(tasks_of(missing(jobs)), title).values():
+        raise error
+
+
+def run_table(number: int, profile: Profile) -> None:
+    """Make whatever table ``number`` still lacks under ``profile``."""
+    ensure(table_jobs(tables.load(number), profile), f"Table {number}")

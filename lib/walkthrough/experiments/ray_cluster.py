@@ -5,8 +5,6 @@ All machines share the workspace, so checkpoints are found and records end in on
 
 import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,13 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deeplabv3.errors import UserError, writing
-from deeplabv3.training.trainer import Interrupted
+from deeplabv3.errors import UserError
+from deeplabv3.files import writing
+from deeplabv3.signals import _stop_request, sigterm_interrupts
 from walkthrough import paths
-from walkthrough.experiments.local import Work
 from walkthrough.experiments.progress import Progress
-from walkthrough.experiments.run import sigterm_interrupts, threads_of
-from walkthrough.experiments.task import Task
+from walkthrough.experiments.task import Task, Work, threads_of
 from walkthrough.profiles import Profile
 
 RETRIES = 3
@@ -116,25 +113,6 @@ def _marker() -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _stop_request() -> Iterator[list[BaseException]]:
-    """Holds what SIGINT or SIGTERM should raise: raised within Ray's own code, it would come out as a SystemError."""
-    stop: list[BaseException] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    reasons = {
-        signal.SIGINT: KeyboardInterrupt(),
-        signal.SIGTERM: Interrupted("stopped on the way; the same command goes on."),
-    }
-    previous = {number: signal.signal(number, lambda number, _: stop.append(reasons[number])) for number in reasons}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _resources(ray: Any, profile: Profile) -> dict[str, float]:

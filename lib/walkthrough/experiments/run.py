@@ -1,52 +1,33 @@
 """Makes the runs and evaluations that tables ask for: trains, evaluates, and does what has no record yet."""
 
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from deeplabv3.config import EvaluationSettings
 from deeplabv3.distributed import ALONE, Team
 from deeplabv3.errors import UserError
-from deeplabv3.evaluation.inference import EvaluationSettings, count_pictures
+from deeplabv3.evaluation.inference import count_pictures
 from deeplabv3.evaluation.metrics import mean_iou
 from deeplabv3.model.checkpoint import load_checkpoint, load_model
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.fast import fast
+from deeplabv3.model.deploy import fast
 from deeplabv3.model.weights import load_backbone_weights
-from deeplabv3.training.trainer import Interrupted, Validation, train
-from walkthrough.experiments import local as pool
-from walkthrough.experiments.task import Job, Task, picture_work, step_work, tasks_of
-from walkthrough.paper import tables
-from walkthrough.profiles import Profile
+from deeplabv3.signals import sigterm_interrupts
+from deeplabv3.training.trainer import Validation, train
+from walkthrough import paths
+from walkthrough.experiments.task import device, threads_of
 from walkthrough.records.environment import forget_peak_memory
 from walkthrough.records.lock import LOCK, locked
-from walkthrough.records.partial import PartialCounts
 from walkthrough.records.run import Run
+from walkthrough.records.store import PartialCounts
 
 Report = Callable[[int], None]
 """Told how many pictures are evaluated so far."""
-
-
-def device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def side_by_side(profile: Profile) -> int:
-    """How many runs train at once on this machine."""
-    return profile.side_by_side or torch.cuda.device_count() or os.cpu_count() or 1
-
-
-def threads_of(profile: Profile) -> int:
-    """A run's share of the cores, whether or not others train beside it: other threads add in another order, and a run
-    that rounds otherwise ends elsewhere."""
-    return max(1, (os.cpu_count() or 1) // side_by_side(profile))
 
 
 def train_run(
@@ -109,7 +90,7 @@ def initial_model(run: Run) -> DeepLabV3:
                 "classes."
             ) from error
     elif profile.backbone_weights:
-        load_backbone_weights(model, profile.backbone_weights)
+        load_backbone_weights(model, profile.backbone_weights, paths.workspace() / "weights")
     return model
 
 
@@ -221,66 +202,3 @@ def _evaluated(
             values,
         )
     return values, confusions
-
-
-@contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises :class:`Interrupted` wherever the program is, as SIGINT raises KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise Interrupted("stopped on the way; the same command goes on.")
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def missing(jobs: Iterable[Job]) -> list[Job]:
-    """The jobs without a record, each once, in order."""
-    return [job for job in dict.fromkeys(jobs) if job[0].evaluation_record(job[1]) is None]
-
-
-def perform(task: Task, report: pool.Report) -> None:
-    """Train and evaluate a task's run, whatever of it is missing; ``report`` hears of the position in multiply-adds."""
-    step = step_work(task.run.config, task.run.training)
-    train_run(task.run, lambda number, loss, lr: report((number + 1) * step, loss))
-    position = task.training
-    for settings in task.evaluations:
-        picture = picture_work(task.run.config, settings)
-        if task.run.evaluation_record(settings) is None:  # another sweep of the folder may have been faster
-            evaluate_run(task.run, settings, lambda done, before=position, each=picture: report(before + done * each))
-        position += task.evaluation(settings)
-
-
-def perform_all(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
-    """Perform tasks of one profile in their order, side by side on this machine; those that failed, with their errors.
-
-    A task that fails does not hold the others up. Those that SIGINT or SIGTERM stop go on from their checkpoints when
-    they are performed again.
-    """
-    if not tasks:
-        return {}
-    profile = tasks[0].run.profile
-    profile.data_root()  # drawn once here rather than by every process
-    processes = min(side_by_side(profile), len(tasks))
-    with sigterm_interrupts():
-        return pool.in_processes(perform, tasks, processes, threads_of(profile), title)
-
-
-def ensure(jobs: Iterable[Job], title: str = "runs") -> None:
-    """Train and evaluate whatever of ``jobs`` has no record yet; instant when all have one.
-
-    A job that fails does not hold the others up; afterwards the first failure is raised.
-    """
-    for error in perform_all(tasks_of(missing(jobs)), title).values():
-        raise error
-
-
-def run_table(number: int, profile: Profile) -> None:
-    """Make whatever table ``number`` still lacks under ``profile``."""
-    ensure(tables.jobs(tables.load(number), profile), f"Table {number}")

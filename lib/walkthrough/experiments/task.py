@@ -4,21 +4,19 @@ Steps of different networks cost very different times, and evaluation in six sca
 many steps: counting steps or runs would tell a person little about when it ends.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+import torch
 
-from deeplabv3.config import TrainingSettings
+from deeplabv3.config import EvaluationSettings, ModelConfig, TrainingSettings
 from deeplabv3.data.voc import find_root, read_list
-from deeplabv3.evaluation.inference import EvaluationSettings
-from deeplabv3.model.checkpoint import checkpoints
+from deeplabv3.model.checkpoint import checkpoint_step
 from deeplabv3.model.cost import multiply_adds
-from deeplabv3.model.deeplab import ModelConfig
+from walkthrough.profiles import Profile
+from walkthrough.records.cells import Job
 from walkthrough.records.run import Run
-
-Job = tuple[Run, EvaluationSettings]
 
 BACKWARD = 3
 """A training step costs so many forward passes: the gradient of the features and that of the weights cost one each."""
@@ -73,17 +71,6 @@ class Task:
         return self.total - self.done()
 
 
-def checkpoint_step(path: Path) -> int:
-    """The step of the newest checkpoint of ``path`` that can be read, without reading its tensors; 0 without one."""
-    for found in checkpoints(path):
-        try:
-            with safe_open(found, framework="pt") as file:
-                return int(file.metadata()["step"])
-        except (OSError, SafetensorError, TypeError, KeyError, ValueError):
-            continue  # whoever trains says what is wrong with it
-    return 0
-
-
 def tasks_of(jobs: Iterable[Job]) -> list[Task]:
     """The jobs as one task a run, the longest first: a long one that began last would have all others wait for it."""
     by_run: dict[Run, list[EvaluationSettings]] = {}
@@ -96,3 +83,32 @@ def tasks_of(jobs: Iterable[Job]) -> list[Task]:
 def _pictures(run: Run) -> int:
     profile = run.profile
     return len(read_list(find_root(profile.data_root()), profile.data.val_list))
+
+
+def device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def side_by_side(profile: Profile) -> int:
+    """How many runs train at once on this machine."""
+    return profile.side_by_side or torch.cuda.device_count() or os.cpu_count() or 1
+
+
+def threads_of(profile: Profile) -> int:
+    """A run's share of the cores, whether or not others train beside it: other threads add in another order, and a run
+    that rounds otherwise ends elsewhere."""
+    return max(1, (os.cpu_count() or 1) // side_by_side(profile))
+
+
+def missing(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs without a record, each once, in order."""
+    return [job for job in dict.fromkeys(jobs) if job[0].evaluation_record(job[1]) is None]
+
+
+Report = Callable[..., None]
+"""``report(position, loss)``: how far a task is in multiply-adds, and the loss of its last step if it is training."""
+
+
+Work = Callable[[Task, Report], None]
+"""Does a task from where it stands; a function that other processes can import."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
@@ -65,29 +64,6 @@ def cascade(rows: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], title
     scale = figure.colorbar(plt.cm.ScalarMappable(Normalize(1, 9), SHADES), ax=axis, aspect=8, shrink=0.9)
     scale.set_ticks([1, 5, 9])
     scale.set_label("valid weights", fontsize=SMALL)
-    return figure
-
-
-def lattices(panels: Mapping[str, np.ndarray], step: int, size: float = 1.55) -> Figure:
-    """Which inputs one output sees through a block whose rates are multiples of ``step``, and by how many paths.
-
-    ``panels`` maps titles to counts ``(n, n)`` around the output in the middle. A dot is an input that is seen, the
-    darker the more paths lead to it; a ring is one on the same lattice, inside the field, that no path leads to.
-    """
-    figure, axes = plt.subplots(1, len(panels), squeeze=False, figsize=(size * len(panels), size + 0.25),
-                                layout="constrained")  # fmt: skip
-    for axis, (title, counts) in zip(axes[0], panels.items(), strict=True):
-        middle, reach = len(counts) // 2, np.abs(np.argwhere(counts) - len(counts) // 2).max()
-        along = range(middle - reach, middle + reach + 1, step)
-        y, x = (places.ravel() for places in np.meshgrid(along, along, indexing="ij"))
-        paths = counts[y, x]
-        seen = paths > 0
-        shades = plt.get_cmap("Blues")(0.35 + 0.65 * np.log(paths[seen]) / np.log(max(2, counts.max())))
-        axis.scatter(x[seen], y[seen], s=7, c=shades, linewidths=0)
-        axis.scatter(x[~seen], y[~seen], s=6, facecolors="none", edgecolors=ORANGE, linewidths=0.6)
-        axis.set(title=title, aspect="equal", xticks=[], yticks=[])
-        axis.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))
-        axis.spines[:].set(visible=True, color=GREY)
     return figure
 
 
@@ -238,20 +214,3 @@ def _connect(axis: Axes, start: Sequence[float], end: Sequence[float]) -> None:
         _arrow(axis, (x0, y0 + 0.24), (x1, y1))
     else:
         _arrow(axis, (x0, y0), (x1, y1 + 0.24))
-
-
-def maps(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str], size: float = 1.5) -> Figure:
-    """Feature maps ``(h, w)`` of values from zero up, one row a kind; a row shares its scale, white is zero."""
-    figure, axes = plt.subplots(len(rows), len(titles), squeeze=False, layout="constrained",
-                                figsize=(size * len(titles) + 0.8, size * len(rows) + 0.2))  # fmt: skip
-    for number, (line, (name, values)) in enumerate(zip(axes, rows.items(), strict=True)):
-        colours = ("Blues", "Oranges", "Greens")[number % 3]
-        highest = max(value.max() for value in values)
-        for axis, value in zip(line, values, strict=True):
-            image = axis.imshow(value, cmap=colours, vmin=0, vmax=highest, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set(visible=True, color=GREY)
-        figure.colorbar(image, ax=line[-1]).set_label(name, fontsize=SMALL)
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title)
-    return figure

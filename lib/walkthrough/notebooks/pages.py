@@ -9,7 +9,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-from deeplabv3.model.checkpoint import write_atomically
+from deeplabv3.files import write_atomically
 
 TITLE = "DeepLabv3, walked through"
 

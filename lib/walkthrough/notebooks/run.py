@@ -4,10 +4,7 @@ The output folder holds the executed notebooks ``NN_name.ipynb``, a page ``NN_na
 ``summary.md``, the paper's tables, and ``state.json``: what is done, and the hash of everything that it was made from.
 """
 
-import base64
-import copy
 import hashlib
-import io
 import json
 import os
 import re
@@ -26,18 +23,15 @@ from jupyter_client.manager import AsyncKernelManager
 from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
-from PIL import Image
 from tqdm import tqdm
 from traitlets import default
 
 from deeplabv3.errors import UserError
-from deeplabv3.model.checkpoint import write_atomically
+from deeplabv3.files import write_atomically
 from walkthrough import paths
+from walkthrough.notebooks.clean import clean
 from walkthrough.notebooks.pages import write_pages
 from walkthrough.profiles import Profile, load_profile
-
-WIDGET = "application/vnd.jupyter.widget-view+json"
-ADDED_CELLS = {"injected-parameters", "papermill-error-cell-tag"}
 
 
 def walkthrough(
@@ -269,62 +263,6 @@ def _describe(error: Exception, name: str, failed: Path) -> str:
     where = f"in cell [{number}]" if number else "before its first cell"
     lines = "\n".join(f"    {line}" for line in strip_ansi(text).strip().splitlines()[-15:])
     return f"{name} failed {where}:\n{lines}\nThe partly executed notebook is {failed}."
-
-
-def clean(notebook: NotebookNode) -> NotebookNode:
-    """A copy with what readers see (sources, outputs, counts from 1 on) and without traces of the machine that made it.
-
-    Gone are progress bars (stderr), widgets, timings, papermill's metadata and the cells that papermill added. Figures
-    get a palette.
-    """
-    notebook = copy.deepcopy(notebook)
-    for key in ("papermill", "widgets"):
-        notebook.metadata.pop(key, None)
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    notebook.metadata.language_info = {"name": "python"}
-    notebook.cells = [cell for cell in notebook.cells if not ADDED_CELLS.intersection(cell.metadata.get("tags", []))]
-    count = 0
-    for cell in notebook.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
-        if cell.metadata.get("tags") == []:
-            del cell.metadata["tags"]  # papermill gives every cell a list
-        if cell.cell_type != "code":
-            continue
-        if cell.execution_count is not None:
-            count += 1
-            cell.execution_count = count
-        cell.outputs = _clean_outputs(cell.outputs)
-        for output in cell.outputs:
-            if output.output_type == "execute_result":
-                output.execution_count = cell.execution_count
-    return notebook
-
-
-def _clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    kept: list[NotebookNode] = []
-    for output in outputs:
-        data = output.get("data", {})
-        only_widget = data.pop(WIDGET, None) is not None and set(data) <= {"text/plain"}
-        if only_widget or (output.output_type == "stream" and output.name == "stderr"):
-            continue
-        if "image/png" in data:
-            data["image/png"] = _with_palette(data["image/png"])
-        if kept and kept[-1].output_type == output.output_type == "stream":
-            kept[-1].text += output.text  # how a text was cut into pieces depends on timing
-        else:
-            kept.append(output)
-    return kept
-
-
-def _with_palette(png: str) -> str:
-    """A figure, a PNG in base64, in 256 colours: four tenths of the size, and hardly to be told from the original."""
-    image = Image.open(io.BytesIO(base64.b64decode(png)))
-    if image.mode == "P":
-        return png
-    buffer = io.BytesIO()
-    image.convert("RGB").quantize(dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def refresh(output: Path, notebooks: Path, only: Sequence[str] = ()) -> None:

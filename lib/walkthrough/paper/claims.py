@@ -17,12 +17,6 @@ from itertools import pairwise
 
 from walkthrough.paper import tables
 from walkthrough.paper.tables import Cell
-from walkthrough.profiles import Profile
-from walkthrough.report.evidence import Evidence
-from walkthrough.report.intervals import LEVEL, Measured
-
-SUPPORTED, CONTRADICTED, NOT_DECIDED, MISSING = "supported", "contradicted", "not decided", "missing"
-VERDICTS = (SUPPORTED, CONTRADICTED, NOT_DECIDED, MISSING)
 
 
 @dataclass(frozen=True)
@@ -50,74 +44,6 @@ class Claim:
     section: str
     tables: tuple[int, ...]
     comparisons: tuple[Comparison, ...]
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A claim under a profile: each comparison with what was measured, None where a record is missing."""
-
-    claim: Claim
-    measured: tuple[tuple[Comparison, Measured | None], ...]
-
-    @property
-    def found(self) -> list[tuple[Comparison, Measured]]:
-        """The comparisons that have records."""
-        return [(comparison, ours) for comparison, ours in self.measured if ours is not None]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every comparison has records."""
-        return len(self.found) == len(self.measured)
-
-    @property
-    def verdict(self) -> str:
-        """One of :data:`VERDICTS`, on the comparisons that have records."""
-        results = [ours for _, ours in self.found]
-        if not results:
-            return MISSING
-        if all(ours.interval()[0] > 0 for ours in results):
-            return SUPPORTED
-        joint = 1 - (1 - LEVEL) / len(results)
-        return CONTRADICTED if any(ours.interval(joint)[1] < 0 for ours in results) else NOT_DECIDED
-
-    @property
-    def decided(self) -> bool:
-        """Whether every comparison has records and they decide the claim, one way or the other."""
-        return self.complete and self.verdict in (SUPPORTED, CONTRADICTED)
-
-    @property
-    def weakest(self) -> tuple[Comparison, Measured] | None:
-        """The comparison that speaks least for the claim, the one whose interval begins lowest."""
-        return min(self.found, key=lambda pair: pair[1].interval()[0], default=None)
-
-    def words(self) -> str:
-        """The verdict as it is printed."""
-        partly = "" if self.complete or not self.found else f" in {len(self.found)} of {len(self.measured)}"
-        return self.verdict + partly
-
-    def line(self) -> str:
-        """The verdict, the claim, and the comparison that speaks least for it, in one line."""
-        line = f"{self.words()}: {self.claim.sentence}"
-        if self.weakest is None:
-            return line
-        comparison, ours = self.weakest
-        low, high = ours.interval()
-        least = f"; the least certain of {len(self.measured)}" if len(self.measured) > 1 else ""
-        return (
-            f"{line} ({comparison.name}{least}: paper {comparison.paper:+.2f}, ours {ours.value:+.2f}, "
-            f"95 % {low:+.2f} to {high:+.2f})"
-        )
-
-
-def judge(claim: Claim, evidence: Evidence) -> Judgement:
-    """What the records say on ``claim``."""
-    return Judgement(claim, tuple((one, evidence.weighted_sum(one.terms)) for one in claim.comparisons))
-
-
-def judge_all(profile: Profile) -> list[Judgement]:
-    """Every claim under ``profile``, in the paper's order."""
-    evidence = Evidence(profile)
-    return [judge(claim, evidence) for claim in load()]
 
 
 def load() -> list[Claim]:

@@ -6,14 +6,12 @@ The values lie in ``data/paper/table_NN.csv``: the columns that a table varies, 
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from deeplabv3.config import MULTI_SCALE
 from deeplabv3.errors import UserError
-from deeplabv3.evaluation.inference import MULTI_SCALE, EvaluationSettings
 from walkthrough import paths
-from walkthrough.profiles import Profile
-from walkthrough.records.run import Run
 
 
 @dataclass(frozen=True)
@@ -31,20 +29,6 @@ class Cell:
     variant: dict[str, Any] | None = None
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
-
-    def job(self, profile: Profile) -> tuple[Run, EvaluationSettings]:
-        """The run and the evaluation that fill the cell under ``profile`` with its first seed."""
-        config = profile.model_config(**self.variant)
-        training = replace(profile.training, **in_profile(self.training, profile))
-        run = Run.of(replace(profile, training=training), config)
-        own = {"output_stride": config.output_stride} | self.evaluation
-        return run, replace(profile.evaluation, **own)
-
-    def jobs(self, profile: Profile) -> list[tuple[Run, EvaluationSettings]]:
-        """The same for each of the profile's seeds; none where the cell is not run."""
-        if self.variant is None:
-            return []
-        return [self.job(replace(profile, seed=seed)) for seed in profile.all_seeds()]
 
 
 @dataclass(frozen=True)
@@ -68,27 +52,6 @@ class Table:
             if keys.items() <= cell.keys.items():
                 return cell
         raise UserError(f"table {self.number} has no cell with {keys}; keys are such as {self.cells[0].keys}.")
-
-
-_PROTOCOL = {"crop": 513, "batch": 16}
-"""What the paper trains with unless it says otherwise (Section 4.1), and the profile with its own."""
-
-
-def in_profile(training: dict[str, Any], profile: Profile) -> dict[str, Any]:
-    """Changes of training settings with the paper's crop and batch put into the proportions of ``profile``.
-
-    Another crop than 513 becomes the nearest one that is k * 16 + 1 pixels wide. No batch has fewer than two pictures,
-    which batch norm behind image pooling needs, and its parts are no larger than the profile's.
-    """
-    own = {name: value for name, value in training.items() if _PROTOCOL.get(name) != value}
-    if "crop" in own:
-        own["crop"] = 16 * max(1, round((profile.training.crop * own["crop"] / _PROTOCOL["crop"] - 1) / 16)) + 1
-    if "batch" in own:
-        own["batch"] = max(2, round(profile.training.batch * own["batch"] / _PROTOCOL["batch"]))
-        fits = profile.training.batch // profile.training.accumulate
-        parts = range(1, own["batch"] + 1)
-        own["accumulate"] = next(n for n in parts if own["batch"] % n == 0 and own["batch"] // n <= fits)
-    return own
 
 
 def _tuple(text: str) -> tuple[int, ...]:
@@ -236,8 +199,3 @@ def load(number: int) -> Table:
         miou, trust = float(row.pop("miou")), row.pop("trust")
         cells.append(Cell(row, miou, trust, **kind.settings(row)))
     return Table(number, kind.title, kind.section, tuple(cells), kind.across, kind.measure)
-
-
-def jobs(table: Table, profile: Profile) -> list[tuple[Run, EvaluationSettings]]:
-    """What fills the table under ``profile``, cell by cell, seed by seed; cells may share a run."""
-    return [job for cell in table.cells for job in cell.jobs(profile)]

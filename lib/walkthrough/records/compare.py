@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-from deeplabv3.evaluation.inference import EvaluationSettings
+from deeplabv3.config import EvaluationSettings
 from walkthrough.profiles import Profile
-from walkthrough.records.store import DEFAULTS, Entry, Evaluation
+from walkthrough.records.catalogue import Entry, Evaluation
+from walkthrough.records.naming import DEFAULTS
 
 _MEASURED = ("seconds", "images_per_second", "peak_memory_mib")
 _MACHINE = ("device", "threads", "commit")

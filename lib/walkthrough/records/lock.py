@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from deeplabv3.distributed import ALONE, Team
-from deeplabv3.errors import writing
+from deeplabv3.files import writing
 
 try:
     import fcntl

@@ -4,7 +4,6 @@ Only the workspace is looked at, never the records that come with the project; w
 git tracks stay. What another process is busy with stays, too.
 """
 
-import json
 import shutil
 import subprocess
 import time
@@ -12,14 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from deeplabv3.errors import UserError
-from deeplabv3.model.checkpoint import checkpoints
+from deeplabv3.model.checkpoint import read_header
 from walkthrough import paths
-from walkthrough.records import store
+from walkthrough.records import catalogue, naming
+from walkthrough.records.catalogue import Entry
 from walkthrough.records.lock import LOCK, is_held
-from walkthrough.records.store import Entry
 
 FRESH_S = 600.0
 """A file that was written to so recently may still be somebody's work, on this machine or another one."""
@@ -43,7 +40,7 @@ def plan(profile_name: str, runs: bool = False, unfinished: bool = False) -> Pla
     Networks of finished runs stay: other strategies can still be evaluated with them. Runs on the way and those that
     ``--no-resume`` has put aside stay unless ``unfinished``.
     """
-    found, there = Plan(), {entry.name: entry for entry in store.entries(profile_name)}
+    found, there = Plan(), {entry.name: entry for entry in catalogue.entries(profile_name)}
     _plan_records(paths.workspace() / "records" / profile_name, there, found)
     _plan_runs(paths.workspace() / "runs" / profile_name, there, found, runs, unfinished)
     return found
@@ -92,7 +89,7 @@ def _flawed_files(folder: Path, entry: Entry) -> Iterator[tuple[Path, str]]:
 
 def _finished_partials(folder: Path, entry: Entry) -> Iterator[tuple[Path, str]]:
     for evaluation in entry.usable:
-        stem = store.partial_stem(evaluation.settings, evaluation.values["list"])
+        stem = naming.partial_stem(evaluation.settings, evaluation.values["list"])
         recorded = evaluation.path.stat().st_mtime
         # A later one is a second measurement on the way.
         yield from (
@@ -129,12 +126,12 @@ def _plan_runs(base: Path, there: dict[str, Entry], found: Plan, runs: bool, unf
 
 def _unusable(folder: Path) -> str:
     """Why no command can make anything of a run's folder, or the empty text."""
-    header = _header(folder)
+    header = read_header(folder)
     if header is None:
         return "it holds no checkpoint that can be read" if all(map(_rests, folder.iterdir())) else ""
     try:
         # What was put aside carries the time behind its name.
-        reason = store.why_stale(header[1], folder.name.partition(".")[0])
+        reason = catalogue.why_stale(header[1], folder.name.partition(".")[0])
     except KeyError as error:
         reason = f"its checkpoint does not state {error}."
     return reason and f"stale: {reason}"
@@ -144,21 +141,9 @@ def _may_be_wanted(folder: Path) -> str:
     """What a run's folder is to somebody, where it is not simply that of a finished run."""
     if "." in folder.name:
         return "put aside by --no-resume"
-    if (header := _header(folder)) and header[0] < (last := header[1]["training"].get("iterations", 0)):
+    if (header := read_header(folder)) and header[0] < (last := header[1]["training"].get("iterations", 0)):
         return f"goes on at step {header[0]} of {last}"
     return ""
-
-
-def _header(folder: Path) -> tuple[int, dict] | None:
-    """Step and settings of the newest checkpoint that can be read, without reading its tensors."""
-    for path in checkpoints(folder / paths.CHECKPOINT):
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata()
-            return int(header["step"]), dict(json.loads(header["settings"]))
-        except (OSError, SafetensorError, TypeError, KeyError, ValueError):
-            continue
-    return None
 
 
 def _folders(base: Path) -> list[Path]:

@@ -16,22 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplabv3.config import TrainingSettings
+from deeplabv3.config import EvaluationSettings, ModelConfig, TrainingSettings
 from deeplabv3.data.voc import fingerprint
 from deeplabv3.distributed import ALONE, Team
-from deeplabv3.errors import UserError, writing
-from deeplabv3.evaluation.inference import EvaluationSettings
+from deeplabv3.errors import UserError
 from deeplabv3.evaluation.metrics import class_iou, mean_iou, mean_iou_all, pixel_accuracy
-from deeplabv3.model.checkpoint import write_atomically
-from deeplabv3.model.deeplab import ModelConfig
+from deeplabv3.files import CHECKPOINT, write_atomically, writing
 from walkthrough import paths
 from walkthrough.profiles import Profile
-from walkthrough.records import store
+from walkthrough.records import catalogue, naming, store
 from walkthrough.records.environment import environment, peak_memory_mib
-from walkthrough.records.partial import PartialCounts
-from walkthrough.records.store import COUNTS, RECIPE
-from walkthrough.records.store import all_counts as all_counts
-from walkthrough.records.store import all_records as all_records
+from walkthrough.records.naming import RECIPE
+from walkthrough.records.store import COUNTS, PartialCounts
 
 
 @lru_cache
@@ -56,7 +52,7 @@ def _inputs(profile: Profile) -> tuple[str, str]:
     try:
         pictures = _fingerprint(profile.data_root(), profile.data.train_list)
     except UserError:
-        recorded = store.recorded_inputs(profile.name, profile.data.train_list, _classes(profile))
+        recorded = catalogue.recorded_inputs(profile.name, profile.data.train_list, _classes(profile))
         if len(recorded) != 1:
             raise
         return recorded.pop()
@@ -120,7 +116,7 @@ class Run:
     @cached_property
     def name(self) -> str:
         """What the run is, for people, and the hash of its identity."""
-        return store.run_name(self.identity)
+        return naming.run_name(self.identity)
 
     @property
     def folder(self) -> Path:
@@ -129,7 +125,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / paths.CHECKPOINT
+        return self.folder / CHECKPOINT
 
     def record_folder(self) -> Path:
         """Where the run's record is written."""
@@ -137,7 +133,7 @@ class Run:
 
     def _find(self, file: str) -> Path | None:
         """A file of the record: in the workspace, or among the records that come with the project."""
-        found = (base / self.name / file for base in store.record_bases(self.profile.name))
+        found = (base / self.name / file for base in naming.record_bases(self.profile.name))
         return next((path for path in found if path.is_file()), None)
 
     def training_record(self) -> dict | None:
@@ -147,14 +143,14 @@ class Run:
 
     def evaluation_name(self, settings: EvaluationSettings) -> str:
         """``eval-ID``: the strategy and the pictures."""
-        return store.evaluation_name(settings, self._evaluated(), self.profile.data.val_list)
+        return naming.evaluation_name(settings, self._evaluated(), self.profile.data.val_list)
 
     def _evaluated(self) -> str:
         """The fingerprint of the pictures that it is evaluated on, from the records where those are not at hand."""
         try:
             return _fingerprint(self.profile.data_root(), self.profile.data.val_list)
         except UserError:
-            recorded = store.recorded_pictures(self.profile.name, self.profile.data.val_list)
+            recorded = catalogue.recorded_pictures(self.profile.name, self.profile.data.val_list)
             if len(recorded) != 1:
                 raise
             return recorded.pop()
@@ -167,12 +163,12 @@ class Run:
         identity = {
             "recipe": RECIPE,
             "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-            "settings": store.strategy(settings),
+            "settings": naming.strategy(settings),
             "classes": _classes(self.profile),
             "device": device,
         }
         share = f"-{team.rank + 1}-of-{team.size}" if team.size > 1 else ""
-        file = f"{store.partial_stem(settings, data.val_list)}{share}.npz"
+        file = f"{naming.partial_stem(settings, data.val_list)}{share}.npz"
         return PartialCounts(self.record_folder() / file, identity, self.config.num_classes, save_every_s)
 
     def evaluation_record(self, settings: EvaluationSettings) -> dict | None:

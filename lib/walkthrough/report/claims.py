@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from deeplabv3.errors import UserError, writing
-from deeplabv3.model.checkpoint import write_atomically
-from walkthrough.paper import claims
-from walkthrough.paper.claims import Judgement
+from deeplabv3.errors import UserError
+from deeplabv3.files import write_atomically, writing
 from walkthrough.profiles import Profile, load_profile, profile_names
-from walkthrough.records import store
+from walkthrough.records import catalogue
+from walkthrough.report import verdicts
 from walkthrough.report.tables import markdown_rows
+from walkthrough.report.verdicts import Judgement
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ClaimsView:
     def summary(self) -> str:
         """How many claims came out how."""
         words = [judgement.verdict for judgement in self.judgements if judgement.complete or not judgement.found]
-        counts = [f"{words.count(verdict)} {verdict}" for verdict in claims.VERDICTS if verdict in words]
+        counts = [f"{words.count(verdict)} {verdict}" for verdict in verdicts.VERDICTS if verdict in words]
         partly = sum(1 for judgement in self.judgements if judgement.found and not judgement.complete)
         counts += [f"{partly} measured in part"] if partly else []
         seeds = ", with one seed" if self.profile.seeds == 1 else ""
@@ -133,7 +133,7 @@ def _row(judgement: Judgement):
 
 def claims_view(profile: Profile) -> ClaimsView:
     """Every claim under ``profile``."""
-    return ClaimsView(profile, tuple(claims.judge_all(profile)))
+    return ClaimsView(profile, tuple(verdicts.judge_all(profile)))
 
 
 FORMATS = {
@@ -177,7 +177,7 @@ def write_claims(profile: Profile, output: Path) -> None:
 
 def recorded_profiles() -> list[str]:
     """The profiles of the project that have records of real pictures or were run here."""
-    return [name for name in profile_names() if name != "smoke" and store.all_records(name)]
+    return [name for name in profile_names() if name != "smoke" and catalogue.all_records(name)]
 
 
 def _other(name: str, profile: Profile) -> ClaimsView | None:

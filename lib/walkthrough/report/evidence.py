@@ -1,10 +1,10 @@
 """What a profile's records say of a table's cell: its mIoU, how sure that is, and what is missing."""
 
 from deeplabv3.errors import UserError
-from walkthrough.experiments.task import Job
 from walkthrough.paper.tables import Cell
 from walkthrough.profiles import Profile
-from walkthrough.records import store
+from walkthrough.records import catalogue
+from walkthrough.records.cells import Job, cell_jobs
 from walkthrough.report import intervals
 from walkthrough.report.intervals import Measured
 
@@ -31,9 +31,9 @@ class Evidence:
     def _jobs(self, cell: Cell) -> list[Job]:
         """What fills the cell; nothing where neither pictures nor records can tell."""
         try:
-            return cell.jobs(self.profile)
+            return cell_jobs(cell, self.profile)
         except UserError:
-            if store.all_records(self.profile.name):
+            if catalogue.all_records(self.profile.name):
                 raise
             return []
 

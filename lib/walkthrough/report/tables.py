@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from deeplabv3.model.checkpoint import write_atomically
+from deeplabv3.files import write_atomically
 from walkthrough.paper import claims, tables
 from walkthrough.paper.tables import Table
 from walkthrough.profiles import Profile, profile_names
+from walkthrough.records import cells
+from walkthrough.report import verdicts
 from walkthrough.report.evidence import Evidence
 
 MEASURES = ("paper", "ours", "95 %", "seeds", "difference")
@@ -105,7 +107,7 @@ def _stand_ins(table: Table, profile: Profile) -> list[str]:
     found = []
     for name in ("crop", "batch"):
         for paper in sorted({cell.training[name] for cell in table.cells if name in cell.training}):
-            own = tables.in_profile({name: paper}, profile).get(name, getattr(profile.training, name))
+            own = cells.in_profile({name: paper}, profile).get(name, getattr(profile.training, name))
             if own != paper:
                 found.append(f"{name} {paper} is {own}")
     return found
@@ -118,7 +120,7 @@ class View:
     table: Table
     profile: Profile
     values: pd.DataFrame
-    judgements: tuple[claims.Judgement, ...]
+    judgements: tuple[verdicts.Judgement, ...]
 
     @property
     def title(self) -> str:
@@ -170,7 +172,7 @@ def view(number: int, profile: Profile, evidence: Evidence | None = None) -> Vie
     """Table ``number`` beside what ``profile`` has measured so far, with the verdicts on what the paper says of it."""
     evidence = evidence or Evidence(profile)
     table = tables.load(number)
-    own = [claims.judge(claim, evidence) for claim in claims.load() if number in claim.tables]
+    own = [verdicts.judge(claim, evidence) for claim in claims.load() if number in claim.tables]
     return View(table, profile, frame(table, profile, evidence), tuple(own))
 
 

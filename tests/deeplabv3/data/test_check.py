@@ -8,9 +8,10 @@ from conftest import CLASSES, write_label
 from PIL import Image
 from test_voc import MISTAKES
 
+from deeplabv3.config import VOC_CLASSES, VOID
 from deeplabv3.data import check as room
 from deeplabv3.data.check import check
-from deeplabv3.data.voc import VOC_CLASSES, VOID, VOCData
+from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 from walkthrough.cli import main
 

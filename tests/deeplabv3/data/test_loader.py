@@ -10,8 +10,10 @@ import torch
 from conftest import CLASSES
 from PIL import Image
 
-from deeplabv3.data.loader import MEAN_PIXEL, SCALES, TrainingSamples, batches, normalise, random_crop
-from deeplabv3.data.voc import VOID, VOCData
+from deeplabv3.config import SCALES, VOID
+from deeplabv3.data.loader import TrainingSamples, batches
+from deeplabv3.data.transforms import MEAN_PIXEL, normalise, random_crop
+from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deeplabv3.data import memory
+from deeplabv3.data import memory, voc
 
 
 @pytest.fixture
@@ -16,21 +16,21 @@ def system(tmp_path, monkeypatch):
 
 
 def test_a_quarter_of_what_is_free(system):
-    assert memory.allowance() == 256_000
+    assert voc.allowance() == 256_000
 
 
 @pytest.mark.parametrize(("limit", "allowed"), [("600000\n", 125_000), ("9000000\n", 256_000), ("max\n", 256_000)])
 def test_a_containers_limit_counts(system, limit, allowed):
     (system / "memory.max").write_text(limit)
     (system / "memory.current").write_text("100000\n")
-    assert memory.allowance() == allowed
+    assert voc.allowance() == allowed
 
 
 def test_processes_on_one_machine_share(system, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    assert memory.allowance() == 32_000
+    assert voc.allowance() == 32_000
 
 
 def test_nothing_where_the_system_does_not_say(system):
     (system / "meminfo").unlink()
-    assert memory.allowance() == 0
+    assert voc.allowance() == 0

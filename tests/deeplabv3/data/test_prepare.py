@@ -19,8 +19,9 @@ from faulty_server import Server, serve
 from PIL import Image
 from tiny_sbd import MORE, SBD_VALUE, TRAIN, VAL, VOC_VALUE, label_of
 
+from deeplabv3.config import VOC_CLASSES
 from deeplabv3.data import prepare, voc
-from deeplabv3.data.voc import VOC_CLASSES, VOCData
+from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 from walkthrough.cli import main
 

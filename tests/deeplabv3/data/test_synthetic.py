@@ -7,22 +7,10 @@ import multiprocessing
 import numpy as np
 import pytest
 
+from deeplabv3.config import CLASSES, VOID
 from deeplabv3.data import synthetic
-from deeplabv3.data.synthetic import (
-    CLASSES,
-    DARK_LAMP,
-    FRAME,
-    FRAME_COLOURS,
-    ICE,
-    LIT_LAMP,
-    MOON,
-    SIZES,
-    SUN,
-    WATER,
-    draw,
-    make,
-)
-from deeplabv3.data.voc import VOID, VOCData
+from deeplabv3.data.synthetic import DARK_LAMP, FRAME, FRAME_COLOURS, ICE, LIT_LAMP, MOON, SIZES, SUN, WATER, draw, make
+from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 
 PINNED = {

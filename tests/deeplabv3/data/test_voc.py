@@ -8,8 +8,9 @@ import pytest
 from conftest import CLASSES, write_label
 from PIL import Image
 
+from deeplabv3.config import VOC_CLASSES, VOID
 from deeplabv3.data import memory
-from deeplabv3.data.voc import VOC_CLASSES, VOID, VOCData, find_root, fingerprint, palette
+from deeplabv3.data.voc import VOCData, find_root, fingerprint, palette
 from deeplabv3.errors import UserError
 
 

@@ -12,26 +12,23 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from deeplabv3.data.loader import MEAN, MEAN_PIXEL, STD, normalise
-from deeplabv3.data.voc import VOID, VOCData
+from deeplabv3.config import MULTI_SCALE, VOID, EvaluationSettings
+from deeplabv3.data.transforms import MEAN, MEAN_PIXEL, STD, normalise, pad, padded_size
+from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import (
-    MULTI_SCALE,
     PATIENCE,
-    EvaluationSettings,
     _Item,
     count_pictures,
     evaluate,
     in_batches,
     most_probable,
-    pad,
-    padded_size,
     predict_batches,
     probabilities,
 )
 from deeplabv3.evaluation.metrics import confusion_matrix
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.fast import fast
+from deeplabv3.model.deploy import fast
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import (
     multiclass_jaccard_index,
 )
 
-from deeplabv3.data.voc import VOID
+from deeplabv3.config import VOID
 from deeplabv3.evaluation.metrics import (
     class_iou,
     confusion_matrices,

@@ -11,10 +11,11 @@ from conftest import small_config
 from PIL import Image
 from torchvision.models import segmentation
 
-from deeplabv3.data.voc import VOC_CLASSES, palette, palette_png
+from deeplabv3.config import MULTI_SCALE, VOC_CLASSES, EvaluationSettings
+from deeplabv3.data.voc import palette, palette_png
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation import predict as room
-from deeplabv3.evaluation.inference import MULTI_SCALE, EvaluationSettings, predict
+from deeplabv3.evaluation.inference import predict
 from deeplabv3.evaluation.predict import (
     class_shares,
     find_pictures,

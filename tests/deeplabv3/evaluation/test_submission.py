@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplabv3.data.voc import VOC_CLASSES, palette
+from deeplabv3.config import VOC_CLASSES, EvaluationSettings
+from deeplabv3.data.voc import palette
 from deeplabv3.errors import UserError
-from deeplabv3.evaluation.inference import EvaluationSettings, predict
+from deeplabv3.evaluation.inference import predict
 from deeplabv3.evaluation.submission import refuse_other_classes, submit, test_pictures, weights_hash
 
 test_pictures.__test__ = False  # a function of the library, not a test

@@ -9,15 +9,9 @@ from conftest import small_config
 from safetensors.torch import save_file
 
 from deeplabv3.errors import UserError
+from deeplabv3.files import write_atomically
 from deeplabv3.model import checkpoint as module
-from deeplabv3.model.checkpoint import (
-    Checkpoint,
-    checkpoints,
-    load_checkpoint,
-    load_model,
-    save_checkpoint,
-    write_atomically,
-)
+from deeplabv3.model.checkpoint import Checkpoint, checkpoints, load_checkpoint, load_model, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 
 

@@ -9,9 +9,10 @@ from conftest import small_config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from deeplabv3.config import ModelConfig
 from deeplabv3.errors import UserError
 from deeplabv3.model.cost import layer_costs, multiply_adds, parameters
-from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.model.deeplab import DeepLabV3
 from walkthrough.paper import tables
 
 GRIDS = ((1, 1, 1), (1, 2, 1), (1, 2, 3), (1, 2, 4), (2, 2, 2))

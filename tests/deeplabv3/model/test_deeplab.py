@@ -4,8 +4,9 @@ import pytest
 import torch
 from conftest import small_config
 
+from deeplabv3.config import ModelConfig
 from deeplabv3.errors import UserError
-from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.model.deeplab import DeepLabV3
 
 
 def test_aspp_rates_are_doubled_at_output_stride_8(make_model):

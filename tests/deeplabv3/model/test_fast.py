@@ -6,7 +6,7 @@ from conftest import randomise, small_config
 from torch import nn
 
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.fast import fast, fold_batch_norm
+from deeplabv3.model.deploy import fast, fold_batch_norm
 
 VARIANTS = {
     "aspp": {},

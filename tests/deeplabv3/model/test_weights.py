@@ -200,11 +200,11 @@ def test_imagenet_weights_are_kept_in_the_workspace(workspace, monkeypatch):
     monkeypatch.setattr(weights, "_imagenet", lambda backbone: source)
     with pytest.raises(UserError, match=r"could not be downloaded \(no network\); fetch https://host"):
         load_backbone_weights(mobilenet(), "imagenet")
-    kept = weights.keep_imagenet_weights("mobilenet_v2")
+    kept = weights.download_imagenet_weights("mobilenet_v2", workspace / "weights")
     assert kept == workspace / "weights" / "mobilenet_v2-0123abcd.pth"
     assert asked == [None, workspace / "weights"]
     model = mobilenet()
-    load_backbone_weights(model, "imagenet")
+    load_backbone_weights(model, "imagenet", workspace / "weights")
     assert asked == [None, workspace / "weights"]
     assert torch.equal(model.backbone.state_dict()["features.0.0.weight"], mobilenet_weights()["features.0.0.weight"])
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from deeplabv3.config import TrainingSettings
+from deeplabv3.config import ModelConfig, TrainingSettings
 from deeplabv3.data.voc import VOCData
-from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.trainer import train
 
 SETTINGS = TrainingSettings(iterations=40, batch=2, crop=33, lr=0.05, batch_norm_momentum=0.1)

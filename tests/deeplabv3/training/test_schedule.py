@@ -2,7 +2,7 @@
 
 import pytest
 
-from deeplabv3.training.schedule import poly, ramp
+from deeplabv3.training.step import poly, ramp
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,8 @@ import pytest
 import torch
 from conftest import small_config
 
-from deeplabv3.config import TrainingSettings
+from deeplabv3.config import VOID, TrainingSettings
 from deeplabv3.data.loader import TrainingSamples, batches
-from deeplabv3.data.voc import VOID
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.step import Objective, make_optimiser, shrink, training_step

@@ -18,18 +18,19 @@ from conftest import small_config
 from torch import nn
 from torch.nn import functional as F
 
-from deeplabv3.config import TrainingSettings
-from deeplabv3.data.loader import TrainingSamples, batches, normalise
-from deeplabv3.data.voc import VOID
+from deeplabv3.config import VOID, TrainingSettings
+from deeplabv3.data.loader import TrainingSamples, batches
+from deeplabv3.data.transforms import normalise
 from deeplabv3.distributed import Team
 from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import load_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.signals import Interrupted
 from deeplabv3.training import step as step_module
 from deeplabv3.training import trainer
 from deeplabv3.training.log import Log
 from deeplabv3.training.step import make_optimiser, segmentation_loss, shrink
-from deeplabv3.training.trainer import Interrupted, Validation, train
+from deeplabv3.training.trainer import Validation, train
 
 
 def fresh_model(**changes) -> DeepLabV3:

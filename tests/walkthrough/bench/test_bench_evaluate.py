@@ -7,10 +7,11 @@ import pytest
 import torch
 from conftest import CLASSES, write_voc
 
-from deeplabv3.data.loader import normalise
-from deeplabv3.data.voc import VOID, VOCData
+from deeplabv3.config import VOID, EvaluationSettings
+from deeplabv3.data.transforms import normalise, pad, padded_size
+from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
-from deeplabv3.evaluation.inference import EvaluationSettings, evaluate, pad, padded_size
+from deeplabv3.evaluation.inference import evaluate
 from deeplabv3.model.checkpoint import Checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from walkthrough.bench import evaluate as bench

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
+from deeplabv3.config import ModelConfig
 from deeplabv3.errors import UserError
 from deeplabv3.model.cost import multiply_adds
-from deeplabv3.model.deeplab import DeepLabV3, ModelConfig
+from deeplabv3.model.deeplab import DeepLabV3
 from walkthrough.bench import timing
 from walkthrough.bench.model import REST, SMP, ModelBench, render, time_by_part
 from walkthrough.cli import main

@@ -9,9 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import segmentation
 
-from deeplabv3.config import TrainingSettings
-from deeplabv3.data.loader import normalise
-from deeplabv3.data.voc import VOID
+from deeplabv3.config import VOID, TrainingSettings
+from deeplabv3.data.transforms import normalise
 from deeplabv3.errors import UserError
 from deeplabv3.model.weights import from_torchvision
 from deeplabv3.training.step import Objective

@@ -14,7 +14,7 @@ import torch
 from conftest import CLASSES, read_until
 from PIL import Image
 
-from deeplabv3.data.voc import VOC_CLASSES
+from deeplabv3.config import VOC_CLASSES
 from deeplabv3.model.checkpoint import Checkpoint, save_checkpoint
 from walkthrough.cli import main
 

@@ -15,16 +15,16 @@ from conftest import read_until, write_label
 from kill_evaluation import run_of
 from PIL import Image
 
-from deeplabv3.data.voc import VOID
+from deeplabv3.config import VOID
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation import inference
 from deeplabv3.model.checkpoint import load_checkpoint, save_checkpoint
-from deeplabv3.training.trainer import Interrupted
+from deeplabv3.signals import Interrupted
 from walkthrough.cli import main
 from walkthrough.experiments import run as experiments
 from walkthrough.experiments.run import Incomplete, evaluate_run, train_run
-from walkthrough.records.partial import PartialCounts
 from walkthrough.records.run import Run
+from walkthrough.records.store import PartialCounts
 
 
 @pytest.fixture

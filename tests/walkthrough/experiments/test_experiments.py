@@ -19,8 +19,10 @@ from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import load_checkpoint
 from walkthrough.experiments import local as pool
 from walkthrough.experiments import run as experiments
-from walkthrough.experiments.run import Incomplete, ensure, evaluate_run, missing, train_run
-from walkthrough.experiments.task import Task, tasks_of
+from walkthrough.experiments import task
+from walkthrough.experiments.local import ensure
+from walkthrough.experiments.run import Incomplete, evaluate_run, train_run
+from walkthrough.experiments.task import Task, missing, tasks_of
 from walkthrough.records.run import Run
 
 
@@ -38,7 +40,7 @@ def test_a_run_has_the_threads_of_its_share_even_alone(profile, monkeypatch, sid
     """Alone in its process pool, or trained by the command: another number of threads would round otherwise."""
     monkeypatch.setattr(experiments.os, "cpu_count", lambda: cores)
     profile = replace(profile, side_by_side=side_by_side)
-    assert experiments.threads_of(profile) == threads
+    assert task.threads_of(profile) == threads
     run = Run.of(profile, profile.model_config())
     torch.set_num_threads(3)
     experiments.train_run(run)
@@ -155,8 +157,8 @@ def test_one_run_a_core_or_a_gpu_unless_the_profile_says(profile, monkeypatch, s
     monkeypatch.setattr(experiments.os, "cpu_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     profile = replace(profile, side_by_side=side_by_side)
-    assert experiments.side_by_side(profile) == runs
-    assert experiments.threads_of(profile) == 8 // runs
+    assert task.side_by_side(profile) == runs
+    assert task.threads_of(profile) == 8 // runs
 
 
 def test_every_process_takes_a_gpu_of_its_own(monkeypatch):

@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 
+from deeplabv3 import signals
 from deeplabv3.errors import UserError
-from deeplabv3.model.checkpoint import load_checkpoint
+from deeplabv3.model.checkpoint import checkpoint_step, load_checkpoint
 from deeplabv3.training import trainer
 from walkthrough.cli import main
+from walkthrough.experiments import local as pool
 from walkthrough.experiments import ray_cluster
 from walkthrough.experiments import run as experiments
 from walkthrough.experiments.ray_cluster import on_cluster
-from walkthrough.experiments.task import Task, checkpoint_step
+from walkthrough.experiments.task import Task
 from walkthrough.profiles import Profile
 from walkthrough.records.run import Run
 
@@ -62,7 +64,7 @@ def slow_work(task: Task, report: Callable) -> None:
         report(position, loss)
         time.sleep(0.05)
 
-    experiments.perform(task, slow_report)
+    pool.perform(task, slow_report)
 
 
 def attempts(task: Task) -> list[int]:
@@ -121,7 +123,7 @@ def test_a_killed_workers_run_goes_on_elsewhere_and_ends_with_the_same_bits(work
     monkeypatch.setenv("DEEPLABV3_WORKSPACE", str(workspace / "undisturbed"))
     for task, (checkpoint, counts) in zip((lost, other), ended, strict=True):
         assert task.run.training_record() is None
-        experiments.perform(task, lambda *_: None)
+        pool.perform(task, lambda *_: None)
         weights = load_checkpoint(task.run.checkpoint).model
         assert checkpoint.step == 60 and weights.keys() == checkpoint.model.keys()
         assert all(torch.equal(weights[name], value) for name, value in checkpoint.model.items())
@@ -140,7 +142,7 @@ def test_an_interrupt_has_the_tasks_save(workers, profile, number, monkeypatch):
     monkeypatch.setattr(ray_cluster, "SAVING_S", 20.0)
     task = task_of(profile, seed=int(number), iterations=100_000)
     sender = when_trained(task.run, 3, partial(os.kill, os.getpid(), number))
-    with pytest.raises((KeyboardInterrupt, trainer.Interrupted)):
+    with pytest.raises((KeyboardInterrupt, signals.Interrupted)):
         on_cluster(saving_work, [task], "sweep")
     sender.join()
     stopped = checkpoint_step(task.run.checkpoint)
@@ -152,7 +154,7 @@ def test_an_interrupt_has_the_tasks_save(workers, profile, number, monkeypatch):
 def saving_work(task: Task, report: Callable) -> None:
     """A checkpoint a second, so that one that is saved when it is told to stop is a later one."""
     experiments.train = partial(trainer.train, save_every_s=1.0)
-    experiments.perform(task, report)
+    pool.perform(task, report)
 
 
 def test_a_machine_without_the_workspace_is_told(profile, tmp_path):

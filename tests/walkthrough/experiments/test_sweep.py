@@ -14,15 +14,19 @@ import pytest
 
 from deeplabv3 import load_profile
 from deeplabv3.errors import UserError
+from deeplabv3.model.checkpoint import checkpoint_step
 from deeplabv3.model.cost import multiply_adds
-from deeplabv3.training.trainer import Interrupted
+from deeplabv3.signals import Interrupted
 from walkthrough.cli import main
-from walkthrough.experiments import progress, sweep
+from walkthrough.experiments import estimate, progress, sweep
+from walkthrough.experiments.estimate import Speed, hours
+from walkthrough.experiments.local import ensure
 from walkthrough.experiments.progress import Progress
-from walkthrough.experiments.run import ensure, evaluate_run, missing, train_run
-from walkthrough.experiments.sweep import Speed, hours, plan
-from walkthrough.experiments.task import Task, checkpoint_step, picture_work, step_work, tasks_of
+from walkthrough.experiments.run import evaluate_run, train_run
+from walkthrough.experiments.sweep import plan
+from walkthrough.experiments.task import Task, missing, picture_work, step_work, tasks_of
 from walkthrough.paper import tables
+from walkthrough.records.cells import table_jobs
 from walkthrough.records.run import Run
 
 
@@ -63,7 +67,7 @@ def test_all_tables_with_one_seed_come_before_the_second(profile):
 def test_tables_fill_early_and_a_shared_run_counts_for_all(profile):
     """Table by table, each time the one with the least left to do; within it the longest run first."""
     found = plan(profile)
-    left = {number: {run for run, _ in tables.jobs(tables.load(number), profile)} for number in tables.NUMBERS}
+    left = {number: {run for run, _ in table_jobs(tables.load(number), profile)} for number in tables.NUMBERS}
     costs = {task.run: task.left() for task in found.tasks}
     tasks = list(found.tasks)
     assert len({task.run for task in tasks}) == len(tasks) > 30
@@ -85,7 +89,7 @@ def test_one_run_fills_the_cells_of_many_tables(profile):
         best.run
     )
     assert len(best.evaluations) == 4
-    jobs = {job for number in tables.NUMBERS for job in tables.jobs(tables.load(number), profile)}
+    jobs = {job for number in tables.NUMBERS for job in table_jobs(tables.load(number), profile)}
     assert {(task.run, settings) for task in found.tasks for settings in task.evaluations} == jobs
 
 
@@ -135,22 +139,22 @@ def test_steps_that_are_done_cost_nothing(profile):
 
 def test_the_estimate_comes_from_records_of_such_a_machine_if_there_are_any(profile, monkeypatch):
     tasks = plan(profile, (6,)).tasks
-    assert sweep.recorded_speed(profile) is None
-    assert "timed here" in sweep.speed_of(profile, tasks).source
+    assert estimate.recorded_speed(profile) is None
+    assert "timed here" in estimate.speed_of(profile, tasks).source
     run, settings = tasks[0].run, tasks[0].evaluations[0]
     train_run(run)
     evaluate_run(run, settings)
     for file, seconds in (("run", 12.0), (run.evaluation_name(settings), 6.0)):
         path = run.record_folder() / f"{file}.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": seconds}))
-    speed = sweep.speed_of(profile, tasks)
+    speed = estimate.speed_of(profile, tasks)
     assert "1 recorded run of this profile" in speed.source
     assert speed.training * tasks[0].training == pytest.approx(12)
     assert speed.evaluation * tasks[0].evaluation(settings) == pytest.approx(6)
 
     here = sweep.environment()
     monkeypatch.setattr(sweep, "environment", lambda: here | {"device": "another"})
-    assert sweep.recorded_speed(profile) is None
+    assert estimate.recorded_speed(profile) is None
 
 
 def test_a_timed_step_is_of_the_size_that_is_estimated(profile, monkeypatch):
@@ -158,7 +162,7 @@ def test_a_timed_step_is_of_the_size_that_is_estimated(profile, monkeypatch):
     monkeypatch.setattr(sweep, "_step_seconds", lambda run, training: iter([5.0, 1.0]))
     tasks = plan(profile, (1,)).tasks
     smallest = min(tasks, key=lambda task: step_work(task.run.config, task.run.training))
-    speed = sweep.timed_speed(tasks)
+    speed = estimate.timed_speed(tasks)
     assert speed.training * smallest.training == pytest.approx(3)
 
 
@@ -259,7 +263,7 @@ def test_a_failure_stops_no_other_run_and_the_same_command_goes_on(profile_file,
     broken.run.checkpoint.unlink()
     assert main(command) == 0
     assert "Tables 6, 8 complete; print one with: deeplabv3 table 6" in capsys.readouterr().out
-    assert not missing(job for number in (6, 8) for job in tables.jobs(tables.load(number), profile))
+    assert not missing(job for number in (6, 8) for job in table_jobs(tables.load(number), profile))
 
 
 def test_an_interrupted_sweep_says_so_and_goes_on(profile_file, workspace):
@@ -287,7 +291,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def test_nothing_missing_needs_no_work(profile_file, profile, capsys):
-    ensure(tables.jobs(tables.load(6), profile))
+    ensure(table_jobs(tables.load(6), profile))
     assert main(["sweep", "--profile", str(profile_file), "--tables", "6", "--dry-run"]) == 0
     assert capsys.readouterr().out == "Nothing is missing.\n"
     assert main(["sweep", "--profile", str(profile_file), "--tables", "6"]) == 0

@@ -11,6 +11,7 @@ import pytest
 from deeplabv3 import ModelConfig
 from deeplabv3.model.cost import layer_costs
 from walkthrough.figures import architecture
+from walkthrough.figures import atrous as atrous_figures
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +87,7 @@ def test_every_arrow_of_figure_2_joins_two_slabs():
 def test_inputs_that_a_block_misses_are_rings():
     counts = np.zeros((9, 9))
     counts[::4, ::4] = [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
-    (axis,) = architecture.lattices({"rates": counts}, step=2).axes
+    (axis,) = atrous_figures.lattices({"rates": counts}, step=2).axes
     dots, rings = axis.collections
     assert len(dots.get_offsets()) == 9 and len(rings.get_offsets()) == 25 - 9
     shades = [tuple(colour) for colour in dots.get_facecolors()]
@@ -96,7 +97,7 @@ def test_inputs_that_a_block_misses_are_rings():
 
 
 def test_maps_of_a_row_share_their_scale():
-    figure = architecture.maps({"valid": [np.ones((3, 3)), np.full((3, 3), 9)], "error": [np.eye(3)] * 2}, ["a", "b"])
+    figure = atrous_figures.maps({"valid": [np.ones((3, 3)), np.full((3, 3), 9)], "error": [np.eye(3)] * 2}, ["a", "b"])
     shown = [axis for axis in figure.axes if axis.get_title() or axis.images]
     assert [axis.images[0].get_clim() for axis in shown] == [(0, 9), (0, 9), (0, 1), (0, 1)]
     assert [axis.get_title() for axis in shown] == ["a", "b", "", ""]
@@ -105,6 +106,6 @@ def test_maps_of_a_row_share_their_scale():
 def test_maps_draw_every_row():
     """Also where there are more rows than colours."""
     rows = {str(number): [np.full((2, 2), 1 + number)] for number in range(5)}
-    figure = architecture.maps(rows, ["a"])
+    figure = atrous_figures.maps(rows, ["a"])
     drawn = [axis.images[0].get_array() for axis in figure.axes if axis.images and axis.get_xlim() == (-0.5, 1.5)]
     assert [int(values.max()) for values in drawn] == [1, 2, 3, 4, 5]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from walkthrough.figures import atrous as atrous_figures
 from walkthrough.figures import charts
 
 
@@ -19,7 +20,7 @@ def close():
 
 
 def test_weights_that_leave_the_picture_are_grey():
-    figure = charts.taps(np.zeros((40, 40, 3), np.uint8), rates=(1, 15), centre=(10, 20))
+    figure = atrous_figures.taps(np.zeros((40, 40, 3), np.uint8), rates=(1, 15), centre=(10, 20))
     grey = [sum(line.get_color() == "#999999" for line in axis.lines) for axis in figure.axes]
     assert [len(axis.lines) for axis in figure.axes] == [9, 9]
     assert grey == [0, 3]  # row 10 - 15 lies above the picture
@@ -28,7 +29,7 @@ def test_weights_that_leave_the_picture_are_grey():
 
 def test_five_weights_a_side_and_what_they_answer():
     responses = [np.eye(40), -2 * np.eye(40)]
-    figure = charts.taps(np.zeros((40, 40, 3), np.uint8), (1, 4), (20, 20), responses, kernel=5)
+    figure = atrous_figures.taps(np.zeros((40, 40, 3), np.uint8), (1, 4), (20, 20), responses, kernel=5)
     above, below = figure.axes[:2], figure.axes[2:]
     assert [len(axis.lines) for axis in above] == [25, 25]
     assert {line.get_xdata()[0] for line in above[1].lines} == {12, 16, 20, 24, 28}
@@ -52,7 +53,7 @@ def test_pictures_keep_their_places():
 
 
 def test_valid_weights_are_written_on_their_rectangles():
-    figure = charts.valid_weights(np.array([2, 2, 3, 3, 2, 2]), {9: [0.5, 0.1], 6: [0.5, 0.9]}, rate=2)
+    figure = atrous_figures.valid_weights(np.array([2, 2, 3, 3, 2, 2]), {9: [0.5, 0.1], 6: [0.5, 0.9]}, rate=2)
     written = sorted(int(text.get_text()) for text in figure.axes[0].texts)
     assert written == [4, 4, 4, 4, 6, 6, 6, 6, 9]
     (nine,) = (text for text in figure.axes[0].texts if text.get_text() == "9")
@@ -67,7 +68,7 @@ def test_inputs_have_the_colour_of_the_output_that_sees_them():
     for output in range(4):
         seen[output, 3, 2 + output] = True
     seen[:, 4, 4] = True
-    figure = charts.gridding([("rates", seen, np.zeros((8, 8)))])
+    figure = atrous_figures.gridding([("rates", seen, np.zeros((8, 8)))])
     shown = figure.axes[0].images[0].get_array()
     assert shown.shape == (4, 6, 3)  # rows 3 and 4, columns 2 to 5, and one more on every side
     assert [to_hex(shown[1, 1 + output]) for output in range(4)] == list(charts.COLOURS[:4])
@@ -76,7 +77,7 @@ def test_inputs_have_the_colour_of_the_output_that_sees_them():
 
 
 def test_connections_lead_to_what_a_layer_reads():
-    coarse, wrong, right = charts.connections(
+    coarse, wrong, right = atrous_figures.connections(
         {"strides": [(2, 1), (1, 1)], "rate forgotten": [(1, 1), (1, 1)], "dense": [(1, 1), (1, 2)]}, length=9
     ).axes
 
@@ -96,7 +97,7 @@ def test_connections_lead_to_what_a_layer_reads():
 
 def test_a_feature_stands_on_its_pixels():
     maps = {4: np.arange(6.0).reshape(2, 3), 2: np.zeros((3, 5))}
-    figure = charts.dense_features(np.zeros((5, 9, 3), np.uint8), maps)
+    figure = atrous_figures.dense_features(np.zeros((5, 9, 3), np.uint8), maps)
     _, coarse, fine, _ = figure.axes
     assert coarse.images[0].get_extent() == [-2, 10, 6, -2]  # feature (0, 0) is centred on pixel (0, 0)
     assert fine.images[0].get_extent() == [-1, 9, 5, -1]

@@ -7,6 +7,7 @@ from deeplabv3 import load_profile
 from walkthrough import paths
 from walkthrough.experiments.run import evaluate_run, train_run
 from walkthrough.paper import tables
+from walkthrough.records.cells import cell_job
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def recorded(monkeypatch):
     """The run of the notebook under the profile smoke: trained, evaluated at its own stride, its network deleted."""
     monkeypatch.setenv("DEEPLABV3_PROFILE", "smoke")
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    run, settings = tables.load(5).cell(image_pooling="yes").job(load_profile("smoke"))
+    run, settings = cell_job(tables.load(5).cell(image_pooling="yes"), load_profile("smoke"))
     train_run(run)
     evaluate_run(run, settings)
     run.checkpoint.unlink()

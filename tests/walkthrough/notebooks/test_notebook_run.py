@@ -18,7 +18,8 @@ from PIL import Image
 from deeplabv3.errors import UserError
 from walkthrough import profiles
 from walkthrough.notebooks import run as module
-from walkthrough.notebooks.run import clean, refresh, walkthrough
+from walkthrough.notebooks.clean import clean
+from walkthrough.notebooks.run import refresh, walkthrough
 from walkthrough.report import claims as page
 from walkthrough.report import tables as report
 

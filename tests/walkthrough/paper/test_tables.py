@@ -7,6 +7,7 @@ import pytest
 from deeplabv3.errors import UserError
 from walkthrough.paper import tables
 from walkthrough.profiles import Profile
+from walkthrough.records.cells import cell_job, cell_jobs, table_jobs
 
 
 def miou(number: int, **keys: str) -> float:
@@ -38,14 +39,17 @@ def with_training(profile: Profile, **changes) -> Profile:
 
 def test_cells_of_one_network_share_a_run(profile):
     profile = with_training(profile, batch=8)
-    first = tables.load(1).cell(output_stride="16").job(profile)
-    second = tables.load(2).cell(network="ResNet-50", last_block="block7").job(profile)
+    first = cell_job(tables.load(1).cell(output_stride="16"), profile)
+    second = cell_job(tables.load(2).cell(network="ResNet-50", last_block="block7"), profile)
     assert first == second
     best = [
-        cell.job(profile) for number in (5, 6, 8, 9, 10) for cell in tables.load(number).cells if cell.miou == 77.21
+        cell_job(cell, profile)
+        for number in (5, 6, 8, 9, 10)
+        for cell in tables.load(number).cells
+        if cell.miou == 77.21
     ]
     assert len(best) == 5 and len(set(best)) == 1
-    runs = {run.name for number in tables.NUMBERS for run, _ in tables.jobs(tables.load(number), profile)}
+    runs = {run.name for number in tables.NUMBERS for run, _ in table_jobs(tables.load(number), profile)}
     # Both networks are one small ResNet in this profile, so Table 2 has four runs, of which one is Table 1's; all are
     # Table 3's first row. Tables 4 and 6 evaluate runs of Tables 3 and 5. The appendix adds three runs each by protocol
     # and batch, and two by output stride.
@@ -53,7 +57,7 @@ def test_cells_of_one_network_share_a_run(profile):
 
 
 def test_table_8_changes_the_training_alone(profile):
-    runs = [cell.job(profile)[0] for cell in tables.load(8).cells]
+    runs = [cell_job(cell, profile)[0] for cell in tables.load(8).cells]
     assert {run.config for run in runs} == {profile.model_config()}
     rows = [(run.training.crop, run.training.upsample_logits, run.training.freeze_batch_norm) for run in runs]
     assert rows == [(33, True, False), (33, True, True), (33, False, False), (17, True, False)]
@@ -68,38 +72,38 @@ def test_table_8_changes_the_training_alone(profile):
 )  # fmt: skip
 def test_crops_and_batches_are_in_proportion(profile, crop, batch, crops, batches):
     profile = with_training(profile, crop=crop, batch=batch)
-    training = [cell.job(profile)[0].training for number in (8, 9, 10) for cell in tables.load(number).cells]
+    training = [cell_job(cell, profile)[0].training for number in (8, 9, 10) for cell in tables.load(number).cells]
     assert list(dict.fromkeys(one.crop for one in training[:4])) == list(dict.fromkeys(crops))
     assert sorted({one.batch for one in training}) == sorted({*batches, batch})
 
 
 def test_a_batch_that_is_accumulated_stays_so_in_parts_that_fit(profile):
     profile = with_training(profile, batch=16, accumulate=4)
-    training = [cell.job(profile)[0].training for number in (9, 10) for cell in tables.load(number).cells]
+    training = [cell_job(cell, profile)[0].training for number in (9, 10) for cell in tables.load(number).cells]
     found = {(one.batch, one.accumulate) for one in training}
     assert found == {(4, 1), (6, 2), (8, 2), (12, 3), (16, 4), (24, 6)}
 
 
 def test_table_10_evaluates_each_run_at_two_output_strides(profile):
-    cells = [(cell, *cell.job(profile)) for cell in tables.load(10).cells]
+    cells = [(cell, *cell_job(cell, profile)) for cell in tables.load(10).cells]
     for cell, run, settings in cells:
         assert run.config == profile.model_config(output_stride=int(cell.keys["training_output_stride"]))
         assert settings == replace(profile.evaluation, output_stride=int(cell.keys["output_stride"]))
     assert [run for _, run, _ in cells[:3]] == [run for _, run, _ in cells[3:]]
-    assert len(set(tables.jobs(tables.load(10), profile))) == 6
+    assert len(set(table_jobs(tables.load(10), profile))) == 6
 
 
 def test_table_1_varies_the_output_stride_alone(profile):
-    configs = [cell.job(profile)[0].config for cell in tables.load(1).cells]
+    configs = [cell_job(cell, profile)[0].config for cell in tables.load(1).cells]
     assert [config.output_stride for config in configs] == [8, 16, 32, 64, 128, 256]
     assert {(config.head, config.last_block, config.multi_grid) for config in configs} == {("cascade", 7, (1, 1, 1))}
     for cell in tables.load(1).cells:
-        run, settings = cell.job(profile)
+        run, settings = cell_job(cell, profile)
         assert settings.output_stride == run.config.output_stride
 
 
 def test_table_5_is_aspp_on_block4_with_the_rows_settings(profile):
-    configs = [cell.job(profile)[0].config for cell in tables.load(5).cells]
+    configs = [cell_job(cell, profile)[0].config for cell in tables.load(5).cells]
     assert {(config.head, config.last_block, config.output_stride) for config in configs} == {("aspp", 4, 16)}
     assert [config.multi_grid for config in configs] == [(1, 1, 1), (1, 2, 1)] + 3 * [(1, 2, 4)]
     assert [len(config.atrous_rates) for config in configs] == [3, 3, 3, 4, 3]
@@ -107,7 +111,7 @@ def test_table_5_is_aspp_on_block4_with_the_rows_settings(profile):
 
 
 def test_table_3_is_a_grid_of_cascades(profile):
-    configs = [cell.job(profile)[0].config for cell in tables.load(3).cells]
+    configs = [cell_job(cell, profile)[0].config for cell in tables.load(3).cells]
     assert [config.last_block for config in configs] == 5 * [4, 5, 6, 7]
     assert [config.multi_grid for config in configs[::4]] == [(1, 1, 1), (1, 2, 1), (1, 2, 3), (1, 2, 4), (2, 2, 2)]
     assert {(config.head, config.output_stride) for config in configs} == {("cascade", 16)}
@@ -115,24 +119,24 @@ def test_table_3_is_a_grid_of_cascades(profile):
 
 @pytest.mark.parametrize(("number", "table", "place"), [(4, 3, 7), (6, 5, 4)])
 def test_strategies_of_inference_share_one_trained_network(profile, number, table, place):
-    strategies = [cell.job(profile) for cell in tables.load(number).cells[:4]]
-    assert {run for run, _ in strategies} == {tables.load(table).cells[place].job(profile)[0]}
+    strategies = [cell_job(cell, profile) for cell in tables.load(number).cells[:4]]
+    assert {run for run, _ in strategies} == {cell_job(tables.load(table).cells[place], profile)[0]}
     found = [(settings.output_stride, len(settings.scales), settings.flip) for _, settings in strategies]
     assert found == [(16, 1, False), (8, 1, False), (8, 6, False), (8, 6, True)]
     assert {settings.padding for _, settings in strategies} == {profile.evaluation.padding}
 
 
 def test_cells_that_are_only_shown_have_no_job(profile):
-    assert not tables.load(6).cell(coco="yes").jobs(profile)
+    assert not cell_jobs(tables.load(6).cell(coco="yes"), profile)
     for number in set(tables.ALL) - set(tables.NUMBERS):
         table = tables.load(number)
-        assert table.cells and not tables.jobs(table, profile)
+        assert table.cells and not table_jobs(table, profile)
         assert all(0 < cell.miou < 100 for cell in table.cells)
     assert tuple(range(1, 14)) == tables.ALL
 
 
 def test_every_seed_is_a_run_of_its_own(profile):
-    jobs = tables.load(1).cell(output_stride="8").jobs(replace(profile, seed=2, seeds=3))
+    jobs = cell_jobs(tables.load(1).cell(output_stride="8"), replace(profile, seed=2, seeds=3))
     assert [run.seed for run, _ in jobs] == [2, 3, 4]
     assert len({run.name for run, _ in jobs}) == 3
     assert {settings for _, settings in jobs} == {jobs[0][1]}

@@ -9,16 +9,14 @@ import pytest
 from conftest import write_voc
 
 from deeplabv3 import load_profile
-from deeplabv3.config import TrainingSettings
+from deeplabv3.config import MULTI_SCALE, EvaluationSettings, ModelConfig, TrainingSettings
 from deeplabv3.data.voc import fingerprint
 from deeplabv3.errors import UserError
-from deeplabv3.evaluation.inference import MULTI_SCALE, EvaluationSettings
 from deeplabv3.evaluation.metrics import mean_iou, pixel_accuracy
-from deeplabv3.model.deeplab import ModelConfig
 from walkthrough import paths
 from walkthrough.profiles import with_data
+from walkthrough.records import catalogue, cells, store
 from walkthrough.records import run as records
-from walkthrough.records import store
 from walkthrough.records.run import Run, all_counts, all_records
 
 
@@ -70,7 +68,7 @@ def test_the_name_follows_everything_that_determines_the_result(run, profile, tm
 def test_the_name_follows_nothing_else(run, profile, tmp_path, voc_root):
     moved = tmp_path / "moved"
     voc_root.rename(moved)
-    records._fingerprint.cache_clear()
+    cells._fingerprint.cache_clear()
     same = replace(with_data(profile, moved), workers=3, side_by_side=0, evaluation_batch=7, title="x", name="other")
     assert Run.of(same, same.model_config()).name == run.name
 
@@ -242,7 +240,7 @@ def test_damaged_counts_are_no_record_or_are_named(run, profile, spoil, hashed):
     else:
         with pytest.raises(UserError, match=path.name):
             run.confusion_counts(settings)
-    (entry,) = store.entries("tiny-tests")
+    (entry,) = catalogue.entries("tiny-tests")
     assert entry.evaluations[0].flaw.startswith("damaged") and path.name in entry.evaluations[0].flaw
     assert all_counts("tiny-tests", run.name) == {}
     write(run, COUNTS)

@@ -22,7 +22,7 @@ from deeplabv3.distributed import Team
 from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import load_checkpoint, save_checkpoint
 from walkthrough.experiments.run import evaluate_run, train_run
-from walkthrough.records import lock, prune, store
+from walkthrough.records import catalogue, lock, naming, prune, store
 from walkthrough.records.lock import LOCK, is_held, locked
 from walkthrough.records.run import Run
 
@@ -95,7 +95,7 @@ def test_a_writer_killed_on_the_way_leaves_a_whole_record_or_none(run, profile, 
     else:
         assert found is None and counts is None
     assert all(
-        one.flaw.startswith("damaged") for entry in store.entries(PROFILE) for one in entry.evaluations if not found
+        one.flaw.startswith("damaged") for entry in catalogue.entries(PROFILE) for one in entry.evaluations if not found
     )
     (left,) = run.record_folder().glob(".*.partial")
     assert left not in prune.plan(PROFILE).deleted, "it might still be written to"
@@ -291,14 +291,14 @@ def test_a_run_whose_settings_are_gone_is_stale_and_not_used(run, profile, chang
     other = run_of(replace(profile, seed=1))
     recorded(other)
     recorded(run, training=change)
-    entries = {entry.name: entry for entry in store.entries(PROFILE)}
+    entries = {entry.name: entry for entry in catalogue.entries(PROFILE)}
     assert entries[run.name].flaw.startswith("stale: ")
     assert reason in entries[run.name].flaw
     assert entries[run.name].flaw.endswith(".")
     assert not entries[other.name].flawed
-    assert [values["run"] for values, _ in store.all_records(PROFILE)] == [other.name]
-    assert store.all_counts(PROFILE, run.name) == {}
-    assert len(store.all_counts(PROFILE, other.name)) == 1
+    assert [values["run"] for values, _ in catalogue.all_records(PROFILE)] == [other.name]
+    assert catalogue.all_counts(PROFILE, run.name) == {}
+    assert len(catalogue.all_counts(PROFILE, other.name)) == 1
 
 
 STALE_EVALUATIONS = {
@@ -319,12 +319,12 @@ STALE_EVALUATIONS = {
 @pytest.mark.parametrize(("change", "reason"), STALE_EVALUATIONS.values(), ids=STALE_EVALUATIONS)
 def test_an_evaluation_that_is_stale_leaves_its_run_in_use(run, change, reason):
     recorded(run, evaluation=change)
-    (entry,) = store.entries(PROFILE)
+    (entry,) = catalogue.entries(PROFILE)
     assert not entry.flaw and entry.usable == []
     assert reason in entry.evaluations[0].flaw
-    ((training, evaluations),) = store.all_records(PROFILE)
+    ((training, evaluations),) = catalogue.all_records(PROFILE)
     assert (training["run"], evaluations) == (run.name, [])
-    assert store.all_counts(PROFILE, run.name) == {}
+    assert catalogue.all_counts(PROFILE, run.name) == {}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"settings": 3}', "{}"])
@@ -335,10 +335,10 @@ def test_a_damaged_file_is_named_and_holds_nobody_up(run, profile, content, trai
     folder = recorded(run)
     name = "run.json" if training else f"{run.evaluation_name(profile.evaluation)}.json"
     (folder / name).write_text(content)
-    entry = next(entry for entry in store.entries(PROFILE) if entry.name == run.name)
+    entry = next(entry for entry in catalogue.entries(PROFILE) if entry.name == run.name)
     assert (entry.flaw if training else entry.evaluations[0].flaw).startswith("damaged: ")
     assert entry.flawed and entry.usable == []
-    assert store.all_records(PROFILE)[-1 if other.name > run.name else 0][0]["run"] == other.name
+    assert catalogue.all_records(PROFILE)[-1 if other.name > run.name else 0][0]["run"] == other.name
 
 
 def test_records_of_before_are_not_stale(run):
@@ -355,14 +355,14 @@ def test_records_of_before_are_not_stale(run):
         del record["settings"]["bf16"]
 
     recorded(run, training=as_before, evaluation=evaluated_before)
-    (entry,) = store.entries(PROFILE)
+    (entry,) = catalogue.entries(PROFILE)
     assert not entry.flawed
     assert run.evaluation_record(run.profile.evaluation)["mark"] == 3
-    assert list(store.all_counts(PROFILE, run.name)) == [run.profile.evaluation]
+    assert list(catalogue.all_counts(PROFILE, run.name)) == [run.profile.evaluation]
 
 
 def test_no_record_that_comes_with_the_project_is_stale():
-    found = store.entries("mobile")
+    found = catalogue.entries("mobile")
     assert len(found) >= 7
     assert [entry.name for entry in found if entry.flawed] == []
 
@@ -376,14 +376,14 @@ def test_a_run_is_found_by_its_name_its_hash_or_how_they_begin(profile):
         recorded(run)
     identifier = one.name[-12:]
     for named in (one.name, identifier, identifier[:7], one.name[:-3]):
-        assert store.find(PROFILE, named).name == one.name
+        assert catalogue.find(PROFILE, named).name == one.name
     with pytest.raises(UserError, match=f"may be any of .*{one.name}.*; write more of it"):
-        store.find(PROFILE, "aspp-")
+        catalogue.find(PROFILE, "aspp-")
     with pytest.raises(UserError, match=f"has no run '{identifier[:-1]}x'; did you mean {one.name}"):
-        store.find(PROFILE, identifier[:-1] + "x")
+        catalogue.find(PROFILE, identifier[:-1] + "x")
     for unlike in ("zzz", ""):
         with pytest.raises(UserError, match="'deeplabv3 records list' shows"):
-            store.find(PROFILE, unlike)
+            catalogue.find(PROFILE, unlike)
 
 
 # Pruning
@@ -404,7 +404,7 @@ def test_prune_takes_what_is_stale_and_leaves_what_is_used(profile, workspace):
     lonely.write_bytes(b"counts of a writer that was killed")
     partials = {}
     for name, settings in (("done", profile.evaluation), ("later", replace(profile.evaluation, flip=True))):
-        stem = store.partial_stem(settings, "val")
+        stem = naming.partial_stem(settings, "val")
         partials[name] = good.record_folder() / f"{stem}-1-of-2.npz"
         partials[name].write_bytes(b"on the way")
         long_ago(partials[name])
@@ -425,7 +425,7 @@ def test_prune_takes_what_is_stale_and_leaves_what_is_used(profile, workspace):
 
 def test_a_second_measurement_on_the_way_is_kept(run, profile):
     folder = recorded(run)
-    partial = folder / f"{store.partial_stem(profile.evaluation, 'val')}.npz"
+    partial = folder / f"{naming.partial_stem(profile.evaluation, 'val')}.npz"
     partial.write_bytes(b"newer than the record")
     later = time.time() + 5
     os.utime(partial, (later, later))
@@ -438,7 +438,7 @@ def test_prune_never_touches_what_comes_with_the_project(run, workspace, tmp_pat
     recorded(run, training=setting("model", decoder=True))
     (workspace / "records").rename(tmp_path / "home" / "data" / "records")
     write(run, 3)
-    assert store.entries(PROFILE)[0].flaw
+    assert catalogue.entries(PROFILE)[0].flaw
     assert {path.parent for path in prune.plan(PROFILE).deleted} == {run.record_folder()}
 
 

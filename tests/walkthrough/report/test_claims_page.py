@@ -10,11 +10,12 @@ from PIL import Image
 from deeplabv3.errors import UserError
 from walkthrough.figures import forest
 from walkthrough.paper import tables
+from walkthrough.records.cells import cell_job
 from walkthrough.report import claims as page
 
 
 def record(profile, cell, right: int) -> None:
-    run, settings = cell.job(profile)
+    run, settings = cell_job(cell, profile)
     counts = np.zeros((20, 3, 3), dtype=np.int64)
     counts[:right, 1, 1], counts[right:, 1, 2] = 1, 1
     run.write_evaluation_record(settings, run.evaluation_values(settings, counts, 1.0), counts)

@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 from walkthrough.paper import tables
+from walkthrough.records.cells import cell_job, cell_jobs
 from walkthrough.report import tables as report
 
 
 @pytest.fixture
 def half_measured(profile):
     """Table 1 with a record for output stride 8 alone: 3 of 4 pixels right, IoU 2/3 and 1/2 and none."""
-    run, settings = tables.load(1).cell(output_stride="8").job(profile)
+    run, settings = cell_job(tables.load(1).cell(output_stride="8"), profile)
     counts = np.array([[[2, 0, 0], [1, 1, 0], [0, 0, 0]]])
     run.write_evaluation_record(settings, run.evaluation_values(settings, counts, 1.0), counts)
     return profile
@@ -102,7 +103,7 @@ def test_seeds_have_their_range_and_a_mean(profile):
     cell = tables.load(1).cell(output_stride="8")
     counts = np.array([[[2, 0, 0], [1, 1, 0], [0, 0, 0]], [[3, 0, 0], [0, 0, 0], [0, 0, 0]]])
     three = replace(profile, seeds=3)
-    for (run, settings), more in zip(cell.jobs(three)[:2], (0, 5), strict=True):
+    for (run, settings), more in zip(cell_jobs(cell, three)[:2], (0, 5), strict=True):
         own = counts + more * np.diag([0, 1, 0])
         run.write_evaluation_record(settings, run.evaluation_values(settings, own, 1.0), own)
     row = report.frame(tables.load(1), three).iloc[0]

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from walkthrough.paper import claims, tables
-from walkthrough.paper.claims import CONTRADICTED, MISSING, NOT_DECIDED, SUPPORTED
+from walkthrough.records.cells import cell_jobs
+from walkthrough.report import verdicts
 from walkthrough.report.evidence import Evidence
+from walkthrough.report.verdicts import CONTRADICTED, MISSING, NOT_DECIDED, SUPPORTED
 
 PICTURES = 100
 BY_NAME = {claim.name: claim for claim in claims.load()}
@@ -18,12 +20,12 @@ def record(profile, cell, share: float, order: int = 0) -> None:
     right = np.roll(np.arange(PICTURES) < share * PICTURES, order)
     counts = np.zeros((PICTURES, 3, 3), dtype=np.int64)
     counts[:, 1, 1], counts[:, 1, 2] = right, ~right
-    for run, settings in cell.jobs(profile):
+    for run, settings in cell_jobs(cell, profile):
         run.write_evaluation_record(settings, run.evaluation_values(settings, counts, 1.0), counts)
 
 
-def judge(profile, name: str) -> claims.Judgement:
-    return claims.judge(BY_NAME[name], Evidence(profile))
+def judge(profile, name: str) -> verdicts.Judgement:
+    return verdicts.judge(BY_NAME[name], Evidence(profile))
 
 
 def test_the_papers_own_numbers_bear_every_claim_out():
@@ -71,7 +73,7 @@ def test_the_interval_gives_the_verdict(profile, better, worse, order, verdict):
 
 
 def test_without_records_nothing_is_said(profile):
-    for judgement in claims.judge_all(profile):
+    for judgement in verdicts.judge_all(profile):
         assert judgement.words() == MISSING and not judgement.decided and judgement.weakest is None
         assert judgement.line() == f"missing: {judgement.claim.sentence}"
 

@@ -1,0 +1,103 @@
+"""The hours that runs will take, from records or from a timed step."""
+
+import heapq
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from deeplabv3.config import TrainingSettings
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.training.step import Objective, make_optimiser, training_step
+from walkthrough.experiments.task import Task, device, picture_work, side_by_side, step_work, threads_of
+from walkthrough.profiles import Profile
+from walkthrough.records.catalogue import all_records
+from walkthrough.records.environment import environment
+from walkthrough.records.run import Run
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds per multiply-add, one run with its share of the machine, and what they were taken from."""
+
+    training: float
+    evaluation: float
+    source: str
+
+    def seconds(self, task: Task) -> float:
+        """How long what is left of a task takes."""
+        training = task.training - task.done()
+        return training * self.training + (task.left() - training) * self.evaluation
+
+
+def recorded_speed(profile: Profile) -> Speed | None:
+    """The mean speed of the profile's recorded runs on a device and with threads such as ours; None without any."""
+    here, threads = environment()["device"], threads_of(profile)
+    training, evaluation, runs = [0.0, 0], [0.0, 0], 0
+    for record, evaluations in all_records(profile.name):
+        run = Run(profile, record["settings"])
+        if (record["device"], record.get("threads", threads)) != (here, threads):
+            continue
+        runs += 1
+        training[0] += record["seconds"]
+        training[1] += run.training.iterations * step_work(run.config, run.training)
+        for values in evaluations:
+            if values["device"] == here and values.get("threads", threads) == threads:
+                settings = type(profile.evaluation)(**values["settings"])
+                evaluation[0] += values["seconds"]
+                evaluation[1] += values["pictures"] * picture_work(run.config, settings)
+    if not training[0]:
+        return None
+    per_step = training[0] / training[1]
+    per_picture = evaluation[0] / evaluation[1] if evaluation[0] else per_step
+    many = "run" if runs == 1 else "runs"
+    return Speed(per_step, per_picture, f"by {runs} recorded {many} of this profile on {here}")
+
+
+LONGEST_STEP = 1e12
+"""A step on the CPU that is timed has no more multiply-adds, some seconds' worth: of a larger batch, two pictures."""
+
+
+def timed_speed(tasks: Sequence[Task]) -> Speed:
+    """The speed of one training step of the smallest network of ``tasks``, on random pictures, after one to warm up."""
+    run = min((task.run for task in tasks), key=lambda run: step_work(run.config, run.training))
+    torch.set_num_threads(threads_of(run.profile))
+    training = run.training
+    if device().type == "cpu" and step_work(run.config, training) > LONGEST_STEP:
+        training = replace(training, batch=2, accumulate=1)
+    seconds = min(_step_seconds(run, training))
+    speed = seconds / step_work(run.config, training)
+    return Speed(speed, speed, f"by one training step of {run.config.backbone}, timed here")
+
+
+def _step_seconds(run: Run, training: TrainingSettings) -> Iterator[float]:
+    where = device()
+    model = DeepLabV3(run.config).to(where, memory_format=torch.channels_last).train()
+    model.freeze_batch_norm(training.freeze_batch_norm).train()
+    objective, optimiser = Objective(model, training), make_optimiser(model, training)
+    shape = (training.batch, training.crop, training.crop)
+    pictures = torch.randint(256, (*shape, 3), dtype=torch.uint8, device=where)
+    labels = torch.randint(run.config.num_classes, shape, dtype=torch.uint8, device=where)
+    for step in range(2):
+        began = time.monotonic()
+        training_step(objective, optimiser, training, 0, step, pictures, labels).item()  # waits for a GPU
+        yield time.monotonic() - began
+
+
+def hours(tasks: Sequence[Task], speed: Speed, workers: int) -> float:
+    """How long ``tasks`` take when each goes, in their order, to the worker that is free first."""
+    free = [0.0] * max(1, workers)
+    for task in tasks:
+        heapq.heapreplace(free, free[0] + speed.seconds(task))
+    return max(free) / 3600
+
+
+def workers_of(profile: Profile, tasks: Sequence[Task]) -> int:
+    """How many of ``tasks`` this machine would work on at a time."""
+    return min(side_by_side(profile), max(1, len(tasks)))
+
+
+def speed_of(profile: Profile, tasks: Sequence[Task]) -> Speed:
+    """Recorded where there are records, else timed."""
+    return recorded_speed(profile) or timed_speed(tasks)

@@ -1,0 +1,202 @@
+"""Figures of atrous convolution: kernels, valid weights, gridding, feature maps (Figs. 1 and 4)."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from walkthrough.figures.architecture import GREY, ORANGE, SMALL
+from walkthrough.figures.charts import COLOURS, _axes
+
+
+def taps(
+    picture: np.ndarray,
+    rates: Sequence[int],
+    centre: tuple[int, int],
+    responses: Sequence[np.ndarray] = (),
+    kernel: int = 3,
+    size: float = 2.2,
+) -> Figure:
+    """Fig. 1: where the weights of an atrous convolution fall on a picture, one column a rate.
+
+    ``responses``, one ``(H, W)`` map a rate, come below: blue where the filter answers above zero, orange below.
+    """
+    figure, axes = _axes(len(rates), size, size, rows=2 if len(responses) else 1)
+    height, width = picture.shape[:2]
+    reach = kernel // 2
+    for column, rate in zip(axes.T, rates, strict=True):
+        axis = column[0]
+        axis.imshow(picture)
+        extent = 2 * reach * rate
+        corner = (centre[1] - reach * rate - 0.5, centre[0] - reach * rate - 0.5)
+        axis.add_patch(Rectangle(corner, extent + 1, extent + 1, fill=False, color="white", linewidth=0.8))
+        for dy in range(-reach, reach + 1):
+            for dx in range(-reach, reach + 1):
+                y, x = centre[0] + dy * rate, centre[1] + dx * rate
+                inside = 0 <= y < height and 0 <= x < width
+                axis.plot(x, y, "s", markersize=4 if rate > 2 else 1.5, clip_on=False, markeredgecolor="white",
+                          markeredgewidth=0.5, color="black" if inside else "#999999")  # fmt: skip
+        axis.set_title(f"rate {rate}: {extent + 1} x {extent + 1}")
+        axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    for axis, response in zip(axes[-1], responses, strict=False):
+        strongest = np.abs(response).max()
+        axis.imshow(response, cmap="PuOr", vmin=-strongest, vmax=strongest, interpolation="nearest")
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure
+
+
+def valid_weights(along: np.ndarray, curves: Mapping[int, Sequence[float]], rate: int) -> Figure:
+    """Fig. 4: where on a square feature map how many weights are valid at ``rate``, and the shares at every rate.
+
+    ``along[i]`` counts the valid taps along one side at position ``i``; ``curves`` maps a number of valid weights to
+    the shares of the positions at rate 1, 2, 3 …
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.7), width_ratios=(1, 1.8), layout="constrained")
+    axes[0].imshow(np.multiply.outer(along, along), cmap="Blues", vmin=0, vmax=14, interpolation="nearest")
+    starts = np.flatnonzero(np.diff(along, prepend=-1))
+    runs = [(a, b) for a, b in zip(starts, [*starts[1:], len(along)], strict=True) if b - a >= len(along) / 14]
+    for top, bottom in runs:
+        for left, right in runs:
+            axes[0].text((left + right - 1) / 2, (top + bottom - 1) / 2, str(along[top] * along[left]),
+                         ha="center", va="center")  # fmt: skip
+    axes[0].set(title=f"valid weights at rate {rate}", xticks=[], yticks=[])
+    axes[0].spines[:].set(visible=True, color="#999999")
+    for (number, shares), colour in zip(curves.items(), COLOURS, strict=False):
+        # The paper draws 1, 4 and 9; the thin ones make the shares add up.
+        style = {} if number in (1, 4, 9) else {"linestyle": "--", "linewidth": 1}
+        axes[1].plot(range(1, len(shares) + 1), shares, label=str(number), color=colour, **style)
+    axes[1].axvline(rate, color="#999999", linewidth=0.8)
+    axes[1].set(xlabel="atrous rate", ylabel="share of the positions", title=f"Figure 4: {len(along)} x {len(along)}")
+    figure.legend(*axes[1].get_legend_handles_labels(), title="valid", loc="outside right center")
+    return figure
+
+
+def gridding(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], size: float = 2.4) -> Figure:
+    """Above, which inputs four neighbouring outputs see; below, what comes out: ``(title, seen, output)`` a column.
+
+    ``seen`` is ``(4, h, w)``, one map an output. An input has the colour of the output that sees it, is grey where
+    several do and white where none does.
+    """
+    anywhere = np.any([seen.any(0) for _, seen, _ in columns], axis=0)
+    rows, places = (np.flatnonzero(anywhere.any(axis)) for axis in (1, 0))
+    window = np.s_[:, max(0, rows[0] - 1) : rows[-1] + 2, max(0, places[0] - 1) : places[-1] + 2]
+    figure, axes = _axes(len(columns), size, size * 0.85, rows=2)
+    for (above, below), (title, seen, output) in zip(axes.T, columns, strict=True):
+        views = seen[window]
+        shown = np.ones((*views.shape[1:], 3))
+        for view, colour in zip(views, COLOURS, strict=False):
+            shown[view] = to_rgb(colour)
+        shown[views.sum(0) > 1] = 0.7
+        above.imshow(shown, interpolation="nearest")
+        above.set(title=title, xticks=[], yticks=[])
+        above.spines[:].set(visible=True, color="#999999")
+        below.imshow(output, cmap="viridis", interpolation="nearest")
+        below.axis("off")
+    return figure
+
+
+def connections(panels: Mapping[str, Sequence[tuple[int, int]]], length: int) -> Figure:
+    """Which features a stack of convolutions with three weights reads, along one side of ``length`` inputs.
+
+    ``panels`` maps a title to layers of (stride, rate), the input at the bottom. Orange are the features that the
+    first panel has too and what they read, blue those in between.
+    """
+    figure, axes = _axes(len(panels), 2.5, 1.9)
+    rows_of_first = _positions(next(iter(panels.values())), length)
+    for axis, (title, layers) in zip(axes[0], panels.items(), strict=True):
+        rows = _positions(layers, length)
+        spacing = 1
+        for height, (stride, rate) in enumerate(layers, start=1):
+            for position in rows[height]:
+                first = position in rows_of_first[height]
+                for tap in (-1, 0, 1):
+                    source = position + tap * rate * spacing
+                    if 0 <= source < length:
+                        axis.plot([source, position], [height - 1, height], color=COLOURS[1] if first else COLOURS[5],
+                                  linewidth=1.2 if first else 0.6, zorder=2 if first else 1)  # fmt: skip
+            spacing *= stride
+        for height, positions in enumerate(rows):
+            colours = [COLOURS[1] if position in rows_of_first[height] else COLOURS[0] for position in positions]
+            axis.scatter(positions, [height] * len(positions), s=22, c=colours, zorder=3)
+        names = [f"stride {stride}\nrate {rate}" for stride, rate in layers]
+        axis.set_yticks(range(len(rows)), ["input", *names], fontsize=8)
+        axis.set(title=title, xticks=[])
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def _positions(layers: Sequence[tuple[int, int]], length: int) -> list[range]:
+    """The inputs that stand below the features of each layer, the input's own first."""
+    rows = [range(length)]
+    for stride, _ in layers:
+        rows.append(range(0, length, rows[-1].step * stride))
+    return rows
+
+
+def dense_features(picture: np.ndarray, maps: Mapping[int, np.ndarray], size: float = 3.2) -> Figure:
+    """A picture and one channel of its features at several output strides ``{stride: (h, w)}``, in the same place.
+
+    A feature is drawn as the square of pixels that it stands for, and a dot marks the ones of the coarsest map.
+    """
+    height, width = picture.shape[:2]
+    figure, axes = _axes(2, size, size * height / width + 0.2, rows=-(-(1 + len(maps)) // 2))
+    for axis in axes.flat:
+        axis.axis("off")
+    places = axes.flat
+    next(places).imshow(picture)
+    coarsest, highest = max(maps), max(values.max() for values in maps.values())
+    y, x = np.mgrid[0:height:coarsest, 0:width:coarsest]
+    area = min(10.0, (72 * size / x.shape[1] / 5) ** 2)  # dots leave room between them on a large picture too
+    for axis, (stride, values) in zip(places, maps.items(), strict=False):
+        rows, columns = values.shape
+        extent = (-stride / 2, (columns - 0.5) * stride, (rows - 0.5) * stride, -stride / 2)
+        axis.imshow(values, cmap="viridis", vmin=0, vmax=highest, extent=extent, interpolation="nearest")
+        axis.scatter(x, y, s=area, color=COLOURS[1], edgecolors="white", linewidths=area / 25)
+        axis.set(title=f"output stride {stride}: {rows} x {columns}")
+        axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    return figure
+
+
+def lattices(panels: Mapping[str, np.ndarray], step: int, size: float = 1.55) -> Figure:
+    """Which inputs one output sees through a block whose rates are multiples of ``step``, and by how many paths.
+
+    ``panels`` maps titles to counts ``(n, n)`` around the output in the middle. A dot is an input that is seen, the
+    darker the more paths lead to it; a ring is one on the same lattice, inside the field, that no path leads to.
+    """
+    figure, axes = plt.subplots(1, len(panels), squeeze=False, figsize=(size * len(panels), size + 0.25),
+                                layout="constrained")  # fmt: skip
+    for axis, (title, counts) in zip(axes[0], panels.items(), strict=True):
+        middle, reach = len(counts) // 2, np.abs(np.argwhere(counts) - len(counts) // 2).max()
+        along = range(middle - reach, middle + reach + 1, step)
+        y, x = (places.ravel() for places in np.meshgrid(along, along, indexing="ij"))
+        paths = counts[y, x]
+        seen = paths > 0
+        shades = plt.get_cmap("Blues")(0.35 + 0.65 * np.log(paths[seen]) / np.log(max(2, counts.max())))
+        axis.scatter(x[seen], y[seen], s=7, c=shades, linewidths=0)
+        axis.scatter(x[~seen], y[~seen], s=6, facecolors="none", edgecolors=ORANGE, linewidths=0.6)
+        axis.set(title=title, aspect="equal", xticks=[], yticks=[])
+        axis.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))
+        axis.spines[:].set(visible=True, color=GREY)
+    return figure
+
+
+def maps(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str], size: float = 1.5) -> Figure:
+    """Feature maps ``(h, w)`` of values from zero up, one row a kind; a row shares its scale, white is zero."""
+    figure, axes = plt.subplots(len(rows), len(titles), squeeze=False, layout="constrained",
+                                figsize=(size * len(titles) + 0.8, size * len(rows) + 0.2))  # fmt: skip
+    for number, (line, (name, values)) in enumerate(zip(axes, rows.items(), strict=True)):
+        colours = ("Blues", "Oranges", "Greens")[number % 3]
+        highest = max(value.max() for value in values)
+        for axis, value in zip(line, values, strict=True):
+            image = axis.imshow(value, cmap=colours, vmin=0, vmax=highest, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set(visible=True, color=GREY)
+        figure.colorbar(image, ax=line[-1]).set_label(name, fontsize=SMALL)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    return figure

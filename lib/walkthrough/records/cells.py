@@ -1,0 +1,53 @@
+"""Which run and which evaluation fill a table's cell under a profile."""
+
+from dataclasses import replace
+from typing import Any
+
+from deeplabv3.config import EvaluationSettings
+from walkthrough.paper.tables import Cell, Table
+from walkthrough.profiles import Profile
+from walkthrough.records.run import Run
+
+Job = tuple[Run, EvaluationSettings]
+"""A run and how it is evaluated."""
+
+_PROTOCOL = {"crop": 513, "batch": 16}
+"""What the paper trains with unless it says otherwise (Section 4.1), and the profile with its own."""
+
+
+def in_profile(training: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    """Changes of training settings with the paper's crop and batch put into the proportions of ``profile``.
+
+    Another crop than 513 becomes the nearest one that is k * 16 + 1 pixels wide. No batch has fewer than two pictures,
+    which batch norm behind image pooling needs, and its parts are no larger than the profile's.
+    """
+    own = {name: value for name, value in training.items() if _PROTOCOL.get(name) != value}
+    if "crop" in own:
+        own["crop"] = 16 * max(1, round((profile.training.crop * own["crop"] / _PROTOCOL["crop"] - 1) / 16)) + 1
+    if "batch" in own:
+        own["batch"] = max(2, round(profile.training.batch * own["batch"] / _PROTOCOL["batch"]))
+        fits = profile.training.batch // profile.training.accumulate
+        parts = range(1, own["batch"] + 1)
+        own["accumulate"] = next(n for n in parts if own["batch"] % n == 0 and own["batch"] // n <= fits)
+    return own
+
+
+def cell_job(cell: Cell, profile: Profile) -> Job:
+    """The run and the evaluation that fill ``cell`` under ``profile`` with its first seed."""
+    config = profile.model_config(**cell.variant)
+    training = replace(profile.training, **in_profile(cell.training, profile))
+    run = Run.of(replace(profile, training=training), config)
+    own = {"output_stride": config.output_stride} | cell.evaluation
+    return run, replace(profile.evaluation, **own)
+
+
+def cell_jobs(cell: Cell, profile: Profile) -> list[Job]:
+    """The same for each of the profile's seeds; none where the cell is not run."""
+    if cell.variant is None:
+        return []
+    return [cell_job(cell, replace(profile, seed=seed)) for seed in profile.all_seeds()]
+
+
+def table_jobs(table: Table, profile: Profile) -> list[Job]:
+    """What fills the table under ``profile``, cell by cell, seed by seed; cells may share a run."""
+    return [job for cell in table.cells for job in cell_jobs(cell, profile)]
