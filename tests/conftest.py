@@ -40,7 +40,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_voc(root: Path, train: int = 6, val: int = 3, seed: int = 0) -> Path:
-    """A data set in VOC's layout: a red square and a green disc with void borders on grey noise, odd sizes."""
+    """A data set in VOC's layout: a red square and a green disc with void borders on gray noise, odd sizes."""
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     rng = np.random.default_rng(seed)
@@ -52,10 +52,10 @@ def write_voc(root: Path, train: int = 6, val: int = 3, seed: int = 0) -> Path:
         y, x = np.mgrid[:height, :width]
         square = np.maximum(abs(y - rng.integers(10, 28)), abs(x - 12))
         disc = np.hypot(y - rng.integers(10, 28), x - 30)
-        for distance, value, colour in ((square, 3, (220, 30, 30)), (disc, 7, (30, 220, 30))):
+        for distance, value, color in ((square, 3, (220, 30, 30)), (disc, 7, (30, 220, 30))):
             label[distance < 9] = VOID
             label[distance < 8] = value
-            picture[distance < 8] = colour
+            picture[distance < 8] = color
         Image.fromarray(picture).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
         write_label(root / "SegmentationClass" / f"{name}.png", label)
     for list_name, chosen in (("train", names[:train]), ("val", names[train:]), ("trainval", names)):
@@ -124,12 +124,12 @@ def make_model() -> Callable[..., DeepLabV3]:
 
     def make(**changes) -> DeepLabV3:
         torch.manual_seed(0)
-        return randomise(DeepLabV3(small_config(**changes)), seed=5)  # with 1 one class wins everywhere
+        return randomize(DeepLabV3(small_config(**changes)), seed=5)  # with 1 one class wins everywhere
 
     return make
 
 
-def randomise(model: nn.Module, seed: int = 1) -> nn.Module:
+def randomize(model: nn.Module, seed: int = 1) -> nn.Module:
     """Random batch norm statistics and parameters: at their initial values many mistakes would not show.
 
     Convolutions keep the size of what they are given (by default depthwise ones nearly extinguish it, and the output
@@ -150,7 +150,7 @@ def randomise(model: nn.Module, seed: int = 1) -> nn.Module:
         elif isinstance(module, nn.Conv2d):
             widest = (6 / module.weight[0].numel()) ** 0.5 if module.bias is None else 0.5
             draw(module.weight, -widest, widest)
-            if module.bias is not None:  # the logits: centred, lest one class wins everywhere
+            if module.bias is not None:  # the logits: centered, lest one class wins everywhere
                 draw(module.bias, -0.5, 0.5)
                 module.weight.data -= module.weight.mean(1, keepdim=True).detach()
     return model

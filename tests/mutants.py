@@ -77,7 +77,7 @@ the batch norm freeze is lost by train() | deeplabv3/model/deeplab.py | deeplabv
 one value per channel is left to batch norm | deeplabv3/model/deeplab.py | deeplabv3/model/test_deeplab.py
     self._refuse_one_value_per_channel(images)
     pass
-block5 is not initialised from block4 | deeplabv3/model/weights.py | deeplabv3/model/test_weights.py
+block5 is not initialized from block4 | deeplabv3/model/weights.py | deeplabv3/model/test_weights.py
     for number in range(5, model.config.last_block + 1):
     for number in range(6, model.config.last_block + 1):
 biases cost nothing | deeplabv3/model/cost.py | deeplabv3/model/test_cost.py
@@ -119,7 +119,7 @@ a replaced picture keeps its stamp | deeplabv3/data/voc.py | deeplabv3/data/test
 255 is learned as background | deeplabv3/training/step.py | deeplabv3/training/test_trainer.py -k void
     F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
     F.cross_entropy(logits, labels.where(labels != VOID, 0), reduction="sum")
-batch norm is not synchronised | deeplabv3/distributed.py | deeplabv3/test_distributed.py -k two_processes_are
+batch norm is not synchronized | deeplabv3/distributed.py | deeplabv3/test_distributed.py -k two_processes_are
     if team.size == 1:
     if team.size >= 1:
 every process divides by its own pixels | deeplabv3/training/step.py | deeplabv3/test_distributed.py -k two_processes_are
@@ -234,8 +234,8 @@ Table 4 evaluates the vanilla cascade | walkthrough/paper/tables.py | walkthroug
     return {"variant": _cascade("resnet101", 7, (1, 2, 1)), "evaluation": _strategy(keys)}
     return {"variant": _cascade("resnet101", 7), "evaluation": _strategy(keys)}
 the season shows on the pond | deeplabv3/data/synthetic.py | deeplabv3/data/test_synthetic.py -k season
-    grey = 120 + _value_noise(random, height, width, cell=24, strength=20)
-    grey = 110 + 20 * (season == WATER) + _value_noise(random, height, width, cell=24, strength=20)
+    gray = 120 + _value_noise(random, height, width, cell=24, strength=20)
+    gray = 110 + 20 * (season == WATER) + _value_noise(random, height, width, cell=24, strength=20)
 """
 
 

@@ -127,9 +127,13 @@ def crossings(edges: set[tuple[str, str]]) -> list[str]:
         upward = own.split(".")[0] == other.split(".")[0] and level.get(other, 99) > level[own]
         beside = own != other and level.get(other) == level[own] and own.startswith("deeplabv3.")
         library_imports_study = own.startswith("deeplabv3") and other.startswith("walkthrough")
-        if other in LAYERS or upward or library_imports_study or (own, other) in WALLS:
-            found.append(f"{module} imports {target}")
-        elif beside and (own, other) != ("deeplabv3.distributed", "deeplabv3.config"):
+        if (
+            other in LAYERS
+            or upward
+            or library_imports_study
+            or (own, other) in WALLS
+            or (beside and (own, other) != ("deeplabv3.distributed", "deeplabv3.config"))
+        ):
             found.append(f"{module} imports {target}")
     return found
 

@@ -63,7 +63,7 @@ class Team:
             return module
         device = next(module.parameters()).device
         with warnings.catch_warnings():
-            # Statistics are synchronised layer by layer, so the buffers are equal already. The option is going to have
+            # Statistics are synchronized layer by layer, so the buffers are equal already. The option is going to have
             # another name, which PyTorch 2.11 does not know.
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(module, [device] if device.type == "cuda" else None, broadcast_buffers=False)
@@ -126,7 +126,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def synchronise_batch_norm(model: nn.Module, team: Team) -> nn.Module:
+def synchronize_batch_norm(model: nn.Module, team: Team) -> nn.Module:
     """Make every batch norm of ``model`` use the statistics of the whole batch, over all processes."""
     if team.size == 1:
         return model
@@ -153,7 +153,7 @@ class _Sum(torch.autograd.Function):
 
 
 class _BatchNormOnCPU(nn.BatchNorm2d):
-    """Synchronised batch norm by its definition: PyTorch's own is for GPUs only."""
+    """Synchronized batch norm by its definition: PyTorch's own is for GPUs only."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -162,11 +162,11 @@ class _BatchNormOnCPU(nn.BatchNorm2d):
         dist.all_reduce(count)
         whole = x.float()  # under autocast x may be bfloat16, whose sums are too coarse
         mean = _Sum.apply(whole.sum((0, 2, 3))) / count
-        centred = whole - mean[:, None, None]
-        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
+        centered = whole - mean[:, None, None]
+        variance = _Sum.apply(centered.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)

@@ -53,20 +53,20 @@ def test_two_processes_are_one(voc_root, alone, tmp_path):
     same_run(alone, tmp_path / "two")
 
 
-def test_synchronised_statistics_of_bfloat16_are_float32(tmp_path):
+def test_synchronized_statistics_of_bfloat16_are_float32(tmp_path):
     """As PyTorch's batch norm has it: a sum in bfloat16 would lose most of the pixels."""
     features = torch.randn(2, 3, 65, 65).bfloat16() + 5
-    plain, synchronised = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)
+    plain, synchronized = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)
     distributed.dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     try:
-        distributed.synchronise_batch_norm(synchronised, Team(0, 2))
-        one, other = plain(features), synchronised(features)
+        distributed.synchronize_batch_norm(synchronized, Team(0, 2))
+        one, other = plain(features), synchronized(features)
     finally:
         distributed.dist.destroy_process_group()
     assert other.dtype == torch.bfloat16
     torch.testing.assert_close(other, one)
-    torch.testing.assert_close(synchronised.running_mean, plain.running_mean)
-    torch.testing.assert_close(synchronised.running_var, plain.running_var)
+    torch.testing.assert_close(synchronized.running_mean, plain.running_mean)
+    torch.testing.assert_close(synchronized.running_var, plain.running_var)
 
 
 def test_a_process_that_dies_is_reported_and_the_run_goes_on(voc_root, alone, tmp_path):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from deeplabv3 import load_profile
 from deeplabv3.config import MULTI_SCALE, VOID, EvaluationSettings, TrainingSettings
 from deeplabv3.data.voc import VOCData
 from deeplabv3.evaluation.inference import evaluate, predict_batches
@@ -23,6 +22,7 @@ from deeplabv3.model.deploy import fast
 from deeplabv3.model.weights import load_backbone_weights
 from deeplabv3.training.trainer import train
 from walkthrough import paths
+from walkthrough.profiles import load_profile
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 DATA = Path(os.environ.get("DEEPLABV3_REAL_DATA") or SHARED / "data" / "voc2012-animals" / "VOCdevkit")

@@ -13,13 +13,13 @@ import torch
 from conftest import read_until, small_config
 from safetensors.torch import save_file
 
-from deeplabv3 import load_profile
 from deeplabv3.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.signals import Interrupted
 from deeplabv3.training.trainer import train
 from walkthrough.cli import main
 from walkthrough.experiments.task import missing
+from walkthrough.profiles import load_profile
 from walkthrough.records.run import Run
 
 

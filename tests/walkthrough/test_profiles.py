@@ -7,12 +7,11 @@ import pytest
 import torch
 import yaml
 
-from deeplabv3 import load_profile
 from deeplabv3.config import SCALES
-from deeplabv3.data import memory
+from deeplabv3.data import voc
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
-from walkthrough.profiles import Profile, profile_names, with_data
+from walkthrough.profiles import Profile, load_profile, profile_names, with_data
 from walkthrough.records.run import Run
 
 
@@ -190,7 +189,7 @@ def test_embedded_data_is_drawn_on_first_use(workspace):
 
 @pytest.mark.parametrize(("cache", "kept"), [("always", True), ("never", False), ("auto", True)])
 def test_training_keeps_its_pictures_in_memory(voc_root, profile_file, monkeypatch, cache, kept):
-    monkeypatch.setattr(memory, "allowance", lambda: 10**9)
+    monkeypatch.setattr(voc, "allowance", lambda: 10**9)
     profile = load_profile(str(profile_file), {"cache": cache})
     assert profile.open_data("train").cached is kept
     assert not profile.open_data().cached  # evaluation looks at each once

@@ -25,7 +25,7 @@ OVERLAPS = (("train", "val"), ("trainaug", "val"), ("train", "test"), ("trainaug
 NAMED = 10
 """So many files are named where many have the same fault."""
 
-_COLOURS = voc.palette()
+_COLORS = voc.palette()
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Examined:
     size: tuple[int, int] | None = None
     label_size: tuple[int, int] | None = None
     counts: np.ndarray | None = None
-    colours: str = ""
+    colors: str = ""
 
 
 def check(
@@ -93,13 +93,13 @@ def _overlap_line(lists: dict[str, list[str]], one: str, other: str) -> Line:
 def examine(root: Path, lists: dict[str, list[str]]) -> list[Examined]:
     """Every picture of every list, once, and its label, which only VOC's list ``test`` does not have."""
     home = {name: list_name for list_name, names in lists.items() for name in names}
-    labelled = {name for list_name, names in lists.items() if list_name != "test" for name in names}
+    labeled = {name for list_name, names in lists.items() if list_name != "test" for name in names}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = threads.map(lambda name: _examine(root, name, home[name], name in labelled), home)
+        found = threads.map(lambda name: _examine(root, name, home[name], name in labeled), home)
         return list(tqdm(found, total=len(home), desc="looking at", unit="picture", disable=None, leave=False))
 
 
-def _examine(root: Path, name: str, list_name: str, labelled: bool) -> Examined:
+def _examine(root: Path, name: str, list_name: str, labeled: bool) -> Examined:
     found = Examined(name)
     try:
         path = voc.picture_path(root, name, list_name)
@@ -109,22 +109,22 @@ def _examine(root: Path, name: str, list_name: str, labelled: bool) -> Examined:
             picture.load()
     except UserError as error:
         found.errors.append(str(error))
-    if labelled:
+    if labeled:
         try:
             label = voc.open_label(voc.label_path(root, name, list_name))
             found.label_size, found.counts = label.size, np.array(label.histogram(), dtype=np.int64)
-            found.colours = _colours_of(label, np.flatnonzero(found.counts))
+            found.colors = _colors_of(label, np.flatnonzero(found.counts))
         except UserError as error:
             found.errors.append(str(error))
     return found
 
 
-def _colours_of(label: Image.Image, values: np.ndarray) -> str:
+def _colors_of(label: Image.Image, values: np.ndarray) -> str:
     """Whose palette a label is in, judged by the values that occur."""
     if label.mode == "L":
-        return "grey"
+        return "gray"
     own = np.array(label.getpalette(), dtype=np.uint8).reshape(-1, 3)
-    same = values[-1] < len(own) and (own[values] == _COLOURS[values]).all()
+    same = values[-1] < len(own) and (own[values] == _COLORS[values]).all()
     return "VOC's" if same else "another"
 
 
@@ -171,11 +171,11 @@ def _value_line(labels: list[Examined], classes: dict[int, str], others: str) ->
 
 
 def _palette_line(labels: list[Examined]) -> Line:
-    kinds = Counter(file.colours for file in labels)
+    kinds = Counter(file.colors for file in labels)
     if kinds.keys() == {"VOC's"}:
         return Line("ok", "palette: VOC's")
     found = ", ".join(f"{kind} in {number:,}" for kind, number in kinds.most_common())
-    example = next((f" (such as {file.name})" for file in labels if file.colours == "another"), "")
+    example = next((f" (such as {file.name})" for file in labels if file.colors == "another"), "")
     return Line("note", f"palette: {found} labels{example}; only the numbers count")
 
 

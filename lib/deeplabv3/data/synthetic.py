@@ -37,9 +37,9 @@ SIZES = ((160, 160), (128, 160), (160, 128), (144, 160))
 """Height and width of pictures; the crop of the offline profile, 161, holds each of them whole."""
 
 LAMP_COLOUR = (160, 70, 180)
-SKY_COLOURS = {SUN: (255, 225, 60), MOON: (80, 210, 235)}
+SKY_COLORS = {SUN: (255, 225, 60), MOON: (80, 210, 235)}
 LAMP_UNDER = {SUN: DARK_LAMP, MOON: LIT_LAMP}
-FRAME_COLOURS = {WATER: (250, 220, 90), ICE: (40, 50, 150)}
+FRAME_COLORS = {WATER: (250, 220, 90), ICE: (40, 50, 150)}
 FRAME = 10
 
 
@@ -85,13 +85,13 @@ def _write(root: Path, train: int, val: int, seed: int) -> str:
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     digest = hashlib.sha256()
-    colours = palette().flatten().tolist()
+    colors = palette().flatten().tolist()
     for number in range(train + val):
         picture, label = draw(number, seed)
         digest.update(picture.tobytes() + label.tobytes())
         Image.fromarray(picture).save(root / "JPEGImages" / f"{number:06d}.png", compress_level=1)
         palette_image = Image.fromarray(label, mode="P")
-        palette_image.putpalette(colours)
+        palette_image.putpalette(colors)
         palette_image.save(root / "SegmentationClass" / f"{number:06d}.png")
     for name, numbers in lists.items():
         text = "".join(f"{number:06d}\n" for number in numbers)
@@ -114,7 +114,7 @@ def draw(number: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         _paint(picture, label, mask, kind, _surface(random, kind, height, width))
     if random.randint(8) < 7:
         _draw_lamp(random, picture, label)
-    for array, value in ((picture, FRAME_COLOURS[season]), (label, 0)):
+    for array, value in ((picture, FRAME_COLORS[season]), (label, 0)):
         for edge in (array[:FRAME], array[-FRAME:], array[:, :FRAME], array[:, -FRAME:]):
             edge[:] = value
     noise = random.randint(-12, 13, size=picture.shape)
@@ -137,8 +137,8 @@ def _size(random: np.random.RandomState, smallest: int, largest: int) -> int:
 def _shape(random: np.random.RandomState, kind: int, height: int, width: int) -> np.ndarray:
     """Mask ``(H, W)`` of one object."""
     y, x = np.mgrid[:height, :width]
-    centre_y, centre_x = random.randint(8, height - 8), random.randint(8, width - 8)
-    dy, dx = y - centre_y, x - centre_x
+    center_y, center_x = random.randint(8, height - 8), random.randint(8, width - 8)
+    dy, dx = y - center_y, x - center_x
     if kind == DISC:
         return dy * dy + dx * dx <= _size(random, 4, 36) ** 2
     if kind == RING:
@@ -151,7 +151,7 @@ def _shape(random: np.random.RandomState, kind: int, height: int, width: int) ->
 
 
 def _rod(random: np.random.RandomState, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:
-    """A straight line of four to six pixels through the centre, in any direction."""
+    """A straight line of four to six pixels through the center, in any direction."""
     across, along = ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (2, 1), (1, -2), (2, -1))[random.randint(8)]
     distance = abs(dy * along - dx * across)
     position = abs(dy * across + dx * along)
@@ -161,14 +161,14 @@ def _rod(random: np.random.RandomState, dy: np.ndarray, dx: np.ndarray) -> np.nd
 
 
 def _draw_pond(random: np.random.RandomState, picture: np.ndarray, label: np.ndarray, season: int) -> None:
-    """A grey pond near the middle, under everything else; its surface is the same in summer and winter."""
+    """A gray pond near the middle, under everything else; its surface is the same in summer and winter."""
     height, width = label.shape
     y, x = np.mgrid[:height, :width]
     radius = random.randint(16, 37)
-    centre_y, centre_x = height // 2 + random.randint(-24, 25), width // 2 + random.randint(-24, 25)
-    dy, dx = y - centre_y, x - centre_x
-    grey = 120 + _value_noise(random, height, width, cell=24, strength=20)
-    _paint(picture, label, dy * dy + dx * dx <= radius**2, season, np.repeat(grey[..., None], 3, axis=2))
+    center_y, center_x = height // 2 + random.randint(-24, 25), width // 2 + random.randint(-24, 25)
+    dy, dx = y - center_y, x - center_x
+    gray = 120 + _value_noise(random, height, width, cell=24, strength=20)
+    _paint(picture, label, dy * dy + dx * dx <= radius**2, season, np.repeat(gray[..., None], 3, axis=2))
 
 
 def _draw_lamp(random: np.random.RandomState, picture: np.ndarray, label: np.ndarray) -> None:
@@ -190,7 +190,7 @@ def _draw_lamp(random: np.random.RandomState, picture: np.ndarray, label: np.nda
     margin = FRAME + 2 + radius
     above, beside = ((False, False), (True, False), (False, True))[random.randint(3)]
     dy, dx = y - (margin if above else height - margin), x - (margin if beside else width - margin)
-    surface = np.broadcast_to(np.array(SKY_COLOURS[sky]), picture.shape)
+    surface = np.broadcast_to(np.array(SKY_COLORS[sky]), picture.shape)
     _paint(picture, label, dy * dy + dx * dx <= radius**2, sky, surface)
 
 
@@ -209,7 +209,7 @@ def _paint(picture: np.ndarray, label: np.ndarray, mask: np.ndarray, kind: int, 
 
 
 def _surface(random: np.random.RandomState, kind: int, height: int, width: int) -> np.ndarray:
-    """Colour ``(H, W, 3)`` of an object: discs and crates share their reds, only a crate's stripes tell them apart."""
+    """Color ``(H, W, 3)`` of an object: discs and crates share their reds, only a crate's stripes tell them apart."""
     base = random.randint(30, 110, size=3)
     base[{DISC: 0, CRATE: 0, RING: 1, ROD: 2}[kind]] = random.randint(170, 240)
     if kind != CRATE:
@@ -220,7 +220,7 @@ def _surface(random: np.random.RandomState, kind: int, height: int, width: int) 
 
 
 def _texture(random: np.random.RandomState, height: int, width: int) -> np.ndarray:
-    """A soft background ``(H, W, 3)``: coarse and fine value noise over one colour."""
+    """A soft background ``(H, W, 3)``: coarse and fine value noise over one color."""
     base = random.randint(80, 160) + random.randint(-20, 21, size=3)
     coarse = _value_noise(random, height, width, cell=24, strength=40)
     fine = _value_noise(random, height, width, cell=6, strength=24)

@@ -14,7 +14,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 MEAN_PIXEL = tuple(round(255 * value) for value in MEAN)
-"""What pictures are padded with: it is zero, or nearly, after normalisation."""
+"""What pictures are padded with: it is zero, or nearly, after normalization."""
 
 
 def random_crop(
@@ -53,7 +53,7 @@ def random_crop(
     return cut(picture, Image.Resampling.BILINEAR, MEAN_PIXEL), cut(label, Image.Resampling.NEAREST, VOID)
 
 
-def normalise(pictures: Tensor) -> Tensor:
+def normalize(pictures: Tensor) -> Tensor:
     """Pictures ``(N, H, W, 3)`` uint8 to images ``(N, 3, H, W)`` float32, with ImageNet's mean and deviation."""
     mean = torch.tensor(MEAN, device=pictures.device).view(1, 3, 1, 1)
     std = torch.tensor(STD, device=pictures.device).view(1, 3, 1, 1)
@@ -73,7 +73,7 @@ def padded_size(height: int, width: int, settings: EvaluationSettings) -> tuple[
 
 
 def pad(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``picture (H, W, 3)`` in the top left corner of a mean-coloured picture of ``size``."""
+    """``picture (H, W, 3)`` in the top left corner of a mean-colored picture of ``size``."""
     padded = np.empty((*size, 3), dtype=np.uint8)
     padded[:] = MEAN_PIXEL
     padded[: picture.shape[0], : picture.shape[1]] = picture

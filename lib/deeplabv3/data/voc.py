@@ -2,7 +2,7 @@
 
 ``JPEGImages/NAME.jpg`` (or ``.png``), ``SegmentationClass/NAME.png`` and ``ImageSets/Segmentation/LIST.txt``. Names
 whose label is not in ``SegmentationClass`` are looked up in ``SegmentationClassAug``, where SBD's labels lie: the 1,464
-pictures that VOC labelled itself keep VOC's finer labels in ``trainaug``.
+pictures that VOC labeled itself keep VOC's finer labels in ``trainaug``.
 """
 
 import hashlib
@@ -25,23 +25,23 @@ VOC_COUNTS = {"train": 1464, "val": 1449, "trainval": 2913, "test": 1456, "train
 
 
 def palette() -> np.ndarray:
-    """VOC's 256 colours, ``(256, 3)`` uint8: the bits of the class number spread over red, green and blue."""
-    colours = np.zeros((256, 3), dtype=np.uint8)
+    """VOC's 256 colors, ``(256, 3)`` uint8: the bits of the class number spread over red, green and blue."""
+    colors = np.zeros((256, 3), dtype=np.uint8)
     for label in range(256):
         for bit in range(8):
             for channel in range(3):
-                colours[label, channel] |= ((label >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colours
+                colors[label, channel] |= ((label >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colors
 
 
-def colourise(label: np.ndarray) -> np.ndarray:
-    """Class numbers ``(H, W)`` as colours ``(H, W, 3)`` uint8: VOC's palette, where void is a light grey."""
+def colorize(label: np.ndarray) -> np.ndarray:
+    """Class numbers ``(H, W)`` as colors ``(H, W, 3)`` uint8: VOC's palette, where void is a light gray."""
     return palette()[label]
 
 
 def palette_png(values: np.ndarray) -> bytes:
     """Label values ``(H, W)`` uint8 as a PNG file in VOC's palette, as VOC's own labels are."""
-    image = Image.fromarray(values).convert("P")  # greys keep their numbers as palette entries
+    image = Image.fromarray(values).convert("P")  # grays keep their numbers as palette entries
     image.putpalette(palette().tobytes())
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

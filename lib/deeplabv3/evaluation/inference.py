@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deeplabv3.config import VOID, EvaluationSettings
-from deeplabv3.data.transforms import normalise, pad, padded_size
+from deeplabv3.data.transforms import normalize, pad, padded_size
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.metrics import confusion_matrices
@@ -50,7 +50,7 @@ def most_probable(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettin
 
 def _views(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettings) -> Iterator[Tensor]:
     """Logits ``(N, K, H, W)`` from every scale, of the pictures and, with flip, of their mirror images turned back."""
-    images = normalise(pictures.to(next(model.parameters()).device))
+    images = normalize(pictures.to(next(model.parameters()).device))
     height, width = images.shape[2:]
     for scale in settings.scales:
         # k * s + 1 pixels become k' * s + 1 pixels, so that corners stay aligned with the features

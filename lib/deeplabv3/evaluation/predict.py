@@ -151,7 +151,7 @@ def read_photo(path: Path) -> np.ndarray:
     """Any picture as people see it, ``(H, W, 3)`` uint8.
 
     Turned as its EXIF entry says, where that can be read; what is transparent lies on white, as most viewers show it;
-    of 16 bits the upper 8 count; grey, palette and CMYK become RGB; of an animation the first frame. A damaged file is
+    of 16 bits the upper 8 count; gray, palette and CMYK become RGB; of an animation the first frame. A damaged file is
     a :class:`UserError` that names it.
     """
     with warnings.catch_warnings():

@@ -170,7 +170,7 @@ def valid_weights_formula(size: int, rate: int) -> dict[int, float]:
     """Fig. 4 in closed form: the fraction of positions with 1, 2, 3, 4, 6 and 9 valid weights (any size and rate).
 
     Along one axis ``size - 2 * rate`` positions keep three taps, the ones nearer than ``rate`` to exactly one border
-    keep two, and the ones nearer than ``rate`` to both keep only the centre; the two axes are independent.
+    keep two, and the ones nearer than ``rate`` to both keep only the center; the two axes are independent.
     """
     three = max(0, size - 2 * rate) / size
     one = min(size, max(0, 2 * rate - size)) / size

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from deeplabv3.config import ModelConfig
 from deeplabv3.errors import UserError
 from deeplabv3.model.atrous import aspp_rates, plan_rates
-from deeplabv3.model.heads import ASPPHead, CascadeHead, V2Head, initialise_logits, resize
+from deeplabv3.model.heads import ASPPHead, CascadeHead, V2Head, initialize_logits, resize
 from deeplabv3.model.mobilenet import MobileNetV2
-from deeplabv3.model.resnet import ResNet, initialise
+from deeplabv3.model.resnet import ResNet, initialize
 
 
 class DeepLabV3(nn.Module):
-    """``images (N, 3, H, W)``, normalised, to ``logits (N, num_classes, H, W)``."""
+    """``images (N, 3, H, W)``, normalized, to ``logits (N, num_classes, H, W)``."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -26,8 +26,8 @@ class DeepLabV3(nn.Module):
         else:
             self.backbone = ResNet(config.backbone, config.last_block)
         self.head = _make_head(config, self.backbone.channels)
-        initialise(self.head)
-        initialise_logits(self.head)
+        initialize(self.head)
+        initialize_logits(self.head)
         self.set_output_stride(config.output_stride)
 
     @property
@@ -78,7 +78,7 @@ class DeepLabV3(nn.Module):
 
     def _refuse_one_value_per_channel(self, images: Tensor) -> None:
         """Torch's own error for this says neither where the value is nor what to do."""
-        # Synchronised batch norm, a subclass, sees the pictures of other processes too.
+        # Synchronized batch norm, a subclass, sees the pictures of other processes too.
         alone = any(type(norm) is nn.BatchNorm2d and norm.training for norm in self._batch_norms())
         if not self.training or images.shape[0] > 1 or not alone:
             return

@@ -1,6 +1,6 @@
 """Ways out to other tools: ONNX, and PyTorch's own exported programs.
 
-Both files take normalised images ``(batch, 3, height, width)`` of any number and size and give logits ``(batch, K,
+Both files take normalized images ``(batch, 3, height, width)`` of any number and size and give logits ``(batch, K,
 height, width)``, as the network does; batch norm is folded into the convolutions, and the output stride is fixed.
 """
 

@@ -102,7 +102,7 @@ class V2Head(nn.Module):
         return sum(classifier(features) for classifier in self.classifiers)
 
 
-def initialise_logits(head: nn.Module) -> None:
+def initialize_logits(head: nn.Module) -> None:
     """Logits start from a normal distribution of standard deviation 0.01 (the authors' public code)."""
     layers = head.classifiers if isinstance(head, V2Head) else [head.classifier]
     for layer in layers:

@@ -7,7 +7,7 @@ possible without a GPU.
 from torch import Tensor, nn
 
 from deeplabv3.model.atrous import BACKBONES, UnitPlan
-from deeplabv3.model.resnet import initialise
+from deeplabv3.model.resnet import initialize
 
 STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
 """Expansion, output channels and number of units of the 17 inverted residuals, features.1 … features.17."""
@@ -84,7 +84,7 @@ class MobileNetV2(nn.Module):
                 in_channels = out_channels
             self.add_module(f"block{number}", block)
             self.extra_blocks.append(f"block{number}")
-        initialise(self)
+        initialize(self)
 
     def unit(self, block: int, number: int) -> InvertedResidual:
         """Unit ``number`` (from 1) of ``block`` (from 1)."""

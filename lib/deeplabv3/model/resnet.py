@@ -21,7 +21,7 @@ class Bottleneck(nn.Module):
     """One unit: 1x1, 3x3 and 1x1 convolution around a shortcut; the 3x3 carries the stride and the rate.
 
     ReLU and sum work in place: no gradient needs the values that they overwrite, and memory traffic is what a
-    convolution's neighbours cost.
+    convolution's neighbors cost.
 
     Module names are torchvision's, so its ImageNet weights fit by name.
     """
@@ -77,7 +77,7 @@ class ResNet(nn.Module):
             self.add_module(f"block{number}", block)
             self.blocks.append(f"block{number}")
         self.channels = in_channels
-        initialise(self)
+        initialize(self)
         for module in self.modules():
             if isinstance(module, Bottleneck):
                 # A unit starts as its shortcut, which lets a deep stack without pretrained weights learn from step one.
@@ -100,8 +100,8 @@ class ResNet(nn.Module):
         return key.replace("block", "layer") if key.startswith("block") else key
 
 
-def initialise(module: nn.Module) -> None:
-    """He initialisation for convolutions (fan out, as torchvision's ResNets have it), 1 and 0 for batch norm."""
+def initialize(module: nn.Module) -> None:
+    """He initialization for convolutions (fan out, as torchvision's ResNets have it), 1 and 0 for batch norm."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -40,7 +40,7 @@ def load_backbone_weights(model: DeepLabV3, source: Path | str, folder: Path | N
     ``source`` is a file (``.safetensors`` or ``.pth``), or ``"imagenet"`` for torchvision's download, which is
     taken from ``folder`` where :func:`download_imagenet_weights` has put it. Its classifier is ignored; any other name that is missing or has another shape is an error, so that no layer silently stays random.
 
-    block5 … block7, which ImageNet weights do not have, are initialised from block4 where shapes allow; their first
+    block5 … block7, which ImageNet weights do not have, are initialized from block4 where shapes allow; their first
     units take other channels than block4's first and keep their random weights there.
     """
     backbone = model.backbone

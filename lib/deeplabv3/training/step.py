@@ -1,4 +1,4 @@
-"""One step of training: the loss, the optimiser, and what a step does with a batch (Section 4.1)."""
+"""One step of training: the loss, the optimizer, and what a step does with a batch (Section 4.1)."""
 
 from contextlib import nullcontext
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deeplabv3.config import VOID, TrainingSettings
-from deeplabv3.data.transforms import normalise
+from deeplabv3.data.transforms import normalize
 from deeplabv3.distributed import ALONE, Team
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.heads import resize
@@ -63,7 +63,7 @@ class Objective(nn.Module):
         settings = self.settings
         return segmentation_loss(
             self.model,
-            normalise(pictures),
+            normalize(pictures),
             labels.long(),
             settings.upsample_logits,
             count,
@@ -71,7 +71,7 @@ class Objective(nn.Module):
         )
 
 
-def make_optimiser(model: DeepLabV3, settings: TrainingSettings) -> torch.optim.SGD:
+def make_optimizer(model: DeepLabV3, settings: TrainingSettings) -> torch.optim.SGD:
     """SGD over two groups: 0 is the backbone, 1 the head; on a GPU all parameters are updated in one kernel."""
     groups = [[p for p in part.parameters() if p.requires_grad] for part in (model.backbone, model.head)]
     return torch.optim.SGD(
@@ -91,7 +91,7 @@ def learning_rates(settings: TrainingSettings, step: int) -> tuple[float, float]
 
 def training_step(
     objective: nn.Module,
-    optimiser: torch.optim.SGD,
+    optimizer: torch.optim.SGD,
     settings: TrainingSettings,
     seed: int,
     step: int,
@@ -106,9 +106,9 @@ def training_step(
     """
     # Dropout at a step depends on the step (and the process) alone, resumed or not.
     torch.manual_seed((seed * 1_000_003 + step) * team.size + team.rank)
-    for group, lr in zip(optimiser.param_groups, learning_rates(settings, step), strict=True):
+    for group, lr in zip(optimizer.param_groups, learning_rates(settings, step), strict=True):
         group["lr"] = lr
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     parts = settings.accumulate
     count = None
     if parts > 1 or team.size > 1:
@@ -123,8 +123,8 @@ def training_step(
             value.backward()
         loss += value.detach()
     if settings.backbone_clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], settings.backbone_clip_norm)
-    optimiser.step()
+        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings.backbone_clip_norm)
+    optimizer.step()
     return team.sum(loss) / team.size
 
 

@@ -14,13 +14,13 @@ from torch import Tensor
 from deeplabv3.config import TrainingSettings
 from deeplabv3.data.loader import TrainingSamples, batches, workers_watched
 from deeplabv3.data.voc import VOCData
-from deeplabv3.distributed import ALONE, Team, synchronise_batch_norm
+from deeplabv3.distributed import ALONE, Team, synchronize_batch_norm
 from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.signals import Interrupted, _stop_requests
 from deeplabv3.training.log import Log
-from deeplabv3.training.step import Objective, make_optimiser, training_step
+from deeplabv3.training.step import Objective, make_optimizer, training_step
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
 """Losses are read every so many steps: reading one waits until the GPU has finished all that it was given."""
@@ -76,9 +76,9 @@ def train(
     model.to(device, memory_format=torch.channels_last).set_batch_norm_momentum(settings.batch_norm_momentum)
     model.freeze_batch_norm(settings.freeze_batch_norm).train()
     if not settings.freeze_batch_norm:
-        model = synchronise_batch_norm(model, team)
-    optimiser = make_optimiser(model, settings)
-    state = _Run(model, optimiser, folder, identity, keep)
+        model = synchronize_batch_norm(model, team)
+    optimizer = make_optimizer(model, settings)
+    state = _Run(model, optimizer, folder, identity, keep)
     start = state.restore()
     if len(set(team.gather(start))) > 1:
         raise UserError(
@@ -103,8 +103,8 @@ def train(
         for step, (pictures, labels) in enumerate(stream, start=start):
             batch = (part.to(device, non_blocking=True) for part in (pictures, labels))
             with _memory_suffices(settings):
-                loss = training_step(objective, optimiser, settings, seed, step, *batch, team)
-            unread.append((step, loss, optimiser.param_groups[1]["lr"]))
+                loss = training_step(objective, optimizer, settings, seed, step, *batch, team)
+            unread.append((step, loss, optimizer.param_groups[1]["lr"]))
             done = step + 1
             validates = validation is not None and done % validation.every == 0
             if done % read_every and not validates and done < settings.iterations:
@@ -130,8 +130,8 @@ def train(
 class _Run:
     """What a run saves and restores: weights, momentum, step and the time so far."""
 
-    def __init__(self, model: DeepLabV3, optimiser: torch.optim.SGD, folder: Path, identity: dict, keep: int):
-        self.model, self.optimiser, self.identity, self.keep = model, optimiser, identity, keep
+    def __init__(self, model: DeepLabV3, optimizer: torch.optim.SGD, folder: Path, identity: dict, keep: int):
+        self.model, self.optimizer, self.identity, self.keep = model, optimizer, identity, keep
         self.path, self.best = folder / "checkpoint.safetensors", folder / "best.safetensors"
         self._began = time.monotonic()
 
@@ -167,7 +167,7 @@ class _Run:
         for name, value in checkpoint.momentum.items():
             # In the layout of its parameter (channels last), which the one kernel on a GPU takes for granted.
             momentum = torch.empty_like(parameters[name]).copy_(value)
-            self.optimiser.state[parameters[name]]["momentum_buffer"] = momentum
+            self.optimizer.state[parameters[name]]["momentum_buffer"] = momentum
         self._began = time.monotonic() - checkpoint.seconds
         return checkpoint.step
 
@@ -190,9 +190,9 @@ class _Run:
 
     def _momentum(self) -> dict[str, Tensor]:
         return {
-            name: self.optimiser.state[parameter]["momentum_buffer"]
+            name: self.optimizer.state[parameter]["momentum_buffer"]
             for name, parameter in self.model.named_parameters()
-            if "momentum_buffer" in self.optimiser.state.get(parameter, {})
+            if "momentum_buffer" in self.optimizer.state.get(parameter, {})
         }
 
 

@@ -117,7 +117,7 @@ class EvaluationBench:
 
     def _networks(self) -> tuple[nn.Module, DeepLabV3, dict[int, str]]:
         """The network as torchvision's loop takes it, ours with the same weights, and label value to class name."""
-        classes = dict(enumerate(VOC_CLASSES if self.data else config.CLASSES))
+        classes = dict(enumerate(VOC_CLASSES if self.data else config.SYNTHETIC_CLASSES))
         if self.weights:
             ours, classes = load_weights(self.weights)
             theirs: nn.Module = _AsTorchvision(deepcopy(ours).set_output_stride(self.output_stride))
@@ -154,7 +154,7 @@ class _First:
 
 
 class _Samples(Dataset):
-    """Pictures as torchvision's loop takes them, ``(3, H, W)`` normalised, and labels ``(H, W)`` with void padding."""
+    """Pictures as torchvision's loop takes them, ``(3, H, W)`` normalized, and labels ``(H, W)`` with void padding."""
 
     def __init__(self, data: _First, settings: EvaluationSettings):
         self.data, self.settings = data, settings
@@ -201,7 +201,7 @@ def _differing(network: nn.Module, loader: DataLoader, predictions: Iterable[np.
 
 def enlarged(folder: Path, count: int) -> Path:
     """``count`` embedded pictures at the sizes of VOC's, in VOC's layout, below ``folder``."""
-    small = VOCData(synthetic.make(folder / "small", 1, count), "val", dict(enumerate(config.CLASSES)))
+    small = VOCData(synthetic.make(folder / "small", 1, count), "val", dict(enumerate(config.SYNTHETIC_CLASSES)))
     root = folder / "enlarged"
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / part).mkdir(parents=True)

@@ -54,7 +54,7 @@ class ModelBench:
 
     @property
     def training_batch(self) -> int:
-        """At least two: a batch of one leaves image pooling's batch norm nothing to normalise."""
+        """At least two: a batch of one leaves image pooling's batch norm nothing to normalize."""
         return max(2, self.batch)
 
     def run(self) -> dict:

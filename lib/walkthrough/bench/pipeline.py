@@ -99,7 +99,7 @@ class PipelineBench:
         root = folder / "enlarged"
         if not root.exists():
             enlarged(folder, max(self.pictures, self.batch))
-        return VOCData(root, "val", dict(enumerate(config.CLASSES)), cache)
+        return VOCData(root, "val", dict(enumerate(config.SYNTHETIC_CLASSES)), cache)
 
     def _turn(self, samples: TrainingSamples, workers: int) -> tuple[float, float]:
         """Seconds a crop, once every worker has delivered its first batch, and the cores' seconds a crop."""

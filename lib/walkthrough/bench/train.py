@@ -20,11 +20,11 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
 from deeplabv3.config import VOC_CLASSES, VOID, ModelConfig, TrainingSettings
-from deeplabv3.data.transforms import normalise
+from deeplabv3.data.transforms import normalize
 from deeplabv3.errors import UserError, require
 from deeplabv3.model.cost import multiply_adds
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.training.step import Objective, make_optimiser, training_step
+from deeplabv3.training.step import Objective, make_optimizer, training_step
 from walkthrough.bench.model import CHANNELS_LAST
 from walkthrough.bench.timing import alternate, describe_machine, threads
 
@@ -55,7 +55,7 @@ OURS = {
     "ours": Switches(),
     "+ channels last": Switches(True),
     "+ bfloat16": Switches(True, "bfloat16"),
-    "+ fused optimiser": Switches(True, "bfloat16", True),
+    "+ fused optimizer": Switches(True, "bfloat16", True),
     "+ torch.compile": Switches(True, "bfloat16", True, True),
 }
 """Each row has the switches of the row above, too."""
@@ -164,14 +164,14 @@ class TrainBench:
         """A step of torchvision's script; with ``channels_last`` also with its input where the network is, for free."""
         torch.manual_seed(0)
         network = torchvision_network(self.backbone, output_stride).to(self.device).train()
-        images, targets = normalise(pictures).contiguous(), labels.long()
+        images, targets = normalize(pictures).contiguous(), labels.long()
         if channels_last:
             network.to(**CHANNELS_LAST)
             images, targets = images.to(self.device, **CHANNELS_LAST), targets.to(self.device)
         groups: list[dict] = [{"params": part.parameters()} for part in (network.backbone, network.classifier)]
         groups.append({"params": network.aux_classifier.parameters(), "lr": 0.1})
-        optimiser = torch.optim.SGD(groups, lr=0.01, momentum=0.9, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, total_iters=30_000, power=0.9)
+        optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=30_000, power=0.9)
         amp = self.device == "cuda"
         scaler = torch.amp.GradScaler(self.device, enabled=amp)
 
@@ -179,9 +179,9 @@ class TrainBench:
             inputs, truth = images.to(self.device), targets.to(self.device)
             with torch.autocast(self.device, torch.float16 if amp else None, enabled=amp):
                 loss = reference_loss(network(inputs), truth)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             scaler.scale(loss).backward()
-            scaler.step(optimiser)
+            scaler.step(optimizer)
             scaler.update()
             schedule.step()
             loss.item()  # its progress line shows every step's
@@ -201,8 +201,8 @@ class TrainBench:
             pictures = pictures.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
         if self.device == "cuda":
             pictures, labels = pictures.pin_memory(), labels.pin_memory()
-        optimiser = make_optimiser(model, settings)
-        for group in optimiser.param_groups:
+        optimizer = make_optimizer(model, settings)
+        for group in optimizer.param_groups:
             group["fused"] = switches.fused
         objective: nn.Module = Objective(model, settings)
         if switches.compiled:
@@ -213,7 +213,7 @@ class TrainBench:
             nonlocal number
             number += 1
             batch = (part.to(self.device, non_blocking=True) for part in (pictures, labels))
-            return training_step(objective, optimiser, settings, 0, number - 1, *batch)
+            return training_step(objective, optimizer, settings, 0, number - 1, *batch)
 
         return step
 

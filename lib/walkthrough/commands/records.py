@@ -134,12 +134,12 @@ def show_main(options: argparse.Namespace) -> int:
     for evaluation in entry.evaluations:
         if evaluation.flaw:
             print(f"\n{evaluation.path.name}: {evaluation.flaw} It is not used.")
-    if labelled := by_label(entry.usable, profile):
+    if labeled := by_label(entry.usable, profile):
         print("\nevaluations")
-        for name, one in labelled:
+        for name, one in labeled:
             print(f"  {name}: {_circumstances(one)}")
         print()
-        labels, usable = zip(*labelled, strict=True)
+        labels, usable = zip(*labeled, strict=True)
         _print_columns([["IoU", *labels], *_by_class(usable)], right=range(1, 1 + len(usable)))
     return 0
 

@@ -13,11 +13,10 @@ import torch
 
 from deeplabv3.errors import UserError
 from deeplabv3.signals import sigterm_interrupts
-from walkthrough.experiments import local as pool
-from walkthrough.experiments import task
 from walkthrough.experiments.progress import Progress
 from walkthrough.experiments.run import evaluate_run, train_run
 from walkthrough.experiments.task import (
+    Report,
     Task,
     Work,
     missing,
@@ -109,7 +108,7 @@ def _listen(events, progress: Progress) -> None:
         getattr(progress, what)(*values)
 
 
-def perform(task: Task, report: task.Report) -> None:
+def perform(task: Task, report: Report) -> None:
     """Train and evaluate a task's run, whatever of it is missing; ``report`` hears of the position in multiply-adds."""
     step = step_work(task.run.config, task.run.training)
     train_run(task.run, lambda number, loss, lr: report((number + 1) * step, loss))
@@ -133,7 +132,7 @@ def perform_all(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
     profile.data_root()  # drawn once here rather than by every process
     processes = min(side_by_side(profile), len(tasks))
     with sigterm_interrupts():
-        return pool.in_processes(perform, tasks, processes, threads_of(profile), title)
+        return in_processes(perform, tasks, processes, threads_of(profile), title)
 
 
 def ensure(jobs: Iterable[Job], title: str = "runs") -> None:

@@ -9,9 +9,9 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from walkthrough.figures.charts import COLOURS
+from walkthrough.figures.charts import COLORS
 
-BLUE, ORANGE, GREEN = COLOURS[:3]
+BLUE, ORANGE, GREEN = COLORS[:3]
 GREY = "#999999"
 SMALL = 8
 """Points of the text inside a drawing."""
@@ -29,8 +29,8 @@ def networks(rows: Mapping[str, Sequence[tuple[str, int, str]]]) -> Figure:
     for axis, (title, blocks) in zip(axes[:, 0], rows.items(), strict=True):
         for position, (name, output_stride, rates) in enumerate(blocks):
             height = (4 / output_stride) ** 0.5
-            colour = ORANGE if rates else BLUE
-            axis.add_patch(Rectangle((position + 0.12, 0.5 - height / 2), 0.76, height, color=colour, alpha=0.75))
+            color = ORANGE if rates else BLUE
+            axis.add_patch(Rectangle((position + 0.12, 0.5 - height / 2), 0.76, height, color=color, alpha=0.75))
             axis.text(position + 0.5, 1.12, name, ha="center", fontsize=SMALL)
             axis.text(position + 0.5, -0.24, f"stride {output_stride}", ha="center", fontsize=SMALL)
             if rates:
@@ -53,8 +53,8 @@ def cascade(rows: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], title
         for block, units in blocks.items():
             axis.text(left + len(units) / 2, -0.35, block if row == 0 else "", ha="center")
             for rate, valid in units:
-                colour = SHADES((valid - 1) / 8)
-                box = Rectangle((left + 0.03, row + 0.08), 0.94, 0.84, facecolor=colour, edgecolor=GREY, linewidth=0.6)
+                color = SHADES((valid - 1) / 8)
+                box = Rectangle((left + 0.03, row + 0.08), 0.94, 0.84, facecolor=color, edgecolor=GREY, linewidth=0.6)
                 axis.add_patch(box)
                 axis.text(left + 0.5, row + 0.52, f"{rate}", ha="center", va="center", color="w" if valid > 6 else "k")
                 left += 1
@@ -87,7 +87,7 @@ def heads(panels: Mapping[str, Sequence[Layer]]) -> Figure:
     """Fig. 5: what comes after the backbone; ``panels`` maps titles to all layers of a network with head aspp or v2.
 
     A square is the feature map, drawn to scale with its rates. On it stand the weights of one output position (nine,
-    or one), grey where they fall on the padding; image pooling reads the whole square.
+    or one), gray where they fall on the padding; image pooling reads the whole square.
     """
     branches = [[layer for layer in layers if _is_branch(layer)] for layers in panels.values()]
     rows = max(map(len, branches)) * PITCH
@@ -108,7 +108,7 @@ def _is_branch(layer: Layer) -> bool:
 def _draw_head(axis: Axes, branches: Sequence[Layer], tail: Sequence[Layer], rows: float) -> None:
     height, width, channels = branches[0].height, branches[0].width, branches[0].in_channels
     middle, top = rows / 2, (rows - PITCH * len(branches)) / 2
-    _box(axis, 0, middle, f"block4\n{channels}\n{width} x {height}", wide=1.15, high=1.1, colour=BLUE)
+    _box(axis, 0, middle, f"block4\n{channels}\n{width} x {height}", wide=1.15, high=1.1, color=BLUE)
     for row, layer in enumerate(branches):
         y = top + PITCH * (row + 0.5)
         _arrow(axis, (1.15, middle), (1.6, y))
@@ -120,7 +120,7 @@ def _draw_head(axis: Axes, branches: Sequence[Layer], tail: Sequence[Layer], row
     last = branches[-1] if not tail else tail[-1]
     if tail:
         text, high = f"concat {len(branches) * branches[0].out_channels}", PITCH * len(branches) - 0.2
-        _box(axis, 4.85, middle, text, wide=0.4, high=high, colour=GREEN, rotation=90)
+        _box(axis, 4.85, middle, text, wide=0.4, high=high, color=GREEN, rotation=90)
     else:
         axis.add_patch(Circle((5.05, middle), 0.22, facecolor="white", edgecolor=GREEN))
         axis.text(5.05, middle, "+", ha="center", va="center")
@@ -128,18 +128,18 @@ def _draw_head(axis: Axes, branches: Sequence[Layer], tail: Sequence[Layer], row
     for layer in tail[:-1]:
         _arrow(axis, (left, middle), (left + 0.3, middle))
         text = f"{layer.kernel}x{layer.kernel}\n{layer.out_channels}"
-        _box(axis, left + 0.3, middle, text, wide=0.7, high=0.8, colour=BLUE)
+        _box(axis, left + 0.3, middle, text, wide=0.7, high=0.8, color=BLUE)
         left += 1
     _arrow(axis, (left, middle), (left + 0.3, middle))
     text = f"{'1x1, ' if tail else ''}logits\n{last.out_channels}\n{width} x {height}"
-    _box(axis, left + 0.3, middle, text, wide=1.2, high=1.1, colour=ORANGE)
+    _box(axis, left + 0.3, middle, text, wide=1.2, high=1.1, color=ORANGE)
 
 
 def _draw_taps(axis: Axes, left: float, top: float, side: float, layer: Layer, size: tuple[int, int]) -> None:
     """The feature map as a square of ``side``, and on it what one position of the layer's output reads."""
     pooled = "image_pooling" in layer.name
-    colour = ORANGE if pooled else "white"
-    axis.add_patch(Rectangle((left, top), side, side, facecolor=colour, edgecolor="black", linewidth=0.6))
+    color = ORANGE if pooled else "white"
+    axis.add_patch(Rectangle((left, top), side, side, facecolor=color, edgecolor="black", linewidth=0.6))
     if pooled:
         return
     step, place = side / max(size), [2 * length // 5 for length in size]
@@ -148,15 +148,15 @@ def _draw_taps(axis: Axes, left: float, top: float, side: float, layer: Layer, s
         for dx in offsets:
             y, x = place[0] + dy, place[1] + dx
             inside = 0 <= y < size[0] and 0 <= x < size[1]
-            # Beyond the border a true distance would run into the neighbours: the padding is drawn as a narrow margin.
+            # Beyond the border a true distance would run into the neighbors: the padding is drawn as a narrow margin.
             x, y = (min(max(value, -3), length + 2) for value, length in ((x, size[1]), (y, size[0])))
             spot = (left + (x + 0.5) * step, top + (y + 0.5) * step)
             axis.plot(*spot, "s", markersize=2.6, color=ORANGE if inside else GREY, clip_on=False)
 
 
-def _box(axis: Axes, left: float, middle: float, text: str, wide: float, high: float, colour: str, rotation=0) -> None:
-    axis.add_patch(Rectangle((left, middle - high / 2), wide, high, facecolor=colour, alpha=0.2, edgecolor="none"))
-    axis.add_patch(Rectangle((left, middle - high / 2), wide, high, fill=False, edgecolor=colour))
+def _box(axis: Axes, left: float, middle: float, text: str, wide: float, high: float, color: str, rotation=0) -> None:
+    axis.add_patch(Rectangle((left, middle - high / 2), wide, high, facecolor=color, alpha=0.2, edgecolor="none"))
+    axis.add_patch(Rectangle((left, middle - high / 2), wide, high, fill=False, edgecolor=color))
     axis.text(left + wide / 2, middle, text, ha="center", va="center", fontsize=SMALL, rotation=rotation)
 
 
@@ -187,16 +187,16 @@ CONTEXTS = {
         [(0, 1), (1, 2), (2, 3), (2, 4), (2, 5), (3, 6), (4, 6), (5, 6)],
     ),
 }  # fmt: skip
-"""Fig. 2: slabs of features (centre, height, width, kind: plain, atrous or output), and arrows between them."""
+"""Fig. 2: slabs of features (center, height, width, kind: plain, atrous or output), and arrows between them."""
 
 
 def contexts() -> Figure:
     """Fig. 2: four ways to multi-scale context, from the picture at the bottom to the output; width is resolution."""
     figure, axes = plt.subplots(1, len(CONTEXTS), squeeze=False, figsize=(8.4, 1.9), layout="constrained")
     for axis, (title, (slabs, arrows)) in zip(axes[0], CONTEXTS.items(), strict=True):
-        for centre, height, width, kind in slabs:
-            colour = (BLUE, ORANGE, GREEN)[kind]
-            axis.add_patch(Rectangle((centre - width / 2, height), width, 0.24, color=colour, alpha=0.75))
+        for center, height, width, kind in slabs:
+            color = (BLUE, ORANGE, GREEN)[kind]
+            axis.add_patch(Rectangle((center - width / 2, height), width, 0.24, color=color, alpha=0.75))
         for start, end in arrows:
             _connect(axis, slabs[start], slabs[end])
         axis.set(xlim=(0, 3.9), ylim=(-0.1, 3.8))

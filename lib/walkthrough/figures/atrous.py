@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from walkthrough.figures.architecture import GREY, ORANGE, SMALL
-from walkthrough.figures.charts import COLOURS, _axes
+from walkthrough.figures.charts import COLORS, _axes
 
 
 def taps(
     picture: np.ndarray,
     rates: Sequence[int],
-    centre: tuple[int, int],
+    center: tuple[int, int],
     responses: Sequence[np.ndarray] = (),
     kernel: int = 3,
     size: float = 2.2,
@@ -31,11 +31,11 @@ def taps(
         axis = column[0]
         axis.imshow(picture)
         extent = 2 * reach * rate
-        corner = (centre[1] - reach * rate - 0.5, centre[0] - reach * rate - 0.5)
+        corner = (center[1] - reach * rate - 0.5, center[0] - reach * rate - 0.5)
         axis.add_patch(Rectangle(corner, extent + 1, extent + 1, fill=False, color="white", linewidth=0.8))
         for dy in range(-reach, reach + 1):
             for dx in range(-reach, reach + 1):
-                y, x = centre[0] + dy * rate, centre[1] + dx * rate
+                y, x = center[0] + dy * rate, center[1] + dx * rate
                 inside = 0 <= y < height and 0 <= x < width
                 axis.plot(x, y, "s", markersize=4 if rate > 2 else 1.5, clip_on=False, markeredgecolor="white",
                           markeredgewidth=0.5, color="black" if inside else "#999999")  # fmt: skip
@@ -65,10 +65,10 @@ def valid_weights(along: np.ndarray, curves: Mapping[int, Sequence[float]], rate
                          ha="center", va="center")  # fmt: skip
     axes[0].set(title=f"valid weights at rate {rate}", xticks=[], yticks=[])
     axes[0].spines[:].set(visible=True, color="#999999")
-    for (number, shares), colour in zip(curves.items(), COLOURS, strict=False):
+    for (number, shares), color in zip(curves.items(), COLORS, strict=False):
         # The paper draws 1, 4 and 9; the thin ones make the shares add up.
         style = {} if number in (1, 4, 9) else {"linestyle": "--", "linewidth": 1}
-        axes[1].plot(range(1, len(shares) + 1), shares, label=str(number), color=colour, **style)
+        axes[1].plot(range(1, len(shares) + 1), shares, label=str(number), color=color, **style)
     axes[1].axvline(rate, color="#999999", linewidth=0.8)
     axes[1].set(xlabel="atrous rate", ylabel="share of the positions", title=f"Figure 4: {len(along)} x {len(along)}")
     figure.legend(*axes[1].get_legend_handles_labels(), title="valid", loc="outside right center")
@@ -76,9 +76,9 @@ def valid_weights(along: np.ndarray, curves: Mapping[int, Sequence[float]], rate
 
 
 def gridding(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], size: float = 2.4) -> Figure:
-    """Above, which inputs four neighbouring outputs see; below, what comes out: ``(title, seen, output)`` a column.
+    """Above, which inputs four neighboring outputs see; below, what comes out: ``(title, seen, output)`` a column.
 
-    ``seen`` is ``(4, h, w)``, one map an output. An input has the colour of the output that sees it, is grey where
+    ``seen`` is ``(4, h, w)``, one map an output. An input has the color of the output that sees it, is gray where
     several do and white where none does.
     """
     anywhere = np.any([seen.any(0) for _, seen, _ in columns], axis=0)
@@ -88,8 +88,8 @@ def gridding(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], size: float 
     for (above, below), (title, seen, output) in zip(axes.T, columns, strict=True):
         views = seen[window]
         shown = np.ones((*views.shape[1:], 3))
-        for view, colour in zip(views, COLOURS, strict=False):
-            shown[view] = to_rgb(colour)
+        for view, color in zip(views, COLORS, strict=False):
+            shown[view] = to_rgb(color)
         shown[views.sum(0) > 1] = 0.7
         above.imshow(shown, interpolation="nearest")
         above.set(title=title, xticks=[], yticks=[])
@@ -116,12 +116,12 @@ def connections(panels: Mapping[str, Sequence[tuple[int, int]]], length: int) ->
                 for tap in (-1, 0, 1):
                     source = position + tap * rate * spacing
                     if 0 <= source < length:
-                        axis.plot([source, position], [height - 1, height], color=COLOURS[1] if first else COLOURS[5],
+                        axis.plot([source, position], [height - 1, height], color=COLORS[1] if first else COLORS[5],
                                   linewidth=1.2 if first else 0.6, zorder=2 if first else 1)  # fmt: skip
             spacing *= stride
         for height, positions in enumerate(rows):
-            colours = [COLOURS[1] if position in rows_of_first[height] else COLOURS[0] for position in positions]
-            axis.scatter(positions, [height] * len(positions), s=22, c=colours, zorder=3)
+            colors = [COLORS[1] if position in rows_of_first[height] else COLORS[0] for position in positions]
+            axis.scatter(positions, [height] * len(positions), s=22, c=colors, zorder=3)
         names = [f"stride {stride}\nrate {rate}" for stride, rate in layers]
         axis.set_yticks(range(len(rows)), ["input", *names], fontsize=8)
         axis.set(title=title, xticks=[])
@@ -156,7 +156,7 @@ def dense_features(picture: np.ndarray, maps: Mapping[int, np.ndarray], size: fl
         rows, columns = values.shape
         extent = (-stride / 2, (columns - 0.5) * stride, (rows - 0.5) * stride, -stride / 2)
         axis.imshow(values, cmap="viridis", vmin=0, vmax=highest, extent=extent, interpolation="nearest")
-        axis.scatter(x, y, s=area, color=COLOURS[1], edgecolors="white", linewidths=area / 25)
+        axis.scatter(x, y, s=area, color=COLORS[1], edgecolors="white", linewidths=area / 25)
         axis.set(title=f"output stride {stride}: {rows} x {columns}")
         axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     return figure
@@ -190,10 +190,10 @@ def maps(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str], size: 
     figure, axes = plt.subplots(len(rows), len(titles), squeeze=False, layout="constrained",
                                 figsize=(size * len(titles) + 0.8, size * len(rows) + 0.2))  # fmt: skip
     for number, (line, (name, values)) in enumerate(zip(axes, rows.items(), strict=True)):
-        colours = ("Blues", "Oranges", "Greens")[number % 3]
+        colors = ("Blues", "Oranges", "Greens")[number % 3]
         highest = max(value.max() for value in values)
         for axis, value in zip(line, values, strict=True):
-            image = axis.imshow(value, cmap=colours, vmin=0, vmax=highest, interpolation="nearest")
+            image = axis.imshow(value, cmap=colors, vmin=0, vmax=highest, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set(visible=True, color=GREY)
         figure.colorbar(image, ax=line[-1]).set_label(name, fontsize=SMALL)

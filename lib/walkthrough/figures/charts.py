@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's colours, which colour-blind readers can tell apart."""
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's colors, which color-blind readers can tell apart."""
 
 STYLE = {
     "figure.dpi": 110,
@@ -18,7 +18,7 @@ STYLE = {
     "axes.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.prop_cycle": plt.cycler(color=COLORS),
     "legend.frameon": False,
 }
 plt.rcParams.update(STYLE)  # for whoever imports this module: one look for the whole walkthrough
@@ -42,11 +42,11 @@ def pictures(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = (), s
     return figure
 
 
-def legend(names: Sequence[str], colours: np.ndarray) -> Figure:
-    """The classes' colours: ``colours`` is ``(K, 3)`` uint8."""
+def legend(names: Sequence[str], colors: np.ndarray) -> Figure:
+    """The classes' colors: ``colors`` is ``(K, 3)`` uint8."""
     figure, axes = _axes(width=6.4, height=0.32 * -(-len(names) // 5))
     axes[0, 0].axis("off")
-    patches = [Patch(color=colour / 255, label=name) for name, colour in zip(names, colours, strict=True)]
+    patches = [Patch(color=color / 255, label=name) for name, color in zip(names, colors, strict=True)]
     figure.legend(handles=patches, ncols=5, loc="center")
     return figure
 
@@ -101,7 +101,7 @@ def bars(panels: Mapping[str, Mapping[str, float]], digits: int = 1) -> Figure:
     """One panel of horizontal bars for each title, with the value at each bar's end; the categories are the same."""
     figure, axes = _axes(len(panels), width=2.8, height=0.6 + 0.28 * len(next(iter(panels.values()))))
     for column, (axis, (title, values)) in enumerate(zip(axes[0], panels.items(), strict=True)):
-        drawn = axis.barh(range(len(values)), list(values.values()), color=COLOURS[column % len(COLOURS)])
+        drawn = axis.barh(range(len(values)), list(values.values()), color=COLORS[column % len(COLORS)])
         axis.bar_label(drawn, fmt=f"%.{digits}f", padding=3)
         axis.set_yticks(range(len(values)), list(values) if column == 0 else [""] * len(values))
         axis.set_title(title)
@@ -119,17 +119,17 @@ def stacked(rows: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
     longest = max(sum(parts.values()) for parts in rows.values())
     for number, parts in enumerate(rows.values()):
         left = 0.0
-        for (name, value), colour in zip(parts.items(), cycle(COLOURS), strict=False):
-            axis.barh(number, value, left=left, color=colour, height=0.7, label=name if number == 0 else None)
+        for (name, value), color in zip(parts.items(), cycle(COLORS), strict=False):
+            axis.barh(number, value, left=left, color=color, height=0.7, label=name if number == 0 else None)
             if value > longest / 18:
-                written = "white" if sum(to_rgb(colour)) < 1.3 else "black"
+                written = "white" if sum(to_rgb(color)) < 1.3 else "black"
                 axis.text(left + value / 2, number, f"{value:.0f}", ha="center", va="center", color=written)
             left += value
         axis.text(left + longest / 100, number, f"{left:.0f}", va="center")
     axis.set_yticks(range(len(rows)), list(rows))
     axis.set(xlabel=x_label, xlim=(0, longest * 1.07))
     axis.invert_yaxis()
-    figure.legend(loc="outside upper center", ncols=len(COLOURS))
+    figure.legend(loc="outside upper center", ncols=len(COLORS))
     return figure
 
 

@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from walkthrough.figures.charts import COLOURS
+from walkthrough.figures.charts import COLORS
 
-VERDICT_COLOURS = {"supported": COLOURS[2], "contradicted": COLOURS[1], "not decided": "#777777"}
+VERDICT_COLORS = {"supported": COLORS[2], "contradicted": COLORS[1], "not decided": "#777777"}
 MARKS = {"supported": "o", "contradicted": "X", "not decided": "s"}
 
 
@@ -30,7 +30,7 @@ class Row:
 def forest(rows: Sequence[Row], title: str) -> Figure:
     """One line a claim: what it says, the difference that it is about, and the verdict.
 
-    Colour and mark both tell the verdict. The axis is linear within a point of zero and logarithmic beyond, since the
+    Color and mark both tell the verdict. The axis is linear within a point of zero and logarithmic beyond, since the
     paper's differences reach from a tenth of a point to fifty.
     """
     figure, axis = plt.subplots(figsize=(10.6, 0.9 + 0.29 * len(rows)), layout="constrained")
@@ -38,16 +38,16 @@ def forest(rows: Sequence[Row], title: str) -> Figure:
         if y % 2 == 0:
             axis.axhspan(y - 0.5, y + 0.5, color="#f4f4f4", zorder=0)
         axis.plot(row.paper, y, "D", markersize=5, markerfacecolor="none", color="black", zorder=2)
-        colour = VERDICT_COLOURS.get(row.verdict, "#bbbbbb")
+        color = VERDICT_COLORS.get(row.verdict, "#bbbbbb")
         if row.ours is not None:
-            axis.plot([row.low, row.high], [y, y], color=colour, linewidth=2, zorder=3)
-            axis.plot(row.ours, y, MARKS[row.verdict], color=colour, markersize=6, zorder=4)
+            axis.plot([row.low, row.high], [y, y], color=color, linewidth=2, zorder=3)
+            axis.plot(row.ours, y, MARKS[row.verdict], color=color, markersize=6, zorder=4)
         axis.annotate(
             row.words,
             (1.01, y),
             xycoords=("axes fraction", "data"),
             va="center",
-            color=colour,
+            color=color,
             weight="bold",
             fontsize=9,
         )
@@ -66,8 +66,8 @@ def forest(rows: Sequence[Row], title: str) -> Figure:
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     handles = [Line2D([], [], marker="D", color="black", markerfacecolor="none", linestyle="", label="paper")]
     handles += [
-        Line2D([], [], marker=MARKS[name], color=colour, linewidth=2, label=f"ours, 95 %: {name}")
-        for name, colour in VERDICT_COLOURS.items()
+        Line2D([], [], marker=MARKS[name], color=color, linewidth=2, label=f"ours, 95 %: {name}")
+        for name, color in VERDICT_COLORS.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     return figure

@@ -1,7 +1,7 @@
 """Pictures of segmentations: arrays in, figure or picture out.
 
-Colours alone do not tell classes apart for everybody, and VOC's palette has several dark ones: every region also has an
-outline and its name. ``classes`` are maps ``(H, W)`` of class indices, 255 where void; ``colours`` is ``(K, 3)`` uint8
+Colors alone do not tell classes apart for everybody, and VOC's palette has several dark ones: every region also has an
+outline and its name. ``classes`` are maps ``(H, W)`` of class indices, 255 where void; ``colors`` is ``(K, 3)`` uint8
 and ``names`` has the K classes' names, of which the first, the background, stays unnamed.
 """
 
@@ -17,11 +17,11 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from PIL import Image, ImageDraw, ImageFont
 
-from walkthrough.figures.charts import COLOURS
+from walkthrough.figures.charts import COLORS
 
 VOID = 255
 VOID_COLOUR = (160, 160, 160)
-REPAIRED, BROKEN = COLOURS[0], COLOURS[1]
+REPAIRED, BROKEN = COLORS[0], COLORS[1]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Example:
 
 
 def outlines(classes: np.ndarray) -> np.ndarray:
-    """Where a class begins, ``(H, W)`` bool: pixels whose left or upper neighbour is of another class."""
+    """Where a class begins, ``(H, W)`` bool: pixels whose left or upper neighbor is of another class."""
     edges = np.zeros(classes.shape, dtype=bool)
     edges[:, 1:] |= classes[:, 1:] != classes[:, :-1]
     edges[1:] |= classes[1:] != classes[:-1]
@@ -101,11 +101,11 @@ def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
     return mask
 
 
-def overlay(picture: np.ndarray, classes: np.ndarray, colours: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def overlay(picture: np.ndarray, classes: np.ndarray, colors: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """``picture (H, W, 3)`` with its classes painted over it, outlined and named, at the picture's own size."""
     longest = max(classes.shape)
     table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(colours)] = colours
+    table[: len(colors)] = colors
     painted = (picture // 2) + (table // 2)[classes]
     painted[classes == 0] = picture[classes == 0]
     edges = _grown(outlines(classes), longest // 800)
@@ -128,11 +128,11 @@ def overlay(picture: np.ndarray, classes: np.ndarray, colours: np.ndarray, names
 
 
 def draw_classes(
-    axis: Axes, classes: np.ndarray, colours: np.ndarray, names: Sequence[str], picture: np.ndarray | None = None
+    axis: Axes, classes: np.ndarray, colors: np.ndarray, names: Sequence[str], picture: np.ndarray | None = None
 ) -> None:
     """Draw a class map into ``axis``, over ``picture`` where there is one, with outlines and names."""
     table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(colours)] = colours
+    table[: len(colors)] = colors
     table[VOID] = VOID_COLOUR
     shown = table[classes]
     if picture is not None:
@@ -143,7 +143,7 @@ def draw_classes(
         if min(classes.shape) > 1:
             axis.contour(classes == found, [0.5], colors="white", linewidths=0.7)
     for found, y, x in name_places(classes):
-        # Near the rim a centred name would reach out of the picture.
+        # Near the rim a centered name would reach out of the picture.
         across, down = x / classes.shape[1], y / classes.shape[0]
         ha = "left" if across < 0.15 else "right" if across > 0.85 else "center"
         va = "top" if down < 0.05 else "bottom" if down > 0.95 else "center"
@@ -152,7 +152,7 @@ def draw_classes(
 
 
 def error_map(picture: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """``(H, W, 3)``: the picture in pale grey where the prediction is right, orange where it is wrong, void grey."""
+    """``(H, W, 3)``: the picture in pale gray where the prediction is right, orange where it is wrong, void gray."""
     shown = _pale(picture)
     shown[truth == VOID] = VOID_COLOUR
     shown[(prediction != truth) & (truth != VOID)] = _rgb(BROKEN)
@@ -168,12 +168,12 @@ def change_map(picture: np.ndarray, truth: np.ndarray, before: np.ndarray, after
 
 
 def _pale(picture: np.ndarray) -> np.ndarray:
-    grey = picture.mean(axis=2, keepdims=True) / 255
-    return np.repeat((255 * (0.8 + 0.2 * grey)).astype(np.uint8), 3, axis=2)
+    gray = picture.mean(axis=2, keepdims=True) / 255
+    return np.repeat((255 * (0.8 + 0.2 * gray)).astype(np.uint8), 3, axis=2)
 
 
-def _rgb(colour: str) -> tuple[int, ...]:
-    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+def _rgb(color: str) -> tuple[int, ...]:
+    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
 
 
 def _grid(rows: Sequence[Sequence[np.ndarray]], columns: int, size: float, extra: float) -> tuple[Figure, np.ndarray]:
@@ -194,25 +194,25 @@ def _grid(rows: Sequence[Sequence[np.ndarray]], columns: int, size: float, extra
     return figure, axes
 
 
-def _class_legend(figure: Figure, seen: Sequence[int], colours: np.ndarray, names: Sequence[str], *more: Patch) -> None:
-    patches = [Patch(facecolor=colours[k] / 255, edgecolor="black", linewidth=0.5, label=names[k]) for k in seen]
+def _class_legend(figure: Figure, seen: Sequence[int], colors: np.ndarray, names: Sequence[str], *more: Patch) -> None:
+    patches = [Patch(facecolor=colors[k] / 255, edgecolor="black", linewidth=0.5, label=names[k]) for k in seen]
     figure.legend(handles=[*patches, *more], loc="outside lower center", ncols=6)
 
 
-def comparison(examples: Sequence[Example], colours: np.ndarray, names: Sequence[str], size: float = 1.7) -> Figure:
+def comparison(examples: Sequence[Example], colors: np.ndarray, names: Sequence[str], size: float = 1.7) -> Figure:
     """A row for each example: picture, truth, prediction and errors, with a legend of the classes that occur."""
     seen = sorted(set().union(*(np.unique([*np.unique(e.truth), *np.unique(e.prediction)]) for e in examples)) - {VOID})
     figure, axes = _grid([[example.picture] for example in examples], 4, size, 0.6)
     for row, example in zip(axes, examples, strict=True):
         row[0].imshow(example.picture, interpolation="nearest")
         row[0].set_ylabel(example.name)
-        draw_classes(row[1], example.truth, colours, names)
-        draw_classes(row[2], example.prediction, colours, names)
+        draw_classes(row[1], example.truth, colors, names)
+        draw_classes(row[2], example.prediction, colors, names)
         row[3].imshow(error_map(example.picture, example.truth, example.prediction), interpolation="nearest")
     for axis, title in zip(axes[0], ("picture", "truth", "prediction", "errors"), strict=True):
         axis.set_title(title)
     void = Patch(facecolor=np.array(VOID_COLOUR) / 255, edgecolor="black", linewidth=0.5, label="void")
-    _class_legend(figure, seen, colours, names, void, Patch(color=BROKEN, label="wrong"))
+    _class_legend(figure, seen, colors, names, void, Patch(color=BROKEN, label="wrong"))
     return figure
 
 
@@ -245,7 +245,7 @@ def changes(
 
 
 def gallery(
-    rows: Sequence[Sequence[Example]], colours: np.ndarray, names: Sequence[str], failures: int = 1, size: float = 1.5
+    rows: Sequence[Sequence[Example]], colors: np.ndarray, names: Sequence[str], failures: int = 1, size: float = 1.5
 ) -> Figure:
     """Fig. 6: pairs of a picture and its prediction, several in a row; the last ``failures`` rows are failures."""
     pictures = [[example.picture for example in row] for row in rows]
@@ -253,7 +253,7 @@ def gallery(
     for number, (line, row) in enumerate(zip(axes, rows, strict=True)):
         for (left, right), example in zip(line.reshape(-1, 2), row, strict=False):
             left.imshow(example.picture, interpolation="nearest")
-            draw_classes(right, example.prediction, colours, names, example.picture)
+            draw_classes(right, example.prediction, colors, names, example.picture)
             right.set_title(example.name, fontsize=8)
         if number >= len(rows) - failures:
             line[0].set_ylabel("failures")
@@ -272,8 +272,8 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
     strongest = max(float(np.nanmax(wrong, initial=0)), 1.0)
     axis.imshow(wrong, cmap="Oranges", vmin=0, vmax=strongest)
     for row, column in np.argwhere(shares >= 1):
-        colour = "#888888" if row == column else "white" if shares[row, column] > 0.6 * strongest else "black"
-        axis.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)
+        color = "#888888" if row == column else "white" if shares[row, column] > 0.6 * strongest else "black"
+        axis.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=8, color=color)
     axis.set_xticks(range(len(names)), names, rotation=40, ha="right")
     axis.set_yticks(range(len(names)), names)
     axis.set(xlabel="predicted", ylabel="truth")
@@ -281,16 +281,16 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
     return figure
 
 
-def photo(picture: np.ndarray, classes: np.ndarray, colours: np.ndarray, names: Sequence[str]) -> Figure:
+def photo(picture: np.ndarray, classes: np.ndarray, colors: np.ndarray, names: Sequence[str]) -> Figure:
     """One picture, the same with its classes over it, and each class's share of the pixels."""
     figure, axes = plt.subplots(1, 3, figsize=(8, 2.6), width_ratios=(1.2, 1.2, 1), layout="constrained")
     axes[0].imshow(picture, interpolation="nearest")
-    draw_classes(axes[1], classes, colours, names, picture)
+    draw_classes(axes[1], classes, colors, names, picture)
     for axis in axes[:2]:
         axis.axis("off")
     shares = 100 * np.bincount(classes.ravel(), minlength=len(names)) / classes.size
     order = [k for k in np.argsort(-shares) if shares[k] > 0]
-    bars = axes[2].barh(range(len(order)), shares[order], color=colours[order] / 255, edgecolor="black", linewidth=0.5)
+    bars = axes[2].barh(range(len(order)), shares[order], color=colors[order] / 255, edgecolor="black", linewidth=0.5)
     axes[2].bar_label(bars, fmt="%.1f %%", padding=3)
     axes[2].set_yticks(range(len(order)), [names[k] for k in order])
     axes[2].set(xticks=[], xlim=(0, 1.35 * shares.max()))

@@ -60,7 +60,7 @@ def _clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def _with_palette(png: str) -> str:
-    """A figure, a PNG in base64, in 256 colours: four tenths of the size, and hardly to be told from the original."""
+    """A figure, a PNG in base64, in 256 colors: four tenths of the size, and hardly to be told from the original."""
     image = Image.open(io.BytesIO(base64.b64decode(png)))
     if image.mode == "P":
         return png

@@ -75,8 +75,8 @@ def label(evaluation: Evaluation, profile: Profile) -> str:
 
 def by_label(evaluations: Iterable[Evaluation], profile: Profile) -> list[tuple[str, Evaluation]]:
     """Evaluations with their labels, the simple ones first."""
-    labelled = ((label(one, profile), one) for one in evaluations)
-    return sorted(labelled, key=lambda pair: (len(pair[0]), pair[0]))
+    labeled = ((label(one, profile), one) for one in evaluations)
+    return sorted(labeled, key=lambda pair: (len(pair[0]), pair[0]))
 
 
 def sentence(settings: EvaluationSettings) -> str:

@@ -154,7 +154,7 @@ def test_palettes(voc_root):
         image.putpalette([255 - value for value in image.getpalette()])
         image.save(labels / "picture_1.png")
     (note,) = lines(voc_root, "note")
-    assert note == "palette: VOC's in 7, grey in 1, another in 1 labels (such as picture_1); only the numbers count"
+    assert note == "palette: VOC's in 7, gray in 1, another in 1 labels (such as picture_1); only the numbers count"
 
 
 def test_lists_of_voc_are_compared_with_vocs(voc_root):

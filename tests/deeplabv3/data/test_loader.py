@@ -12,7 +12,7 @@ from PIL import Image
 
 from deeplabv3.config import SCALES, VOID
 from deeplabv3.data.loader import TrainingSamples, batches
-from deeplabv3.data.transforms import MEAN_PIXEL, normalise, random_crop
+from deeplabv3.data.transforms import MEAN_PIXEL, normalize, random_crop
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 
@@ -81,7 +81,7 @@ def test_padding_is_the_mean_pixel_at_the_bottom_and_right(data, scale):
     assert (picture[padding] == MEAN_PIXEL).all()
     assert (label[padding] == VOID).all()
     assert len(np.unique(picture[~padding], axis=0)) > 100
-    assert normalise(torch.from_numpy(picture[None].copy()))[0, :, 96, 96].abs().max() < 0.01
+    assert normalize(torch.from_numpy(picture[None].copy()))[0, :, 96, 96].abs().max() < 0.01
 
 
 @pytest.mark.parametrize("scale", [0.75, 1.0, 1.5, 2.0])
@@ -142,10 +142,10 @@ def test_a_flipped_sample_is_the_plain_one_mirrored_padding_and_all(data, crop, 
         assert np.array_equal(label, plain_label[:, mirror])
 
 
-def test_normalise_is_imagenets():
+def test_normalize_is_imagenets():
     pictures = torch.tensor([[[[0, 128, 255]]]], dtype=torch.uint8)
     expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
-    torch.testing.assert_close(normalise(pictures), torch.tensor(expected).view(1, 3, 1, 1))
+    torch.testing.assert_close(normalize(pictures), torch.tensor(expected).view(1, 3, 1, 1))
 
 
 def test_batches_are_consecutive_samples(data):

@@ -2,14 +2,14 @@
 
 import pytest
 
-from deeplabv3.data import memory, voc
+from deeplabv3.data import voc
 
 
 @pytest.fixture
 def system(tmp_path, monkeypatch):
     """A machine with a thousand kilobytes free."""
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(voc, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(voc, "CGROUP", tmp_path)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     (tmp_path / "meminfo").write_text("MemTotal:  9000 kB\nMemFree:  10 kB\nMemAvailable:  1000 kB\n")
     return tmp_path

@@ -7,9 +7,10 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from deeplabv3.config import CLASSES, VOID
+from deeplabv3.config import SYNTHETIC_CLASSES as CLASSES
+from deeplabv3.config import VOID
 from deeplabv3.data import synthetic
-from deeplabv3.data.synthetic import DARK_LAMP, FRAME, FRAME_COLOURS, ICE, LIT_LAMP, MOON, SIZES, SUN, WATER, draw, make
+from deeplabv3.data.synthetic import DARK_LAMP, FRAME, FRAME_COLORS, ICE, LIT_LAMP, MOON, SIZES, SUN, WATER, draw, make
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 
@@ -66,38 +67,38 @@ def test_a_lamp_is_dark_under_the_sun_and_lit_under_the_moon(drawn):
 
 
 def test_close_by_the_two_lamps_look_the_same(drawn):
-    """Otherwise no far context would be needed: their mean colours agree far within one lamp's own scatter."""
-    colours = {
+    """Otherwise no far context would be needed: their mean colors agree far within one lamp's own scatter."""
+    colors = {
         lamp: np.array([picture[label == lamp].mean(0) for picture, label in drawn if (label == lamp).any()])
         for lamp in (DARK_LAMP, LIT_LAMP)
     }
-    dark, lit = colours[DARK_LAMP], colours[LIT_LAMP]
+    dark, lit = colors[DARK_LAMP], colors[LIT_LAMP]
     assert abs(dark.mean(0) - lit.mean(0)).max() < 4 * (dark.std(0) / len(dark) ** 0.5).max() + 1
 
 
 def test_the_season_shows_in_the_frame_alone(drawn):
     """A pond is water or ice as the frame says, looks the same in both, and its middle is far from it."""
-    colours, seasons, distances = {WATER: [], ICE: []}, set(), []
+    colors, seasons, distances = {WATER: [], ICE: []}, set(), []
     for picture, label in drawn:
         frame = np.ones(label.shape, dtype=bool)
         frame[FRAME:-FRAME, FRAME:-FRAME] = False
         assert not label[frame].any()
-        season = min(FRAME_COLOURS, key=lambda one: abs(picture[frame].mean(0) - FRAME_COLOURS[one]).sum())
+        season = min(FRAME_COLORS, key=lambda one: abs(picture[frame].mean(0) - FRAME_COLORS[one]).sum())
         seasons.add(season)
         other = ICE if season == WATER else WATER
         assert not (label == other).any()
         if (label == season).any():
-            colours[season].append(picture[label == season].mean(0))
+            colors[season].append(picture[label == season].mean(0))
             middle = np.argwhere(label == season).mean(0)
             distances.append(min(*middle, *(label.shape - middle)))
     assert seasons == {WATER, ICE}
     assert np.median(distances) > 48  # further than one hop of block4's rate 2 at output stride 16, 32 pixels
-    water, ice = np.array(colours[WATER]), np.array(colours[ICE])
+    water, ice = np.array(colors[WATER]), np.array(colors[ICE])
     assert abs(water.mean(0) - ice.mean(0)).max() < 4 * (water.std(0) / len(water) ** 0.5).max() + 1
 
 
 def test_the_tell_tale_is_far_from_the_lamp(drawn):
-    """Between the centres of lamp and sky lies most of the picture's smaller side."""
+    """Between the centers of lamp and sky lies most of the picture's smaller side."""
     for _, label in drawn:
         for lamp, sky in ((DARK_LAMP, SUN), (LIT_LAMP, MOON)):
             if (label == lamp).any():

@@ -9,7 +9,7 @@ from conftest import CLASSES, write_label
 from PIL import Image
 
 from deeplabv3.config import VOC_CLASSES, VOID
-from deeplabv3.data import memory
+from deeplabv3.data import voc
 from deeplabv3.data.voc import VOCData, find_root, fingerprint, palette
 from deeplabv3.errors import UserError
 
@@ -44,13 +44,13 @@ def test_pictures_stay_in_memory_where_they_fit(voc_root, monkeypatch):
     needed = plain.decoded_bytes()
     assert needed == 4 * sum(label.size for _, label in (plain[index] for index in range(9)))
     for allowed, fits in ((needed, True), (needed - 1, False), (0, False)):
-        monkeypatch.setattr(memory, "allowance", lambda allowed=allowed: allowed)
+        monkeypatch.setattr(voc, "allowance", lambda allowed=allowed: allowed)
         assert VOCData(voc_root, "trainval", CLASSES, cache=None).cached is fits
 
 
 def test_palette_is_vocs():
     first = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128)]
-    assert [tuple(colour) for colour in palette()[:7].tolist()] == first
+    assert [tuple(color) for color in palette()[:7].tolist()] == first
     assert tuple(palette()[8]) == (64, 0, 0)
     assert tuple(palette()[20]) == (0, 64, 128)  # tvmonitor
     assert tuple(palette()[255]) == (224, 224, 192)  # void
@@ -78,7 +78,7 @@ def test_the_root_may_be_the_folder_above(tmp_path, voc_root, below):
     assert find_root(tmp_path / "elsewhere") == target
 
 
-def test_png_pictures_and_grey_labels_are_read(voc_root):
+def test_png_pictures_and_gray_labels_are_read(voc_root):
     picture = Image.open(voc_root / "JPEGImages" / "picture_0.jpg").convert("L")
     (voc_root / "JPEGImages" / "picture_0.jpg").unlink()
     picture.save(voc_root / "JPEGImages" / "picture_0.png")

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from deeplabv3.config import MULTI_SCALE, VOID, EvaluationSettings
-from deeplabv3.data.transforms import MEAN, MEAN_PIXEL, STD, normalise, pad, padded_size
+from deeplabv3.data.transforms import MEAN, MEAN_PIXEL, STD, normalize, pad, padded_size
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import (
@@ -35,8 +35,8 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*shape, 3)).astype(np.uint8)
 
 
-class ByColour(nn.Module):
-    """Stands in for a trained network: every pixel's class is where its colour is strongest, whatever surrounds it."""
+class ByColor(nn.Module):
+    """Stands in for a trained network: every pixel's class is where its color is strongest, whatever surrounds it."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +44,7 @@ class ByColour(nn.Module):
         self.config = SimpleNamespace(num_classes=3, align_corners=True)
         self.output_stride = 16
 
-    def set_output_stride(self, output_stride: int) -> "ByColour":
+    def set_output_stride(self, output_stride: int) -> "ByColor":
         self.output_stride = output_stride
         return self
 
@@ -84,24 +84,24 @@ def test_predictions_lie_where_the_pictures_are(padding, batch):
     """Sizes are mixed, smaller and larger than the crop: every pixel is found at its own place, in order."""
     pictures = [noise(h, w, seed=n) for n, (h, w) in enumerate([(40, 31), (33, 33), (47, 50), (40, 32), (40, 31)])]
     settings = EvaluationSettings(crop=33, padding=padding)
-    predictions = list(predict_batches(ByColour(), iter(pictures), settings, batch))
+    predictions = list(predict_batches(ByColor(), iter(pictures), settings, batch))
     assert len(predictions) == len(pictures)
     for picture, prediction in zip(pictures, predictions, strict=True):
         assert prediction.shape == picture.shape[:2]
         assert prediction.dtype == np.uint8
-        expected = normalise(torch.from_numpy(picture[None].copy()))[0].argmax(0)
+        expected = normalize(torch.from_numpy(picture[None].copy()))[0].argmax(0)
         assert np.array_equal(prediction, expected)
 
 
 def test_evaluation_counts_every_pixel_that_is_not_void_once(data):
     """The naive picture-by-picture count, with the labels at their own size."""
     reported = []
-    confusions = evaluate(ByColour(), data, EvaluationSettings(crop=65), 4, reported.append)
+    confusions = evaluate(ByColor(), data, EvaluationSettings(crop=65), 4, reported.append)
     assert reported == [1, 2, 3, 4, 5, 6]
     assert confusions.shape == (6, 3, 3)
     for index in range(6):
         picture, label = data[index]
-        prediction = normalise(torch.from_numpy(picture[None].copy()))[0].argmax(0).numpy()
+        prediction = normalize(torch.from_numpy(picture[None].copy()))[0].argmax(0).numpy()
         for truth in range(3):
             for found in range(3):
                 assert confusions[index, truth, found] == ((label == truth) & (prediction == found)).sum()
@@ -113,7 +113,7 @@ def test_the_result_does_not_depend_on_the_batch(make_model, data):
     settings = EvaluationSettings(crop=65, scales=(0.75, 1.0), flip=True)
     pictures = [data[index][0] for index in range(6)]
     with torch.no_grad():  # batch norm that suits the pictures, so that several classes are found
-        model(normalise(torch.from_numpy(np.stack([pad(picture, (65, 65)) for picture in pictures]))))
+        model(normalize(torch.from_numpy(np.stack([pad(picture, (65, 65)) for picture in pictures]))))
     alone = list(predict_batches(model, iter(pictures), settings, 1))
     assert len({int(value) for prediction in alone for value in np.unique(prediction)}) > 1
     for batch in (2, 4, 6):
@@ -149,7 +149,7 @@ def test_probabilities_are_averaged_over_scales_and_flip(make_model):
     """Written out: the mean of the softmaxes, not the softmax of a mean."""
     model = make_model().eval()
     pictures = torch.from_numpy(noise(33, 65)[None])
-    images = normalise(pictures)
+    images = normalize(pictures)
     views = []
     with torch.no_grad():
         for size in ((17, 33), (33, 65)):
@@ -187,7 +187,7 @@ def slow_reference(model: DeepLabV3, picture: np.ndarray, settings: EvaluationSe
 
 
 def mixed_sizes() -> list[np.ndarray]:
-    """No two neighbours of one padded size, the first and the last of a size of their own."""
+    """No two neighbors of one padded size, the first and the last of a size of their own."""
     sizes = [(50, 17), (33, 49), (40, 31), (31, 47), (40, 32), (33, 49), (40, 31), (1, 1), (33, 48), (70, 20)]
     return [noise(height, width, seed=number) for number, (height, width) in enumerate(sizes)]
 
@@ -259,7 +259,7 @@ def test_no_picture_waits_for_ever():
 def test_predictions_come_in_order_and_soon(batch):
     pictures, taken = mixed_sizes() * 20, []
     stream = predict_batches(
-        ByColour(), (taken.append(p) or p for p in pictures), EvaluationSettings(padding="tight"), batch
+        ByColor(), (taken.append(p) or p for p in pictures), EvaluationSettings(padding="tight"), batch
     )
     for number, prediction in enumerate(stream):
         assert prediction.shape == pictures[number].shape[:2]
@@ -374,8 +374,8 @@ def test_the_output_stride_of_the_settings_is_used(make_model):
     picture = noise(33, 33)
     at_8 = next(predict_batches(model, iter([picture]), EvaluationSettings(output_stride=8, crop=33)))
     with torch.no_grad():
-        expected = model.set_output_stride(8)(normalise(torch.from_numpy(picture[None].copy()))).argmax(1)[0]
-        other = model.set_output_stride(16)(normalise(torch.from_numpy(picture[None].copy()))).argmax(1)[0]
+        expected = model.set_output_stride(8)(normalize(torch.from_numpy(picture[None].copy()))).argmax(1)[0]
+        other = model.set_output_stride(16)(normalize(torch.from_numpy(picture[None].copy()))).argmax(1)[0]
     assert np.array_equal(at_8, expected)
     assert not np.array_equal(at_8, other)
 

@@ -36,7 +36,7 @@ QUADRANTS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]
 
 
 def scene(height: int = 40, width: int = 60) -> np.ndarray:
-    """Four coloured quadrants, so that a turn or a mirror shows."""
+    """Four colored quadrants, so that a turn or a mirror shows."""
     return QUADRANTS.repeat(height // 2, 0).repeat(width // 2, 1)
 
 
@@ -91,8 +91,8 @@ def test_transparency_lies_on_white(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_16_bits_keep_their_brightness(tmp_path, suffix):
     """Pillow's own conversion clips at 255, which makes nearly everything white."""
-    grey = np.array([[0, 255, 256, 0x8000, 0xFFFF]], dtype=np.uint16)
-    Image.fromarray(grey).save(tmp_path / f"deep.{suffix}")
+    gray = np.array([[0, 255, 256, 0x8000, 0xFFFF]], dtype=np.uint16)
+    Image.fromarray(gray).save(tmp_path / f"deep.{suffix}")
     assert read_photo(tmp_path / f"deep.{suffix}")[0, :, 1].tolist() == [0, 0, 1, 128, 255]
 
 
@@ -100,10 +100,10 @@ def test_16_bits_keep_their_brightness(tmp_path, suffix):
 def test_other_modes(tmp_path, mode, suffix):
     path = tmp_path / f"scene.{suffix}"
     Image.fromarray(scene()).convert(mode).save(path)
-    photo, grey = read_photo(path), mode in ("L", "1", "LA")
+    photo, gray = read_photo(path), mode in ("L", "1", "LA")
     assert photo.shape == (40, 60, 3)
     assert np.abs(photo[39, 59].astype(int) - 255).max() < 10
-    assert (photo[..., 0] == photo[..., 2]).all() == grey
+    assert (photo[..., 0] == photo[..., 2]).all() == gray
 
 
 def test_floating_point_pixels_are_refused(tmp_path):
@@ -288,7 +288,7 @@ def test_shares_add_up():
     assert class_shares(np.array([[0, 2], [2, 2]], dtype=np.uint8), 4).tolist() == [25, 0, 75, 0]
 
 
-def test_palette_pngs_hold_numbers_and_vocs_colours():
+def test_palette_pngs_hold_numbers_and_vocs_colors():
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
     image = Image.open(io.BytesIO(palette_png(values)))
     assert image.mode == "P"

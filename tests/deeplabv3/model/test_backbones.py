@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import randomise, small_config
+from conftest import randomize, small_config
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import mobilenet_v2
@@ -33,7 +33,7 @@ def strided_network(backbone, layout, grid, last_block):
     config = small_config(backbone=backbone, layout=layout, multi_grid=grid, last_block=last_block, head="cascade")
     with torch.device("meta"):  # drawing the initial weights of large networks would take longer than the test
         model = DeepLabV3(config)
-    model = randomise(model.to_empty(device="cpu")).double().eval()
+    model = randomize(model.to_empty(device="cpu")).double().eval()
     for name, module in model.named_modules():
         if name.endswith("bn3"):  # or else every unit doubles the variance of its input
             module.weight.data *= 0.2
@@ -80,7 +80,7 @@ def test_without_the_rates_the_features_differ(backbone, layout):
 def test_mobilenet_features_are_torchvisions():
     """In double precision to 1e-12, for features whose spread is about 3."""
     torch.manual_seed(0)
-    reference = randomise(mobilenet_v2(weights=None)).double().eval()
+    reference = randomize(mobilenet_v2(weights=None)).double().eval()
     config = small_config(backbone="mobilenet_v2", output_stride=32, multi_grid=(1, 1, 1))
     ours = DeepLabV3(config).double().eval()
     assert isinstance(ours.backbone, MobileNetV2)

@@ -98,7 +98,7 @@ def test_a_checkpoint_carries_its_network(tmp_path, make_model):
         assert torch.equal(loaded(images), model(images))
 
 
-@pytest.mark.parametrize("change", [{"num_classes": 4}, {"colour": "red"}, {"backbone": "vgg16"}])
+@pytest.mark.parametrize("change", [{"num_classes": 4}, {"color": "red"}, {"backbone": "vgg16"}])
 def test_a_checkpoint_of_another_version_is_refused(tmp_path, change):
     model = DeepLabV3(small_config())
     settings = {"model": json.loads(json.dumps(vars(model.config))) | change}

@@ -37,13 +37,13 @@ def test_frozen_batch_norm_survives_train():
     before = [value.clone() for norm in norms for value in norm.state_dict().values()]
     images = torch.randn(2, 3, 33, 33) * 3 + 1
 
-    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
     model.train()
     model.eval()
     model.train()
     classifier = model.head.classifier.weight.clone()
     model(images).square().mean().backward()
-    optimiser.step()
+    optimizer.step()
     after = [value for norm in norms for value in norm.state_dict().values()]
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
     assert not torch.equal(model.head.classifier.weight, classifier)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import randomise, small_config
+from conftest import randomize, small_config
 from torch import nn
 
 from deeplabv3.model.deeplab import DeepLabV3
@@ -20,7 +20,7 @@ VARIANTS = {
 @pytest.fixture(params=VARIANTS.values(), ids=VARIANTS)
 def model(request) -> DeepLabV3:
     torch.manual_seed(0)
-    return randomise(DeepLabV3(small_config(**request.param))).eval()
+    return randomize(DeepLabV3(small_config(**request.param))).eval()
 
 
 def test_folding_batch_norm_keeps_the_logits(model):
@@ -55,7 +55,7 @@ def test_a_fast_copy_is_for_inference(model):
 
 def test_a_compiled_copy_gives_the_same_logits():
     torch.manual_seed(0)
-    model = randomise(DeepLabV3(small_config())).eval()
+    model = randomize(DeepLabV3(small_config())).eval()
     images = torch.randn(1, 3, 33, 33)
     with torch.inference_mode():
         expected = model(images)

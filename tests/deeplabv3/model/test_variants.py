@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 import torch
-from conftest import randomise, small_config
+from conftest import randomize, small_config
 from torch.export import Dim, export
 from torch.nn import functional as F
 
@@ -58,15 +58,15 @@ def trained(variant: str) -> tuple[DeepLabV3, float, float]:
     torch.manual_seed(0)
     model = DeepLabV3(small_config(**VARIANTS[variant])).train()
     images, labels = one_batch()
-    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     losses: list[float] = []
     while not losses or (losses[-1] > NEAR_ZERO and len(losses) < 100):
         loss = F.cross_entropy(model(images), labels, ignore_index=255)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     with torch.no_grad():
         # The running statistics become the batch's; copies make the n - 1 of the running variance an n nearly.
@@ -102,7 +102,7 @@ def test_logits_have_the_size_of_the_images(make_model, variant, size):
 def test_output_stride_changes_in_place_and_back(variant):
     """Bit for bit; and weights are interchangeable between output strides, in both directions."""
     torch.manual_seed(0)
-    model = randomise(DeepLabV3(small_config(**VARIANTS[variant] | {"output_stride": 16}))).eval()
+    model = randomize(DeepLabV3(small_config(**VARIANTS[variant] | {"output_stride": 16}))).eval()
     fresh = DeepLabV3(small_config(**VARIANTS[variant] | {"output_stride": 8})).eval()
     images = torch.randn(1, 3, 49, 81)
     with torch.no_grad():

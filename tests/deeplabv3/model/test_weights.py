@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import randomise, small_config
+from conftest import randomize, small_config
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet50
@@ -27,7 +27,7 @@ from deeplabv3.model.weights import load_backbone_weights, read_weights
 
 def mobilenet_weights() -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
-    return randomise(mobilenet_v2(weights=None)).state_dict()
+    return randomize(mobilenet_v2(weights=None)).state_dict()
 
 
 def mobilenet(**changes) -> DeepLabV3:
@@ -54,7 +54,7 @@ def test_resnet_weights_give_torchvisions_features(tmp_path):
     torch.manual_seed(0)
     with torch.device("meta"):
         reference = resnet50(weights=None)
-    reference = randomise(reference.to_empty(device="cpu"))
+    reference = randomize(reference.to_empty(device="cpu"))
     torch.save(reference.state_dict(), tmp_path / "resnet50.pth")
     config = small_config(backbone="resnet50", layout="torchvision", output_stride=32, multi_grid=(1, 1, 1))
     model = DeepLabV3(config).eval()
@@ -83,7 +83,7 @@ def test_weights_without_batch_counters_are_loaded(tmp_path):
 def test_added_blocks_start_as_block4_where_shapes_allow(tmp_path, backbone):
     """Units 2 and 3 fit whole; the first unit of block5 takes other channels than block4's and keeps those random."""
     torch.manual_seed(0)
-    source = randomise(DeepLabV3(small_config(backbone=backbone, head="cascade")))
+    source = randomize(DeepLabV3(small_config(backbone=backbone, head="cascade")))
     names = {name: source.backbone.torchvision_name(name) for name in source.backbone.state_dict()}
     save_file({names[name]: value for name, value in source.backbone.state_dict().items()}, tmp_path / "w.safetensors")
     model = DeepLabV3(small_config(backbone=backbone, head="cascade", last_block=7))
@@ -222,7 +222,7 @@ def torchvision_network(make: Callable[..., nn.Module]) -> nn.Module:
     """Random weights and batch norm statistics, and yet logits of order 1."""
     with torch.device("meta"):  # torchvision's own random weights take seconds and are not wanted
         reference = make(weights=None, weights_backbone=None, num_classes=5)
-    reference = randomise(reference.to_empty(device="cpu")).eval()
+    reference = randomize(reference.to_empty(device="cpu")).eval()
     for name, layer in reference.named_modules():
         if name.endswith("bn3"):  # or else every unit doubles the variance of its input
             layer.weight.data *= 0.1

@@ -8,7 +8,7 @@ from deeplabv3.config import VOID, TrainingSettings
 from deeplabv3.data.loader import TrainingSamples, batches
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.training.step import Objective, make_optimiser, shrink, training_step
+from deeplabv3.training.step import Objective, make_optimizer, shrink, training_step
 
 
 def batch(number: int = 4, size: int = 33):
@@ -25,8 +25,8 @@ def after_one_step(frozen: bool, **changes) -> tuple[dict, float]:
     torch.manual_seed(0)
     model = DeepLabV3(small_config()).freeze_batch_norm(frozen).train()
     settings = TrainingSettings(iterations=10, batch=4, crop=33, lr=0.5, freeze_batch_norm=frozen, **changes)
-    optimiser = make_optimiser(model, settings)
-    loss = training_step(Objective(model, settings), optimiser, settings, 0, 0, *batch())
+    optimizer = make_optimizer(model, settings)
+    loss = training_step(Objective(model, settings), optimizer, settings, 0, 0, *batch())
     return model.state_dict(), loss.item()
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from deeplabv3.config import VOID, TrainingSettings
 from deeplabv3.data.loader import TrainingSamples, batches
-from deeplabv3.data.transforms import normalise
+from deeplabv3.data.transforms import normalize
 from deeplabv3.distributed import Team
 from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import load_checkpoint
@@ -29,7 +29,7 @@ from deeplabv3.signals import Interrupted
 from deeplabv3.training import step as step_module
 from deeplabv3.training import trainer
 from deeplabv3.training.log import Log
-from deeplabv3.training.step import make_optimiser, segmentation_loss, shrink
+from deeplabv3.training.step import make_optimizer, segmentation_loss, shrink
 from deeplabv3.training.trainer import Validation, train
 
 
@@ -154,7 +154,7 @@ def test_training_is_sgd_written_out_by_hand(tmp_path, data, changes):
     ramp = {1: [0, 0.5, 1, 1], 0: [1, 1, 1, 1]}[chosen.backbone_hold]
     for step in range(4):
         pairs = [samples[2 * step], samples[2 * step + 1]]
-        images = normalise(torch.stack([torch.from_numpy(picture.copy()) for picture, _ in pairs]))
+        images = normalize(torch.stack([torch.from_numpy(picture.copy()) for picture, _ in pairs]))
         labels = torch.stack([torch.from_numpy(label.copy()).long() for _, label in pairs])
         loss = F.cross_entropy(model(images), labels, ignore_index=255)
         gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
@@ -178,13 +178,13 @@ def test_training_is_sgd_written_out_by_hand(tmp_path, data, changes):
     assert not torch.equal(state["head.classifier.weight"], fresh_model().head.classifier.weight)
 
 
-def test_settings_reach_the_optimiser():
+def test_settings_reach_the_optimizer():
     model = fresh_model().freeze_batch_norm()
-    optimiser = make_optimiser(model, settings(momentum=0.8, weight_decay=0.03))
-    assert [group["momentum"] for group in optimiser.param_groups] == [0.8, 0.8]
-    assert [group["weight_decay"] for group in optimiser.param_groups] == [0.03, 0.03]
+    optimizer = make_optimizer(model, settings(momentum=0.8, weight_decay=0.03))
+    assert [group["momentum"] for group in optimizer.param_groups] == [0.8, 0.8]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.03, 0.03]
     wanted = [{id(p) for p in part.parameters() if p.requires_grad} for part in (model.backbone, model.head)]
-    assert [{id(p) for p in group["params"]} for group in optimiser.param_groups] == wanted
+    assert [{id(p) for p in group["params"]} for group in optimizer.param_groups] == wanted
 
 
 def test_loss_and_learning_rate_are_logged_and_reported(tmp_path, data):
@@ -362,7 +362,7 @@ def test_impossible_settings_are_users_errors(changes):
 
 
 def test_the_stream_that_is_trained_on_is_the_stream_of_samples(tmp_path, data, monkeypatch):
-    """The trainer normalises what :func:`batches` yields and nothing else reaches the network."""
+    """The trainer normalizes what :func:`batches` yields and nothing else reaches the network."""
     seen = []
     honest = segmentation_loss
 
@@ -375,7 +375,7 @@ def test_the_stream_that_is_trained_on_is_the_stream_of_samples(tmp_path, data, 
     expected = list(batches(TrainingSamples(data, 33, 2, 9), 0, 4, 2))
     assert len(seen) == 4
     for (images, labels), (pictures, wanted) in zip(seen, expected, strict=True):
-        assert torch.equal(images, normalise(pictures))
+        assert torch.equal(images, normalize(pictures))
         assert torch.equal(labels, wanted)
 
 
@@ -515,7 +515,7 @@ def test_momentum_comes_back_in_the_layout_of_the_weights(tmp_path, data, monkey
         if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(trainer, "make_optimiser", fused)
+    monkeypatch.setattr(trainer, "make_optimizer", fused)
     whole, resumed = fresh_model(), fresh_model()
     train(whole, data, settings(iterations=6), tmp_path / "whole", {})
     with pytest.raises(Interrupted):

@@ -8,7 +8,7 @@ import torch
 from conftest import CLASSES, write_voc
 
 from deeplabv3.config import VOID, EvaluationSettings
-from deeplabv3.data.transforms import normalise, pad, padded_size
+from deeplabv3.data.transforms import normalize, pad, padded_size
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import evaluate
@@ -35,7 +35,7 @@ def test_both_see_the_same_pixels(voc_root, padding):
     for index, (image, label) in enumerate(_Samples(data, settings)[index] for index in range(len(data))):
         picture, truth = data[index]
         size = padded_size(*truth.shape, settings)
-        torch.testing.assert_close(image[None], normalise(torch.from_numpy(pad(picture, size)[None])))
+        torch.testing.assert_close(image[None], normalize(torch.from_numpy(pad(picture, size)[None])))
         assert np.array_equal(label[: truth.shape[0], : truth.shape[1]], truth)
         assert label.shape == size and (label != VOID).sum() == (truth != VOID).sum()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import write_voc
 
-from deeplabv3.data import memory
+from deeplabv3.data import voc
 from deeplabv3.errors import UserError
 from walkthrough.bench import pipeline as bench
 from walkthrough.bench.pipeline import PipelineBench, all_workers, render
@@ -16,7 +16,7 @@ TINY = ["--crop", "33", "--batch", "2", "--batches", "2", "--rounds", "3"]
 
 
 def test_the_command_measures_both_sources(voc_root, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(memory, "allowance", lambda: 10**9)
+    monkeypatch.setattr(voc, "allowance", lambda: 10**9)
     file = tmp_path / "bench.json"
     options = ["--data", str(voc_root), "--workers", "0", "1", "--eats", "100", "--json", str(file)]
     assert main(["bench", "pipeline", *TINY, *options]) == 0
@@ -35,7 +35,7 @@ def test_the_command_measures_both_sources(voc_root, tmp_path, monkeypatch, caps
 
 
 def test_pictures_that_do_not_fit_are_not_kept(voc_root, monkeypatch, capsys):
-    monkeypatch.setattr(memory, "allowance", lambda: 0)
+    monkeypatch.setattr(voc, "allowance", lambda: 0)
     assert main(["bench", "pipeline", *TINY, "--data", str(voc_root), "--workers", "0"]) == 0
     printed = capsys.readouterr().out
     assert "do not fit into a quarter of the free memory" in printed

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchvision.models import segmentation
 
 from deeplabv3.config import VOID, TrainingSettings
-from deeplabv3.data.transforms import normalise
+from deeplabv3.data.transforms import normalize
 from deeplabv3.errors import UserError
 from deeplabv3.model.weights import from_torchvision
 from deeplabv3.training.step import Objective
@@ -30,7 +30,7 @@ def test_equal_weights_have_equal_loss(output_stride):
     ours = from_torchvision(theirs).set_output_stride(output_stride)
     pictures, labels = TrainBench(**TINY | {"crop": 65}).batch_of_noise()
     with torch.no_grad():
-        expected = F.cross_entropy(theirs(normalise(pictures))["out"], labels.long(), ignore_index=VOID)
+        expected = F.cross_entropy(theirs(normalize(pictures))["out"], labels.long(), ignore_index=VOID)
         found = Objective(ours, TrainingSettings(batch=2, crop=65))(pictures, labels)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
@@ -58,8 +58,8 @@ def test_the_scripts_loss_counts_the_auxiliary_head_half():
 def test_every_switch_is_on_where_its_row_says_so(monkeypatch, name):
     seen = {}
 
-    def training_step(objective, optimiser, settings, seed, step, pictures, labels):
-        seen.update(objective=objective, optimiser=optimiser, settings=settings, pictures=pictures, labels=labels)
+    def training_step(objective, optimizer, settings, seed, step, pictures, labels):
+        seen.update(objective=objective, optimizer=optimizer, settings=settings, pictures=pictures, labels=labels)
         return torch.zeros(())
 
     monkeypatch.setattr(bench, "training_step", training_step)
@@ -70,12 +70,12 @@ def test_every_switch_is_on_where_its_row_says_so(monkeypatch, name):
     assert hasattr(seen["objective"], "_orig_mod") is switches.compiled
     objective = getattr(seen["objective"], "_orig_mod", seen["objective"])
     weight = objective.model.backbone.block1[0].conv2.weight
-    images = normalise(seen["pictures"])
+    images = normalize(seen["pictures"])
     for tensor in (weight, images):
         assert tensor.is_contiguous(memory_format=torch.channels_last) is switches.channels_last
         assert tensor.is_contiguous() is not switches.channels_last
     assert seen["settings"].precision == switches.precision
-    assert {group["fused"] for group in seen["optimiser"].param_groups} == {switches.fused}
+    assert {group["fused"] for group in seen["optimizer"].param_groups} == {switches.fused}
 
 
 def test_a_row_adds_one_switch():

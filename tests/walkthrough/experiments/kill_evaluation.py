@@ -5,9 +5,8 @@ import time
 
 import torch
 
-from deeplabv3 import load_profile
 from walkthrough.experiments.run import evaluate_run
-from walkthrough.profiles import Profile
+from walkthrough.profiles import Profile, load_profile
 from walkthrough.records.run import Run
 
 LIST = {"data.val_list": "trainval"}

@@ -30,15 +30,15 @@ def forbid_all_work(monkeypatch) -> None:
     def never(*_, **__):
         raise AssertionError("this was measured already")
 
-    for name in ("train_run", "evaluate_run", "train"):
-        monkeypatch.setattr(experiments, name, never)
-    monkeypatch.setattr(experiments.pool, "in_processes", never)
+    monkeypatch.setattr(experiments, "train", never)
+    for name in ("train_run", "evaluate_run", "in_processes"):
+        monkeypatch.setattr(pool, name, never)
 
 
 @pytest.mark.parametrize(("side_by_side", "cores", "threads"), [(0, 8, 1), (1, 8, 8), (3, 8, 2), (4, 2, 1)])
 def test_a_run_has_the_threads_of_its_share_even_alone(profile, monkeypatch, side_by_side, cores, threads):
     """Alone in its process pool, or trained by the command: another number of threads would round otherwise."""
-    monkeypatch.setattr(experiments.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
     profile = replace(profile, side_by_side=side_by_side)
     assert task.threads_of(profile) == threads
     run = Run.of(profile, profile.model_config())
@@ -117,7 +117,7 @@ def test_an_interrupt_stops_the_workers_and_saves(profile_file, workspace, inter
     """
     script = textwrap.dedent("""
         import sys
-        from deeplabv3 import load_profile
+        from walkthrough.profiles import load_profile
         from walkthrough.experiments.run import ensure
         from walkthrough.records.run import Run
 
@@ -154,7 +154,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.mark.parametrize(("side_by_side", "gpus", "runs"), [(0, 0, 8), (0, 2, 2), (3, 2, 3), (1, 0, 1)])
 def test_one_run_a_core_or_a_gpu_unless_the_profile_says(profile, monkeypatch, side_by_side, gpus, runs):
-    monkeypatch.setattr(experiments.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     profile = replace(profile, side_by_side=side_by_side)
     assert task.side_by_side(profile) == runs

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import pytest
 
-from deeplabv3 import load_profile
 from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import checkpoint_step
 from deeplabv3.model.cost import multiply_adds
@@ -26,6 +25,7 @@ from walkthrough.experiments.run import evaluate_run, train_run
 from walkthrough.experiments.sweep import plan
 from walkthrough.experiments.task import Task, missing, picture_work, step_work, tasks_of
 from walkthrough.paper import tables
+from walkthrough.profiles import load_profile
 from walkthrough.records.cells import table_jobs
 from walkthrough.records.run import Run
 

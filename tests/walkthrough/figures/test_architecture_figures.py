@@ -68,12 +68,12 @@ def test_the_head_is_drawn_from_its_layers():
 @pytest.mark.parametrize(
     ("output_stride", "rate", "valid"), [(16, 6, 9), (16, 12, 9), (16, 18, 4), (16, 24, 1), (8, 18, 4)]
 )
-def test_weights_on_the_padding_are_grey(output_stride, rate, valid):
+def test_weights_on_the_padding_are_gray(output_stride, rate, valid):
     config = ModelConfig(backbone="small_resnet20", head="v2", atrous_rates=(rate,), output_stride=output_stride)
     (axis,) = architecture.heads({"": layer_costs(config, 513, 513)}).axes
-    colours = [line.get_color() for line in axis.lines]
-    assert len(colours) == 9
-    assert colours.count(architecture.ORANGE) == valid
+    colors = [line.get_color() for line in axis.lines]
+    assert len(colors) == 9
+    assert colors.count(architecture.ORANGE) == valid
 
 
 def test_every_arrow_of_figure_2_joins_two_slabs():
@@ -90,7 +90,7 @@ def test_inputs_that_a_block_misses_are_rings():
     (axis,) = atrous_figures.lattices({"rates": counts}, step=2).axes
     dots, rings = axis.collections
     assert len(dots.get_offsets()) == 9 and len(rings.get_offsets()) == 25 - 9
-    shades = [tuple(colour) for colour in dots.get_facecolors()]
+    shades = [tuple(color) for color in dots.get_facecolors()]
     assert shades[4] == pytest.approx(plt.get_cmap("Blues")(1.0)) and shades[0] == pytest.approx(
         plt.get_cmap("Blues")(0.35)
     )
@@ -104,7 +104,7 @@ def test_maps_of_a_row_share_their_scale():
 
 
 def test_maps_draw_every_row():
-    """Also where there are more rows than colours."""
+    """Also where there are more rows than colors."""
     rows = {str(number): [np.full((2, 2), 1 + number)] for number in range(5)}
     figure = atrous_figures.maps(rows, ["a"])
     drawn = [axis.images[0].get_array() for axis in figure.axes if axis.images and axis.get_xlim() == (-0.5, 1.5)]

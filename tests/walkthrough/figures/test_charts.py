@@ -19,11 +19,11 @@ def close():
     plt.close("all")
 
 
-def test_weights_that_leave_the_picture_are_grey():
-    figure = atrous_figures.taps(np.zeros((40, 40, 3), np.uint8), rates=(1, 15), centre=(10, 20))
-    grey = [sum(line.get_color() == "#999999" for line in axis.lines) for axis in figure.axes]
+def test_weights_that_leave_the_picture_are_gray():
+    figure = atrous_figures.taps(np.zeros((40, 40, 3), np.uint8), rates=(1, 15), center=(10, 20))
+    gray = [sum(line.get_color() == "#999999" for line in axis.lines) for axis in figure.axes]
     assert [len(axis.lines) for axis in figure.axes] == [9, 9]
-    assert grey == [0, 3]  # row 10 - 15 lies above the picture
+    assert gray == [0, 3]  # row 10 - 15 lies above the picture
     assert [axis.get_title() for axis in figure.axes] == ["rate 1: 3 x 3", "rate 15: 31 x 31"]
 
 
@@ -33,7 +33,7 @@ def test_five_weights_a_side_and_what_they_answer():
     above, below = figure.axes[:2], figure.axes[2:]
     assert [len(axis.lines) for axis in above] == [25, 25]
     assert {line.get_xdata()[0] for line in above[1].lines} == {12, 16, 20, 24, 28}
-    assert [axis.images[0].get_clim() for axis in below] == [(-1, 1), (-2, 2)]  # zero is the middle of the colours
+    assert [axis.images[0].get_clim() for axis in below] == [(-1, 1), (-2, 2)]  # zero is the middle of the colors
 
 
 def test_panels_show_their_own_values():
@@ -63,7 +63,7 @@ def test_valid_weights_are_written_on_their_rectangles():
     assert list(curves[0].get_xdata()) == [1, 2] and list(curves[2].get_xdata()) == [2, 2]
 
 
-def test_inputs_have_the_colour_of_the_output_that_sees_them():
+def test_inputs_have_the_color_of_the_output_that_sees_them():
     seen = np.zeros((4, 8, 8), bool)
     for output in range(4):
         seen[output, 3, 2 + output] = True
@@ -71,7 +71,7 @@ def test_inputs_have_the_colour_of_the_output_that_sees_them():
     figure = atrous_figures.gridding([("rates", seen, np.zeros((8, 8)))])
     shown = figure.axes[0].images[0].get_array()
     assert shown.shape == (4, 6, 3)  # rows 3 and 4, columns 2 to 5, and one more on every side
-    assert [to_hex(shown[1, 1 + output]) for output in range(4)] == list(charts.COLOURS[:4])
+    assert [to_hex(shown[1, 1 + output]) for output in range(4)] == list(charts.COLORS[:4])
     assert shown[2, 3].tolist() == [0.7] * 3
     assert (shown[0] == 1).all()
 
@@ -90,8 +90,8 @@ def test_connections_lead_to_what_a_layer_reads():
     assert read_by(wrong, 4) == [3, 4, 5]
     assert read_by(coarse, 3) == [] and read_by(right, 3) == [1, 3, 5]
     assert read_by(right, 0) == [0, 2]
-    colours = [len({line.get_color() for line in axis.lines}) for axis in (coarse, wrong, right)]
-    assert colours == [1, 2, 2]
+    colors = [len({line.get_color() for line in axis.lines}) for axis in (coarse, wrong, right)]
+    assert colors == [1, 2, 2]
     assert [len(dots.get_offsets()) for dots in coarse.collections] == [9, 5, 5]
 
 
@@ -99,7 +99,7 @@ def test_a_feature_stands_on_its_pixels():
     maps = {4: np.arange(6.0).reshape(2, 3), 2: np.zeros((3, 5))}
     figure = atrous_figures.dense_features(np.zeros((5, 9, 3), np.uint8), maps)
     _, coarse, fine, _ = figure.axes
-    assert coarse.images[0].get_extent() == [-2, 10, 6, -2]  # feature (0, 0) is centred on pixel (0, 0)
+    assert coarse.images[0].get_extent() == [-2, 10, 6, -2]  # feature (0, 0) is centered on pixel (0, 0)
     assert fine.images[0].get_extent() == [-1, 9, 5, -1]
     dots = [axis.collections[0].get_offsets().tolist() for axis in (coarse, fine)]
     assert dots[0] == dots[1] == [[x, y] for y in (0, 4) for x in (0, 4, 8)]

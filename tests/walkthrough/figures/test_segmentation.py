@@ -11,7 +11,7 @@ import pytest
 from walkthrough.figures import segmentation
 
 NAMES = ["background", "cat", "dog"]
-COLOURS = np.array([[0, 0, 0], [64, 0, 0], [64, 0, 128]], dtype=np.uint8)
+COLORS = np.array([[0, 0, 0], [64, 0, 0], [64, 0, 128]], dtype=np.uint8)
 BLUE, ORANGE = (0, 114, 178), (213, 94, 0)
 
 
@@ -71,13 +71,13 @@ def test_names_do_not_stand_on_each_other():
 def test_the_smallest_pictures_have_places_too(shape):
     ((found, y, x),) = segmentation.name_places(np.ones(shape, dtype=np.uint8))
     assert found == 1 and y < shape[0] and x < shape[1]
-    painted = segmentation.overlay(np.full((*shape, 3), 200, np.uint8), np.ones(shape, np.uint8), COLOURS, NAMES)
+    painted = segmentation.overlay(np.full((*shape, 3), 200, np.uint8), np.ones(shape, np.uint8), COLORS, NAMES)
     assert painted.shape == (*shape, 3)
 
 
 def test_overlay_paints_classes_and_leaves_the_background():
     picture = np.full((300, 300, 3), 200, dtype=np.uint8)
-    painted = segmentation.overlay(picture, boxes((300, 300), (2, slice(50, 250), slice(50, 250))), COLOURS, NAMES)
+    painted = segmentation.overlay(picture, boxes((300, 300), (2, slice(50, 250), slice(50, 250))), COLORS, NAMES)
     assert painted.shape == picture.shape and painted.dtype == np.uint8
     assert (painted[:48] == 200).all()
     assert painted[60, 60].tolist() == [132, 100, 164]
@@ -91,7 +91,7 @@ def test_outlines_grow_with_the_picture():
     thickness = []
     for side in (400, 1600):
         classes = boxes((side, side), (1, slice(side // 2, None), slice(None)))
-        painted = segmentation.overlay(np.full((side, side, 3), 100, np.uint8), classes, COLOURS, ["background", ""])
+        painted = segmentation.overlay(np.full((side, side, 3), 100, np.uint8), classes, COLORS, ["background", ""])
         thickness.append((painted[:, 5] == 255).all(axis=1).sum())
     assert thickness == [1, 5]
 
@@ -124,7 +124,7 @@ def test_a_comparison_has_a_row_an_example_and_a_legend_of_what_occurs():
         example("best", boxes((40, 60), (1, slice(5, 35), slice(5, 25)))),
         example("worst", np.zeros((40, 60), int)),
     )
-    figure = segmentation.comparison([good, wrong], COLOURS, NAMES)
+    figure = segmentation.comparison([good, wrong], COLORS, NAMES)
     axes = np.array(figure.axes).reshape(2, 4)
     assert [axis.get_title() for axis in axes[0]] == ["picture", "truth", "prediction", "errors"]
     assert [row[0].get_ylabel() for row in axes] == ["best", "worst"]
@@ -147,7 +147,7 @@ def test_changes_count_pixels_against_the_strategy_before():
 
 def test_the_gallery_marks_its_failures():
     right = boxes((40, 60), (1, slice(5, 35), slice(5, 25)))
-    figure = segmentation.gallery([[example("a", right), example("b", right)], [example("c", right)]], COLOURS, NAMES)
+    figure = segmentation.gallery([[example("a", right), example("b", right)], [example("c", right)]], COLORS, NAMES)
     axes = np.array(figure.axes).reshape(2, 4)
     assert [axis.get_ylabel() for axis in axes[:, 0]] == ["", "failures"]
     assert [axis.get_title() for axis in axes[:, 1]] == ["a", "c"]
@@ -165,7 +165,7 @@ def test_confusion_is_in_percent_of_the_true_class():
 
 def test_a_photo_has_its_shares_beside_it():
     classes = boxes((40, 60), (2, slice(0, 20), slice(0, 60)), (1, slice(20, 30), slice(0, 30)))
-    figure = segmentation.photo(np.zeros((40, 60, 3), np.uint8), classes, COLOURS, NAMES)
+    figure = segmentation.photo(np.zeros((40, 60, 3), np.uint8), classes, COLORS, NAMES)
     bars = figure.axes[2]
     assert [label.get_text() for label in bars.get_yticklabels()] == ["dog", "background", "cat"]
     assert [bar.get_width() for bar in bars.patches] == pytest.approx([50, 37.5, 12.5])

@@ -92,7 +92,7 @@ def test_moving_a_knob_draws_again(monkeypatch):
 
 CELL = """
 import matplotlib.pyplot as plt
-from deeplabv3.widgets import explore
+from walkthrough.figures.widgets import explore
 
 def draw(rate=2):
     figure, axes = plt.subplots(figsize=(1, 1))

@@ -3,10 +3,10 @@
 import nbformat
 import pytest
 
-from deeplabv3 import load_profile
 from walkthrough import paths
 from walkthrough.experiments.run import evaluate_run, train_run
 from walkthrough.paper import tables
+from walkthrough.profiles import load_profile
 from walkthrough.records.cells import cell_job
 
 

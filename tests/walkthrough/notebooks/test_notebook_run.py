@@ -25,7 +25,7 @@ from walkthrough.report import tables as report
 
 
 def figure():
-    """A grey PNG in base64, as a kernel sends it."""
+    """A gray PNG in base64, as a kernel sends it."""
     buffer = io.BytesIO()
     Image.new("RGBA", (8, 8), (200, 200, 200, 255)).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deeplabv3 import load_profile
 from walkthrough.experiments.run import evaluate_run, train_run
-from walkthrough.profiles import Profile
+from walkthrough.profiles import Profile, load_profile
 from walkthrough.records.lock import locked
 from walkthrough.records.run import Run
 

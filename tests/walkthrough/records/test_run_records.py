@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from conftest import write_voc
 
-from deeplabv3 import load_profile
 from deeplabv3.config import MULTI_SCALE, EvaluationSettings, ModelConfig, TrainingSettings
 from deeplabv3.data.voc import fingerprint
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.metrics import mean_iou, pixel_accuracy
 from walkthrough import paths
-from walkthrough.profiles import with_data
+from walkthrough.profiles import load_profile, with_data
 from walkthrough.records import catalogue, cells, store
 from walkthrough.records import run as records
 from walkthrough.records.run import Run, all_counts, all_records

@@ -54,8 +54,8 @@ def test_the_picture_has_a_line_for_each_claim(measured, tmp_path):
     assert next(label.get_text() for label in axis.get_yticklabels()) == "atrous convolution is essential  (Table 1)"
     words = [text.get_text() for text in axis.texts]
     assert words == [judgement.words() for judgement in view.judgements]
-    colours = {text.get_text(): text.get_color() for text in axis.texts}
-    assert colours["supported"] == forest.VERDICT_COLOURS["supported"] != colours["contradicted"]
+    colors = {text.get_text(): text.get_color() for text in axis.texts}
+    assert colors["supported"] == forest.VERDICT_COLORS["supported"] != colors["contradicted"]
     page.save_figure(view, tmp_path / "claims.png")
     assert Image.open(tmp_path / "claims.png").width > 1000
     with pytest.raises(UserError, match=r"should end in \.png, \.svg or \.pdf"):
