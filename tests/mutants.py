@@ -120,16 +120,16 @@ a replaced picture keeps its stamp | deeplabv3/data/voc.py | deeplabv3/data/test
     F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
     F.cross_entropy(logits, labels.where(labels != VOID, 0), reduction="sum")
 batch norm is not synchronized | deeplabv3/distributed.py | deeplabv3/test_distributed.py -k two_processes_are
-    if team.size == 1:
-    if team.size >= 1:
+    if processes.world_size == 1:
+    if processes.world_size >= 1:
 every process divides by its own pixels | deeplabv3/training/step.py | deeplabv3/test_distributed.py -k two_processes_are
-    if parts > 1 or team.size > 1:
+    if parts > 1 or processes.world_size > 1:
     if parts > 1:
 parts of a batch are averaged | deeplabv3/training/step.py | deeplabv3/training/test_step.py -k gradient_of_the_whole
-    if parts > 1 or team.size > 1:
-    if team.size > 1:
+    if parts > 1 or processes.world_size > 1:
+    if processes.world_size > 1:
 every process trains on the whole batch | deeplabv3/training/trainer.py | deeplabv3/test_distributed.py -k two_processes_are
-    workers, team.rank, team.size)
+    workers, processes.rank, processes.world_size)
     workers)
 the checkpoint before is not tried | deeplabv3/training/trainer.py | deeplabv3/training/test_trainer.py -k gives_way
     if number == len(found) - 1:
@@ -153,8 +153,8 @@ a record under a name that is not its own is used | walkthrough/records/store.py
     return "" if own == name else f"a run with its settings is called {own} now."
     return ""
 two processes train one run | walkthrough/experiments/run.py | walkthrough/records/test_store.py -k train_it_once
-    with locked(run.folder / LOCK, f"run {run.name}", team):
-    with locked(run.folder / f".{os.getpid()}", f"run {run.name}", team):
+    with locked(run.folder / LOCK, f"run {run.name}", processes):
+    with locked(run.folder / f".{os.getpid()}", f"run {run.name}", processes):
 a lock outlives its holder in a data worker | walkthrough/records/lock.py | walkthrough/records/test_store.py -k holders_children
     _held.add(descriptor)
     pass

@@ -22,7 +22,7 @@ from deeplabv3.errors import UserError
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes of a run: this one is number ``rank`` of ``size``."""
 
     rank: int = 0
@@ -78,15 +78,15 @@ class Team:
         return module.module if isinstance(module, DistributedDataParallel) else module
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def join(timeout_s: float = 600.0) -> Iterator[Team]:
-    """The team that torchrun has started this process in; outside torchrun, :data:`ALONE`."""
+def join(timeout_s: float = 600.0) -> Iterator[ProcessGroup]:
+    """The processes that torchrun has started this process in; outside torchrun, :data:`SINGLE_PROCESS`."""
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     backend, card = "gloo", None
     if torch.cuda.is_available():
@@ -98,14 +98,14 @@ def join(timeout_s: float = 600.0) -> Iterator[Team]:
         torch.cuda.set_device(local)
         backend, card = "nccl", torch.device("cuda", local)
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), device_id=card)
-    team = Team(dist.get_rank(), size)
+    processes = ProcessGroup(dist.get_rank(), size)
     try:
-        yield team
+        yield processes
     except RuntimeError as error:
-        if not _lost_contact(error):
+        if not _is_connection_error(error):
             raise
         raise UserError(
-            f"process {team.rank} of {size} lost contact with another one, which may have died ({_first_line(error)}); "
+            f"process {processes.rank} of {size} lost contact with another one, which may have died ({_first_line(error)}); "
             "see its own message, then start the same command again: the run goes on from its last checkpoint."
         ) from error
     # Only where all went well: while others wait for this process, NCCL would wait for them here, and a process that
@@ -118,7 +118,7 @@ def restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
-def _lost_contact(error: RuntimeError) -> bool:
+def _is_connection_error(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL", "Connection"))
 
 
@@ -126,9 +126,9 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def synchronize_batch_norm(model: nn.Module, team: Team) -> nn.Module:
+def convert_sync_batchnorm(model: nn.Module, processes: ProcessGroup) -> nn.Module:
     """Make every batch norm of ``model`` use the statistics of the whole batch, over all processes."""
-    if team.size == 1:
+    if processes.world_size == 1:
         return model
     if next(model.parameters()).is_cuda:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -23,14 +23,14 @@ def main(root: str, folder: str, accumulate: str = "1", dies: str = "", at: str 
     model = DeepLabV3(ModelConfig(3, "small_resnet20", atrous_rates=(1, 2, 3), head_channels=16, dropout=0.0))
     data = VOCData(root, "train", {0: "background", 3: "square", 7: "disc"}, cache=True)
     settings = TrainingSettings(8, 4, 33, lr=0.05, batch_norm_momentum=0.1, accumulate=int(accumulate))
-    with join(timeout_s=60) as team:
+    with join(timeout_s=60) as processes:
 
         def report(step: int, loss: float, lr: float) -> None:
-            if dies and team.rank == int(dies) and step == int(at) and not Path(folder, "died").exists():
+            if dies and processes.rank == int(dies) and step == int(at) and not Path(folder, "died").exists():
                 Path(folder, "died").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        train(model, data, settings, Path(folder), {}, seed=3, team=team, save_every_s=-1, report=report)
+        train(model, data, settings, Path(folder), {}, seed=3, processes=processes, save_every_s=-1, report=report)
 
 
 if __name__ == "__main__":

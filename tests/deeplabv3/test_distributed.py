@@ -13,7 +13,7 @@ from conftest import small_config
 
 from deeplabv3 import distributed
 from deeplabv3.config import TrainingSettings
-from deeplabv3.distributed import Team, join
+from deeplabv3.distributed import ProcessGroup, join
 from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import load_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
@@ -59,7 +59,7 @@ def test_synchronized_statistics_of_bfloat16_are_float32(tmp_path):
     plain, synchronized = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)
     distributed.dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     try:
-        distributed.synchronize_batch_norm(synchronized, Team(0, 2))
+        distributed.convert_sync_batchnorm(synchronized, ProcessGroup(0, 2))
         one, other = plain(features), synchronized(features)
     finally:
         distributed.dist.destroy_process_group()
@@ -126,12 +126,12 @@ def test_a_process_that_failed_waits_for_no_other(monkeypatch):
     with pytest.raises(UserError), join():
         raise UserError("a picture cannot be read.")
     assert called == []
-    with join() as team:
-        assert team == Team(0, 2)
+    with join() as processes:
+        assert processes == ProcessGroup(0, 2)
     assert called == ["destroyed"]
 
 
 def test_machines_that_share_no_folder_are_told_so(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(Team, "gather", lambda self, step: [step, step + 100])
+    monkeypatch.setattr(ProcessGroup, "gather", lambda self, step: [step, step + 100])
     with pytest.raises(UserError, match=r"find different checkpoints in .*all machines share"):
         train(DeepLabV3(small_config()), data, TrainingSettings(4, 2, 33), tmp_path, {})

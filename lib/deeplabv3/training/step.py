@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from deeplabv3.config import VOID, TrainingSettings
 from deeplabv3.data.transforms import normalize
-from deeplabv3.distributed import ALONE, Team
+from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.heads import resize
 
@@ -97,7 +97,7 @@ def training_step(
     step: int,
     pictures: Tensor,
     labels: Tensor,
-    team: Team = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Tensor:
     """One step on this process's share of a batch, pictures ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
 
@@ -105,27 +105,27 @@ def training_step(
     network's device: nothing here waits for a GPU.
     """
     # Dropout at a step depends on the step (and the process) alone, resumed or not.
-    torch.manual_seed((seed * 1_000_003 + step) * team.size + team.rank)
+    torch.manual_seed((seed * 1_000_003 + step) * processes.world_size + processes.rank)
     for group, lr in zip(optimizer.param_groups, learning_rates(settings, step), strict=True):
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
     parts = settings.accumulate
     count = None
-    if parts > 1 or team.size > 1:
-        count = team.sum(_counted_pixels(labels, settings, team.unwrap(objective).model.output_stride))
+    if parts > 1 or processes.world_size > 1:
+        count = processes.all_reduce(_counted_pixels(labels, settings, processes.unwrap(objective).model.output_stride))
         # Processes average their gradients, where the loss of a batch wants their sum.
-        count = count / team.size
+        count = count / processes.world_size
     loss = torch.zeros((), device=labels.device)
     for part, (some, theirs) in enumerate(zip(pictures.chunk(parts), labels.chunk(parts), strict=True)):
         last = part == parts - 1
-        with nullcontext() if last else team.without_exchange(objective):
+        with nullcontext() if last else processes.no_sync(objective):
             value = objective(some, theirs, count)
             value.backward()
         loss += value.detach()
     if settings.backbone_clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings.backbone_clip_norm)
     optimizer.step()
-    return team.sum(loss) / team.size
+    return processes.all_reduce(loss) / processes.world_size
 
 
 def _counted_pixels(labels: Tensor, settings: TrainingSettings, output_stride: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from deeplabv3.config import TrainingSettings
 from deeplabv3.data.loader import TrainingSamples, batches, workers_watched
 from deeplabv3.data.voc import VOCData
-from deeplabv3.distributed import ALONE, Team, synchronize_batch_norm
+from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup, convert_sync_batchnorm
 from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
@@ -48,7 +48,7 @@ def train(
     workers: int = 0,
     device: str | torch.device = "cpu",
     compiled: bool = False,
-    team: Team = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
     validation: Validation | None = None,
     keep: int = 2,
     save_every_s: float = 60.0,
@@ -63,9 +63,9 @@ def train(
     Returns the seconds that training took, those before an interruption included.
     """
     device = torch.device(device)
-    if settings.batch % (team.size * settings.accumulate):
+    if settings.batch % (processes.world_size * settings.accumulate):
         raise UserError(
-            f"setting 'batch' is {settings.batch}; {team.size} processes with {settings.accumulate} parts each do not "
+            f"setting 'batch' is {settings.batch}; {processes.world_size} processes with {settings.accumulate} parts each do not "
             "divide it evenly."
         )
     try:
@@ -76,18 +76,18 @@ def train(
     model.to(device, memory_format=torch.channels_last).set_batch_norm_momentum(settings.batch_norm_momentum)
     model.freeze_batch_norm(settings.freeze_batch_norm).train()
     if not settings.freeze_batch_norm:
-        model = synchronize_batch_norm(model, team)
+        model = convert_sync_batchnorm(model, processes)
     optimizer = make_optimizer(model, settings)
     state = _Run(model, optimizer, folder, identity, keep)
     start = state.restore()
-    if len(set(team.gather(start))) > 1:
+    if len(set(processes.all_gather(start))) > 1:
         raise UserError(
             f"the processes of this run find different checkpoints in {folder}; set DEEPLABV3_WORKSPACE to a folder "
             "that all machines share."
         )
     if start >= settings.iterations:
         return state.seconds
-    objective = team.share(Objective(model, settings))
+    objective = processes.wrap(Objective(model, settings))
     if compiled:
         objective = torch.compile(objective, dynamic=False)
     if device.type == "cuda":
@@ -95,15 +95,15 @@ def train(
 
     again = data.holding(settings.hard_classes) * (settings.hard_class_copies - 1) if settings.hard_classes else []
     samples = TrainingSamples(data, settings.crop, settings.batch, seed, settings.scales, settings.flip, again)
-    stream = batches(samples, start, settings.iterations, settings.batch, workers, team.rank, team.size)
+    stream = batches(samples, start, settings.iterations, settings.batch, workers, processes.rank, processes.world_size)
     read_every = READ_EVERY.get(device.type, 1)
     unread: list[tuple[int, Tensor, float]] = []
     saved_at = time.monotonic()
-    with workers_watched(), Log(folder, start) if team.leads else _NoLog() as log, _stop_requests() as stop:
+    with workers_watched(), Log(folder, start) if processes.is_main else _NoLog() as log, _stop_requests() as stop:
         for step, (pictures, labels) in enumerate(stream, start=start):
             batch = (part.to(device, non_blocking=True) for part in (pictures, labels))
             with _memory_suffices(settings):
-                loss = training_step(objective, optimizer, settings, seed, step, *batch, team)
+                loss = training_step(objective, optimizer, settings, seed, step, *batch, processes)
             unread.append((step, loss, optimizer.param_groups[1]["lr"]))
             done = step + 1
             validates = validation is not None and done % validation.every == 0
@@ -115,15 +115,15 @@ def train(
                 report(number, value, lr)
             unread.clear()
             if validates:
-                log.write_score(done, state.validate(validation, done, team))
-            stops, finished = team.any(stop.is_set(), device), done == settings.iterations
-            if team.leads and (stops or finished or time.monotonic() - saved_at > save_every_s):
+                log.write_score(done, state.validate(validation, done, processes))
+            stops, finished = processes.any(stop.is_set(), device), done == settings.iterations
+            if processes.is_main and (stops or finished or time.monotonic() - saved_at > save_every_s):
                 log.flush()  # the log is never shorter than the checkpoint
                 state.save(done, finished)
                 saved_at = time.monotonic()
             if stops:
                 raise Interrupted(f"stopped after step {done} of {settings.iterations}; the same command goes on.")
-    team.wait()
+    processes.barrier()
     return state.seconds
 
 
@@ -171,12 +171,12 @@ class _Run:
         self._began = time.monotonic() - checkpoint.seconds
         return checkpoint.step
 
-    def validate(self, validation: Validation, step: int, team: Team) -> float:
+    def validate(self, validation: Validation, step: int, processes: ProcessGroup) -> float:
         """The network's score now; where it is the best so far, the network is kept."""
         began = time.monotonic()
         score = validation.score(self.model.eval())
         self.model.train()
-        if team.leads and score > self._best_score():
+        if processes.is_main and score > self._best_score():
             state = self.model.state_dict()
             save_checkpoint(self.best, Checkpoint(step, self.seconds, self.identity, state, {}, score))
         self._began += time.monotonic() - began  # is no training, and images/s should not count it

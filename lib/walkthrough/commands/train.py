@@ -12,7 +12,7 @@ from walkthrough.commands.evaluate import show_evaluation
 from walkthrough.commands.options import data_options, profile_of, profile_verb
 
 if TYPE_CHECKING:
-    from deeplabv3.distributed import Team
+    from deeplabv3.distributed import ProcessGroup
     from walkthrough.profiles import Profile
     from walkthrough.records.run import Run
 
@@ -52,18 +52,18 @@ def main(options: argparse.Namespace) -> int:
 
     if options.validate_every < 0:
         raise UserError(f"--validate-every is {options.validate_every}; it takes a whole number of at least 0.")
-    with join() as team:
+    with join() as processes:
         profile = _profile(options)
-        if team.leads:
+        if processes.is_main:
             profile.data_root()  # drawn once here rather than by every process
-        team.wait()
+        processes.barrier()
         run = _run(profile, options)
-        if team.leads:
+        if processes.is_main:
             print(f"run {run.name}\nfolder {run.folder}")
             if not options.resume and not restarted():
                 _put_aside(run)
-        team.wait()
-        _train(run, team, options.validate_every)
+        processes.barrier()
+        _train(run, processes, options.validate_every)
     return 0
 
 
@@ -109,12 +109,12 @@ def _put_aside(run: "Run") -> None:
         print(f"what stood there is now {aside}")
 
 
-def _train(run: "Run", team: "Team", validate_every: int) -> None:
+def _train(run: "Run", processes: "ProcessGroup", validate_every: int) -> None:
     from tqdm import tqdm
 
     from walkthrough.experiments.run import evaluate_run, train_run
 
-    with tqdm(total=run.training.iterations, desc="training", unit="step", disable=not team.leads) as bar:
+    with tqdm(total=run.training.iterations, desc="training", unit="step", disable=not processes.is_main) as bar:
 
         def report(step: int, loss: float, lr: float) -> None:
             if bar.n == 0 and step > 0:  # resumed: what was done before says nothing about the speed of now
@@ -124,11 +124,11 @@ def _train(run: "Run", team: "Team", validate_every: int) -> None:
             images = f"{rate * run.training.batch:.1f}"
             bar.set_postfix({"loss": f"{loss:.3f}", "lr": f"{lr:.4f}", "images/s": images}, refresh=False)
 
-        train_run(run, report, team, validate_every)
+        train_run(run, report, processes, validate_every)
     settings = replace(run.profile.evaluation, output_stride=run.config.output_stride)
-    if team.size > 1 and run.evaluation_record(settings) is None:
-        evaluate_run(run, settings, team=team)
-    if team.leads:
+    if processes.world_size > 1 and run.evaluation_record(settings) is None:
+        evaluate_run(run, settings, processes=processes)
+    if processes.is_main:
         show_evaluation(run, settings)
         _say_what_was_trained_on(run)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from deeplabv3.config import EvaluationSettings
-from deeplabv3.distributed import ALONE, Team
+from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import count_pictures
 from deeplabv3.evaluation.metrics import mean_iou
@@ -33,7 +33,7 @@ Report = Callable[[int], None]
 def train_run(
     run: Run,
     report: Callable[[int, float, float], None] = lambda step, loss, lr: None,
-    team: Team = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
     validate_every: int = 0,
 ) -> None:
     """Train ``run`` to its end and write its training record; what is there already is not done again.
@@ -42,14 +42,14 @@ def train_run(
     it. With ``validate_every``, the mIoU on the evaluation list is taken so often, and the best network is kept beside
     the last one.
     """
-    if _trained(run, team):
+    if _trained(run, processes):
         return
-    with locked(run.folder / LOCK, f"run {run.name}", team):
-        if _trained(run, team):
+    with locked(run.folder / LOCK, f"run {run.name}", processes):
+        if _trained(run, processes):
             return
         forget_peak_memory()
         profile = run.profile
-        torch.set_num_threads(max(1, threads_of(profile) // team.size))
+        torch.set_num_threads(max(1, threads_of(profile) // processes.world_size))
         seconds = train(
             initial_model(run),
             profile.open_data(profile.data.train_list),
@@ -60,19 +60,21 @@ def train_run(
             workers=profile.workers,
             device=device(),
             compiled=profile.compiled,
-            team=team,
-            validation=Validation(validate_every, lambda model: _score(run, model, team)) if validate_every else None,
+            processes=processes,
+            validation=Validation(validate_every, lambda model: _score(run, model, processes))
+            if validate_every
+            else None,
             keep=profile.keep,
             report=report,
         )
-        if team.leads:
+        if processes.is_main:
             run.write_training_record(seconds)
-        team.wait()
+        processes.barrier()
 
 
-def _trained(run: Run, team: Team) -> bool:
+def _trained(run: Run, processes: ProcessGroup) -> bool:
     """Whether the run is trained and recorded, as the team's leader sees it: all have to go the same way."""
-    return team.gather(run.checkpoint.is_file() and run.training_record() is not None)[0]
+    return processes.all_gather(run.checkpoint.is_file() and run.training_record() is not None)[0]
 
 
 def initial_model(run: Run) -> DeepLabV3:
@@ -94,17 +96,17 @@ def initial_model(run: Run) -> DeepLabV3:
     return model
 
 
-def _score(run: Run, model: DeepLabV3, team: Team) -> float:
+def _score(run: Run, model: DeepLabV3, processes: ProcessGroup) -> float:
     """The mIoU in percent of ``model`` as it stands, over all pictures of the evaluation list."""
     data = run.profile.open_data()
     settings = replace(run.profile.evaluation, output_stride=run.config.output_stride)
-    share = range(len(data))[team.rank :: team.size]
+    share = range(len(data))[processes.rank :: processes.world_size]
     total = np.zeros((run.config.num_classes,) * 2, dtype=np.int64)
     for _, found in count_pictures(model, data, settings, run.profile.evaluation_batch, share):
         if isinstance(found, UserError):
             raise found
         total += found
-    return mean_iou(team.sum(torch.from_numpy(total).to(device())).cpu().numpy())
+    return mean_iou(processes.all_reduce(torch.from_numpy(total).to(device())).cpu().numpy())
 
 
 class Incomplete(UserError):
@@ -125,7 +127,7 @@ def evaluate_run(
     report: Report = lambda done: None,
     checkpoint: Path | None = None,
     save_every_s: float = 30.0,
-    team: Team = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> dict:
     """Evaluate ``run`` from its checkpoint, by default the one in its folder; the record's values.
 
@@ -136,33 +138,38 @@ def evaluate_run(
     While another process evaluates the run so, this one waits, and then returns the other's record.
     """
     checkpoint, name = checkpoint or run.checkpoint, run.evaluation_name(settings)
-    with locked(run.record_folder() / f".{name}{LOCK}", f"{name} of run {run.name}", team) as waited:
+    with locked(run.record_folder() / f".{name}{LOCK}", f"{name} of run {run.name}", processes) as waited:
         model, state = load_model(checkpoint)
         finished = state.step == run.training.iterations
-        if waited and finished and (found := team.gather(run.evaluation_record(settings))[0]):
+        if waited and finished and (found := processes.all_gather(run.evaluation_record(settings))[0]):
             return found
         forget_peak_memory()
-        partial = run.partial_counts(settings, checkpoint, device().type, save_every_s, team)
-        values, confusions = _evaluated(run, settings, model, partial, report, team)
-        if team.leads and finished:
+        partial = run.partial_counts(settings, checkpoint, device().type, save_every_s, processes)
+        values, confusions = _evaluated(run, settings, model, partial, report, processes)
+        if processes.is_main and finished:
             run.write_evaluation_record(settings, values, confusions)
         partial.remove()
-        team.wait()
+        processes.barrier()
         return values
 
 
 def _evaluated(
-    run: Run, settings: EvaluationSettings, model: DeepLabV3, partial: PartialCounts, report: Report, team: Team
+    run: Run,
+    settings: EvaluationSettings,
+    model: DeepLabV3,
+    partial: PartialCounts,
+    report: Report,
+    processes: ProcessGroup,
 ) -> tuple[dict, np.ndarray]:
     """What :func:`evaluate_run` finds: a record's values, and the confusion matrices ``(pictures, K, K)``."""
     model = fast(model).to(device())
     data = run.profile.open_data()
     stamps = [data.stamp(index) for index in range(len(data))]
-    share = range(len(data))[team.rank :: team.size]
+    share = range(len(data))[processes.rank :: processes.world_size]
     todo = [index for index in share if stamps[index] not in partial]
     errors: list[UserError] = []
     done = len(share) - len(todo)
-    report(done * team.size)
+    report(done * processes.world_size)
     stream = count_pictures(model, data, settings, run.profile.evaluation_batch, todo)
     with sigterm_interrupts(), closing(stream):
         try:
@@ -172,7 +179,7 @@ def _evaluated(
                 else:
                     partial.add(stamps[index], found)
                     done += 1
-                    report(min(done * team.size, len(data)))
+                    report(min(done * processes.world_size, len(data)))
         except BaseException as error:
             partial.save()
             if isinstance(error, torch.OutOfMemoryError):
@@ -183,7 +190,7 @@ def _evaluated(
             raise
     counts, seconds = {}, 0.0
     kept = {stamps[index]: partial[stamps[index]] for index in share if stamps[index] in partial}
-    gathered = team.gather((kept, errors, partial.seconds))
+    gathered = processes.all_gather((kept, errors, partial.seconds))
     for theirs, _, spent in gathered:
         counts |= theirs
         seconds = max(seconds, spent)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from deeplabv3.distributed import ALONE, Team
+from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup
 from deeplabv3.files import writing
 
 try:
@@ -27,7 +27,7 @@ LOCK = ".lock"
 """The lock on a run's training, in the run's folder."""
 
 POLL_S = 0.5
-"""A team asks so often, rather than letting its leader sleep: the others' exchange would give up waiting for it."""
+"""A processes asks so often, rather than letting its leader sleep: the others' exchange would give up waiting for it."""
 
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -45,7 +45,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def locked(path: Path, what: str, team: Team = ALONE) -> Iterator[bool]:
+def locked(path: Path, what: str, processes: ProcessGroup = SINGLE_PROCESS) -> Iterator[bool]:
     """Hold the lock ``path`` within the context, of which every process of ``team`` is part; its leader takes it.
 
     Yields whether another process held it first: then its work is done by now, or it died. Who waits says once on
@@ -54,11 +54,11 @@ def locked(path: Path, what: str, team: Team = ALONE) -> Iterator[bool]:
     waited, descriptor = False, None
     try:
         while True:
-            if team.leads and descriptor is None:
+            if processes.is_main and descriptor is None:
                 descriptor = _take(path)
-            if not any(team.gather(team.leads and descriptor is None)):
+            if not any(processes.all_gather(processes.is_main and descriptor is None)):
                 break
-            if team.leads and not waited:
+            if processes.is_main and not waited:
                 told = f"another process is busy with {what}; waiting until it is done (lock {path})."
                 tqdm.write(told, file=sys.stderr)
             waited = True

@@ -18,7 +18,7 @@ import numpy as np
 
 from deeplabv3.config import EvaluationSettings, ModelConfig, TrainingSettings
 from deeplabv3.data.voc import fingerprint
-from deeplabv3.distributed import ALONE, Team
+from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.metrics import class_iou, mean_iou, mean_iou_all, pixel_accuracy
 from deeplabv3.files import CHECKPOINT, write_atomically, writing
@@ -156,7 +156,12 @@ class Run:
             return recorded.pop()
 
     def partial_counts(
-        self, settings: EvaluationSettings, checkpoint: Path, device: str, save_every_s: float, team: Team = ALONE
+        self,
+        settings: EvaluationSettings,
+        checkpoint: Path,
+        device: str,
+        save_every_s: float,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> PartialCounts:
         """What an evaluation that was interrupted has left behind, if anything; each of ``team`` has its own."""
         data = self.profile.data
@@ -167,7 +172,7 @@ class Run:
             "classes": _classes(self.profile),
             "device": device,
         }
-        share = f"-{team.rank + 1}-of-{team.size}" if team.size > 1 else ""
+        share = f"-{processes.rank + 1}-of-{processes.world_size}" if processes.world_size > 1 else ""
         file = f"{naming.partial_stem(settings, data.val_list)}{share}.npz"
         return PartialCounts(self.record_folder() / file, identity, self.config.num_classes, save_every_s)
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from deeplabv3.config import VOID, TrainingSettings
 from deeplabv3.data.loader import TrainingSamples, batches
 from deeplabv3.data.transforms import normalize
-from deeplabv3.distributed import Team
+from deeplabv3.distributed import ProcessGroup
 from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import load_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
@@ -497,7 +497,7 @@ def test_tensorboard_gets_what_the_log_gets(tmp_path, data):
 
 def test_a_batch_that_processes_or_parts_do_not_divide_is_refused(tmp_path, data):
     with pytest.raises(UserError, match="'batch' is 4; 3 processes with 1 parts each do not divide it evenly"):
-        train(fresh_model(), data, settings(batch=4), tmp_path, {}, team=Team(0, 3))
+        train(fresh_model(), data, settings(batch=4), tmp_path, {}, processes=ProcessGroup(0, 3))
 
 
 def test_momentum_comes_back_in_the_layout_of_the_weights(tmp_path, data, monkeypatch):

@@ -18,7 +18,7 @@ import pytest
 from conftest import read_until
 from record_process import counts_of, run_of, write
 
-from deeplabv3.distributed import Team
+from deeplabv3.distributed import ProcessGroup
 from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import load_checkpoint, save_checkpoint
 from walkthrough.experiments.run import evaluate_run, train_run
@@ -219,7 +219,7 @@ def test_the_leader_alone_locks_and_the_team_waits_with_it(tmp_path, capsys, mon
     path, asked = tmp_path / LOCK, []
     holder = lock._take(path)
 
-    class Spy(Team):
+    class Spy(ProcessGroup):
         def gather(self, value):
             asked.append(value)
             if len(asked) == 3:
