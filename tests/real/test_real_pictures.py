@@ -18,7 +18,7 @@ from deeplabv3.evaluation.inference import evaluate, predict_batches
 from deeplabv3.evaluation.metrics import mean_iou
 from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.deploy import fast
+from deeplabv3.model.deploy import optimize_for_inference
 from deeplabv3.model.weights import load_backbone_weights
 from deeplabv3.training.trainer import train
 from walkthrough import paths
@@ -145,7 +145,7 @@ def test_published_counts_come_out_again(lists, name):
     with np.load(paths.home() / "data" / "records" / "mobile" / RUN / f"{name}.npz") as file:
         expected = file["confusion"][[lists["val"].names.index(name) for name in data.names]].astype(np.int64)
     model = load_model(CHECKPOINT)[0]
-    for network in (model, fast(model)):
+    for network in (model, optimize_for_inference(model)):
         confusions = evaluate(network, data, settings)
         assert np.array_equal(confusions.sum((1, 2)), expected.sum((1, 2)))
         assert abs(confusions - expected).sum() / 2 <= 1e-5 * expected.sum()

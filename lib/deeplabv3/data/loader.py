@@ -60,7 +60,7 @@ class TrainingSamples(Dataset):
         return random_crop(picture, label, self.crop, rng, self.scales, self.flip)
 
 
-class _Forgiving(Dataset):
+class _ErrorsAsValues(Dataset):
     """Hands a user's error over as a value: a data worker would bury it in a traceback."""
 
     def __init__(self, samples: Dataset):
@@ -82,7 +82,7 @@ def collate(items: list) -> tuple[Tensor, Tensor] | UserError:
     return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(labels))
 
 
-def _leave_process_group(_: int) -> None:
+def _ignore_ctrl_c(_: int) -> None:
     """Ctrl-C reaches a whole process group: the trainer should finish its step then, and not lose its workers first."""
     os.setpgrp()
 
@@ -97,18 +97,18 @@ def batches(
     own = batch // shares
     fork = workers > 0 and sys.platform == "linux"
     if fork and samples.data.cached and (last - first) * own > len(samples.data):
-        samples.data.decode_all()  # one copy for all workers, where each would come to decode the list for itself
+        samples.data.cache_all()  # one copy for all workers, where each would come to decode the list for itself
     loader = DataLoader(
-        _Forgiving(samples),
+        _ErrorsAsValues(samples),
         batch_size=own,
         sampler=[step * batch + share * own + n for step in range(first, last) for n in range(own)],
         num_workers=workers,
         multiprocessing_context="fork" if fork else None,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_process_group,
+        worker_init_fn=_ignore_ctrl_c,
     )
-    with workers_watched():
+    with worker_errors():
         for item in loader:
             if isinstance(item, UserError):
                 raise item
@@ -116,7 +116,7 @@ def batches(
 
 
 @contextmanager
-def workers_watched() -> Iterator[None]:
+def worker_errors() -> Iterator[None]:
     """The death of a data worker, which PyTorch reports wherever the program just is, is a user's error."""
     try:
         yield

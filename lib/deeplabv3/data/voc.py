@@ -158,13 +158,13 @@ class VOCData:
                 pixels += image.width * image.height
         return 4 * pixels * len(self) // len(some)
 
-    def decode_all(self) -> None:
+    def cache_all(self) -> None:
         """Decode all pictures into memory, where the processes that are forked afterwards find them."""
         with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock to others
             for _ in pool.map(self.__getitem__, range(len(self))):
                 pass
 
-    def holding(self, class_names: Sequence[str]) -> list[int]:
+    def indices_with_classes(self, class_names: Sequence[str]) -> list[int]:
         """The numbers of the pictures that show one of these classes: what bootstrapping repeats (Section 4.3)."""
         for name in class_names:
             if name not in self.class_names:
@@ -174,7 +174,7 @@ class VOCData:
             labels = pool.map(lambda files: self._read_label(files[1]), self._files)
             return [number for number, label in enumerate(labels) if np.isin(label, wanted).any()]
 
-    def stamp(self, index: int) -> str:
+    def file_signature(self, index: int) -> str:
         """Name, sizes and times of a picture and its label: what is replaced by another file gets another stamp."""
         found = [file.stat() for file in self._files[index]]
         return " ".join([self.names[index], *(f"{file.st_size}@{file.st_mtime_ns}" for file in found)])

@@ -19,7 +19,7 @@ from deeplabv3.evaluation.metrics import confusion_matrices
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.heads import resize
 
-PATIENCE = 16
+MAX_BATCH_LAG = 16
 """A picture waits for others of its padded size until the stream is this many batches further."""
 
 
@@ -30,7 +30,7 @@ def probabilities(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettin
     The model must be at ``settings.output_stride`` and in evaluation mode; :func:`predict_batches` sees to both.
     """
     total, count = None, 0
-    for logits in _views(model, pictures, settings):
+    for logits in _tta_logits(model, pictures, settings):
         shares = logits.softmax(dim=1)
         total = shares if total is None else total.add_(shares)
         count += 1
@@ -38,17 +38,17 @@ def probabilities(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettin
 
 
 @torch.inference_mode()
-def most_probable(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettings) -> Tensor:
+def predict_classes(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettings) -> Tensor:
     """The most probable class of every pixel of padded pictures ``(N, H, W, 3)``, as ``(N, H, W)`` uint8."""
     if len(settings.scales) == 1 and not settings.flip:
-        (scores,) = _views(model, pictures, settings)  # the largest logit is the largest probability
+        (scores,) = _tta_logits(model, pictures, settings)  # the largest logit is the largest probability
     else:
         scores = probabilities(model, pictures, settings)
     # argmax() finds the same classes, on a CPU up to twenty times as slowly
     return scores.max(dim=1).indices.to(torch.uint8)
 
 
-def _views(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettings) -> Iterator[Tensor]:
+def _tta_logits(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettings) -> Iterator[Tensor]:
     """Logits ``(N, K, H, W)`` from every scale, of the pictures and, with flip, of their mirror images turned back."""
     images = normalize(pictures.to(next(model.parameters()).device))
     height, width = images.shape[2:]
@@ -87,7 +87,7 @@ def in_batches(items: Iterable[_Item], settings: EvaluationSettings, batch: int)
             yield waiting.pop(size)
         if waiting:
             oldest = next(iter(waiting))  # a dict keeps the order in which its keys came
-            if item.index - waiting[oldest][0].index >= PATIENCE * batch:
+            if item.index - waiting[oldest][0].index >= MAX_BATCH_LAG * batch:
                 yield waiting.pop(oldest)
     yield from waiting.values()
 
@@ -98,7 +98,7 @@ def _stack(group: list[_Item], settings: EvaluationSettings) -> Tensor:
 
 
 @contextmanager
-def prepared(model: DeepLabV3, settings: EvaluationSettings) -> Iterator[None]:
+def eval_mode(model: DeepLabV3, settings: EvaluationSettings) -> Iterator[None]:
     """The model in evaluation mode and at the settings' output stride; afterwards as it was."""
     output_stride, training = model.output_stride, model.training
     try:
@@ -118,9 +118,9 @@ def predict_batches(
     """
     done: dict[int, np.ndarray] = {}
     due = 0
-    with prepared(model, settings):
+    with eval_mode(model, settings):
         for group in in_batches((_Item(*item) for item in enumerate(pictures)), settings, batch):
-            classes = most_probable(model, _stack(group, settings), settings).cpu().numpy()
+            classes = predict_classes(model, _stack(group, settings), settings).cpu().numpy()
             for (index, picture, _), found in zip(group, classes, strict=True):
                 done[index] = found[: picture.shape[0], : picture.shape[1]]
             while due in done:
@@ -134,7 +134,7 @@ def predict(model: DeepLabV3, picture: np.ndarray, settings: EvaluationSettings)
     return prediction
 
 
-def count_pictures(
+def confusion_per_image(
     model: DeepLabV3, data: VOCData, settings: EvaluationSettings, batch: int = 1, indices: Iterable[int] | None = None
 ) -> Iterator[tuple[int, np.ndarray | UserError]]:
     """Index and confusion matrix ``(K, K)`` int64 of every whole picture of ``data``, or of those at ``indices``.
@@ -151,9 +151,9 @@ def count_pictures(
             else:
                 yield _Item(index, *found)
 
-    with prepared(model, settings):
+    with eval_mode(model, settings):
         for group in in_batches(readable(), settings, batch):
-            classes = most_probable(model, _stack(group, settings), settings)
+            classes = predict_classes(model, _stack(group, settings), settings)
             labels = np.full(classes.shape, VOID, dtype=np.uint8)  # padding is void
             for label, item in zip(labels, group, strict=True):
                 label[: item.label.shape[0], : item.label.shape[1]] = item.label
@@ -200,7 +200,7 @@ def evaluate(
     """
     classes = model.config.num_classes
     matrices = np.zeros((len(data), classes, classes), dtype=np.int64)
-    for done, (index, found) in enumerate(count_pictures(model, data, settings, batch), start=1):
+    for done, (index, found) in enumerate(confusion_per_image(model, data, settings, batch), start=1):
         if isinstance(found, UserError):
             raise found
         matrices[index] = found

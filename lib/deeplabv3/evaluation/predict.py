@@ -15,7 +15,7 @@ from deeplabv3.config import VOC_CLASSES, EvaluationSettings
 from deeplabv3.data.transforms import pad, padded_size
 from deeplabv3.data.voc import open_picture
 from deeplabv3.errors import UserError
-from deeplabv3.evaluation.inference import predict, prepared, probabilities
+from deeplabv3.evaluation.inference import eval_mode, predict, probabilities
 from deeplabv3.files import CHECKPOINT
 from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
@@ -24,7 +24,7 @@ from deeplabv3.model.weights import from_torchvision, read_weights
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 """What is taken for a picture in a folder; a file that is named may end in anything."""
 
-LONGEST = 513
+MAX_SIZE = 513
 """Pixels of a picture's longer side as the network sees it: VOC's pictures, and so its objects, are of that size."""
 
 TORCHVISION = ("resnet50", "resnet101")
@@ -170,7 +170,7 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 def predict_photo(
-    model: DeepLabV3, photo: np.ndarray, settings: EvaluationSettings, longest: int = LONGEST
+    model: DeepLabV3, photo: np.ndarray, settings: EvaluationSettings, longest: int = MAX_SIZE
 ) -> np.ndarray:
     """Predicted class indices ``(H, W)`` uint8 of a photograph ``(H, W, 3)`` uint8 of any size, at that size.
 
@@ -185,7 +185,7 @@ def predict_photo(
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR))
     padded = torch.from_numpy(pad(small, padded_size(*small.shape[:2], settings)))
-    with prepared(model, settings):
+    with eval_mode(model, settings):
         shares = probabilities(model, padded[None], settings)[0]
     return _enlarged(shares[:, : size[1], : size[0]].float().cpu().numpy(), height, width)
 

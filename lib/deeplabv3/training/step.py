@@ -34,7 +34,7 @@ def segmentation_loss(
     if upsample_logits:
         logits = resize(logits, labels.shape[1:], model.config.align_corners)
     else:
-        labels = shrink(labels, logits.shape[2:])
+        labels = downsample_labels(labels, logits.shape[2:])
     total = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
     if count is None:
         count = (labels != VOID).sum()
@@ -42,7 +42,7 @@ def segmentation_loss(
     return total / count.clamp(min=1)
 
 
-def shrink(labels: Tensor, size: tuple[int, int]) -> Tensor:
+def downsample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels ``(N, H, W)`` at the size of the logits: of each logit, the pixel that it stands for (corners aligned)."""
     rows, columns = (
         torch.linspace(0, whole - 1, part, device=labels.device).round().long()
@@ -51,7 +51,7 @@ def shrink(labels: Tensor, size: tuple[int, int]) -> Tensor:
     return labels[:, rows[:, None], columns]
 
 
-class Objective(nn.Module):
+class ModelWithLoss(nn.Module):
     """The network with its loss: what is compiled, and what the processes of a run share gradients of."""
 
     def __init__(self, model: DeepLabV3, settings: TrainingSettings):
@@ -86,11 +86,13 @@ def make_optimizer(model: DeepLabV3, settings: TrainingSettings) -> torch.optim.
 def learning_rates(settings: TrainingSettings, step: int) -> tuple[float, float]:
     """Learning rates of backbone and head at ``step``."""
     head = settings.lr * poly(step, settings.iterations, settings.power)
-    return head * settings.backbone_lr_factor * ramp(step, settings.backbone_hold, settings.backbone_ramp), head
+    return head * settings.backbone_lr_factor * linear_warmup(
+        step, settings.backbone_hold, settings.backbone_ramp
+    ), head
 
 
 def training_step(
-    objective: nn.Module,
+    model_with_loss: nn.Module,
     optimizer: torch.optim.SGD,
     settings: TrainingSettings,
     seed: int,
@@ -101,7 +103,7 @@ def training_step(
 ) -> Tensor:
     """One step on this process's share of a batch, pictures ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
 
-    ``objective`` is an :class:`Objective`, compiled or wrapped or neither. Returns the loss of the whole batch, on the
+    ``model_with_loss`` is an :class:`ModelWithLoss`, compiled or wrapped or neither. Returns the loss of the whole batch, on the
     network's device: nothing here waits for a GPU.
     """
     # Dropout at a step depends on the step (and the process) alone, resumed or not.
@@ -112,14 +114,16 @@ def training_step(
     parts = settings.accumulate
     count = None
     if parts > 1 or processes.world_size > 1:
-        count = processes.all_reduce(_counted_pixels(labels, settings, processes.unwrap(objective).model.output_stride))
+        count = processes.all_reduce(
+            _num_valid_pixels(labels, settings, processes.unwrap(model_with_loss).model.output_stride)
+        )
         # Processes average their gradients, where the loss of a batch wants their sum.
         count = count / processes.world_size
     loss = torch.zeros((), device=labels.device)
     for part, (some, theirs) in enumerate(zip(pictures.chunk(parts), labels.chunk(parts), strict=True)):
         last = part == parts - 1
-        with nullcontext() if last else processes.no_sync(objective):
-            value = objective(some, theirs, count)
+        with nullcontext() if last else processes.no_sync(model_with_loss):
+            value = model_with_loss(some, theirs, count)
             value.backward()
         loss += value.detach()
     if settings.backbone_clip_norm is not None:
@@ -128,9 +132,9 @@ def training_step(
     return processes.all_reduce(loss) / processes.world_size
 
 
-def _counted_pixels(labels: Tensor, settings: TrainingSettings, output_stride: int) -> Tensor:
+def _num_valid_pixels(labels: Tensor, settings: TrainingSettings, output_stride: int) -> Tensor:
     if not settings.upsample_logits:
-        labels = shrink(labels, tuple(-(-side // output_stride) for side in labels.shape[1:]))
+        labels = downsample_labels(labels, tuple(-(-side // output_stride) for side in labels.shape[1:]))
     return (labels != VOID).sum()
 
 
@@ -139,7 +143,7 @@ def poly(step: int, iterations: int, power: float = 0.9) -> float:
     return (1 - step / iterations) ** power
 
 
-def ramp(step: int, hold: int, length: int) -> float:
+def linear_warmup(step: int, hold: int, length: int) -> float:
     """0 for ``hold`` steps, then linearly up to 1 over the next ``length``: lets a new head settle first.
 
     Not in the paper, whose runs are long; short runs from pretrained weights want it.

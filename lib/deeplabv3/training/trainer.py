@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deeplabv3.config import TrainingSettings
-from deeplabv3.data.loader import TrainingSamples, batches, workers_watched
+from deeplabv3.data.loader import TrainingSamples, batches, worker_errors
 from deeplabv3.data.voc import VOCData
 from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup, convert_sync_batchnorm
 from deeplabv3.errors import UserError
@@ -20,7 +20,7 @@ from deeplabv3.model.checkpoint import Checkpoint, checkpoints, load_checkpoint,
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.signals import Interrupted, _stop_requests
 from deeplabv3.training.log import Log
-from deeplabv3.training.step import Objective, make_optimizer, training_step
+from deeplabv3.training.step import ModelWithLoss, make_optimizer, training_step
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
 """Losses are read every so many steps: reading one waits until the GPU has finished all that it was given."""
@@ -87,23 +87,27 @@ def train(
         )
     if start >= settings.iterations:
         return state.seconds
-    objective = processes.wrap(Objective(model, settings))
+    model_with_loss = processes.wrap(ModelWithLoss(model, settings))
     if compiled:
-        objective = torch.compile(objective, dynamic=False)
+        model_with_loss = torch.compile(model_with_loss, dynamic=False)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # every batch has one size: measure once which algorithm is fastest
 
-    again = data.holding(settings.hard_classes) * (settings.hard_class_copies - 1) if settings.hard_classes else []
+    again = (
+        data.indices_with_classes(settings.hard_classes) * (settings.hard_class_copies - 1)
+        if settings.hard_classes
+        else []
+    )
     samples = TrainingSamples(data, settings.crop, settings.batch, seed, settings.scales, settings.flip, again)
     stream = batches(samples, start, settings.iterations, settings.batch, workers, processes.rank, processes.world_size)
     read_every = READ_EVERY.get(device.type, 1)
     unread: list[tuple[int, Tensor, float]] = []
     saved_at = time.monotonic()
-    with workers_watched(), Log(folder, start) if processes.is_main else _NoLog() as log, _stop_requests() as stop:
+    with worker_errors(), Log(folder, start) if processes.is_main else _NoLog() as log, _stop_requests() as stop:
         for step, (pictures, labels) in enumerate(stream, start=start):
             batch = (part.to(device, non_blocking=True) for part in (pictures, labels))
             with _memory_suffices(settings):
-                loss = training_step(objective, optimizer, settings, seed, step, *batch, processes)
+                loss = training_step(model_with_loss, optimizer, settings, seed, step, *batch, processes)
             unread.append((step, loss, optimizer.param_groups[1]["lr"]))
             done = step + 1
             validates = validation is not None and done % validation.every == 0

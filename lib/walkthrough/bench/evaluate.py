@@ -29,7 +29,7 @@ from deeplabv3.errors import UserError, require
 from deeplabv3.evaluation.inference import evaluate, predict_batches
 from deeplabv3.evaluation.predict import load_weights
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.deploy import fast
+from deeplabv3.model.deploy import optimize_for_inference
 from deeplabv3.model.weights import from_torchvision
 from walkthrough.bench.model import give_statistics
 from walkthrough.bench.timing import alternate, describe_machine, threads
@@ -85,9 +85,9 @@ class EvaluationBench:
             data = _First(VOCData(self.data or enlarged(Path(folder), self.pictures), "val", classes), self.pictures)
             samples = _Samples(data, self.strategy())
             loader = DataLoader(samples, num_workers=self.workers, persistent_workers=self.workers > 0)
-            contenders = {"ours, network as it comes": (ours, False), "ours": (fast(ours), False)}
+            contenders = {"ours, network as it comes": (ours, False), "ours": (optimize_for_inference(ours), False)}
             if self.bf16:
-                contenders["ours in bf16"] = (fast(ours), True)
+                contenders["ours in bf16"] = (optimize_for_inference(ours), True)
             calls: dict[str, Callable] = {"torchvision's loop": partial(reference_loop, theirs, loader, self.device)}
             for name, (network, bf16) in contenders.items():
                 calls[name] = partial(evaluate, network, data, self.strategy(bf16), self.batch)

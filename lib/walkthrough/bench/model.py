@@ -17,7 +17,7 @@ from torchvision.models import segmentation
 from deeplabv3.errors import UserError, require
 from deeplabv3.model.cost import layer_costs
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.deploy import fast
+from deeplabv3.model.deploy import optimize_for_inference
 from deeplabv3.model.weights import from_torchvision
 from walkthrough.bench.timing import Row, alternate, clock, describe_machine, threads
 
@@ -87,20 +87,20 @@ class ModelBench:
             SMP: self._rival(),
             "ours": ours,
             "ours, channels last": deepcopy(ours).to(**CHANNELS_LAST),
-            "ours, fast()": fast(ours),
+            "ours, optimize_for_inference()": optimize_for_inference(ours),
         }
         if self.compiled:
             networks["torchvision, compiled"] = torch.compile(
                 deepcopy(theirs).to(**CHANNELS_LAST), options={"freezing": True}
             )
-            networks["ours, fast(compiled=True)"] = fast(ours, compiled=True)
+            networks["ours, optimize_for_inference(compiled=True)"] = optimize_for_inference(ours, compiled=True)
         calls = {
             name: partial(_logits, network.eval(), _padded(images) if name == SMP else images)
             for name, network in networks.items()
             if network is not None
         }
         if self.bf16:
-            calls["the same in bf16"] = partial(_logits, fast(ours, self.compiled), images, bf16=True)
+            calls["the same in bf16"] = partial(_logits, optimize_for_inference(ours, self.compiled), images, bf16=True)
         rows = alternate("forward", calls, self.rounds, self.device)
         expected = calls["torchvision"]()
         for row in rows:

@@ -71,7 +71,7 @@ class PipelineBench:
             files = self._open(Path(folder), cache=False)
             sources = {"files": files, "memory": self._open(Path(folder), cache=None)}
             if sources["memory"].cached:
-                sources["memory"].decode_all()
+                sources["memory"].cache_all()
             else:
                 del sources["memory"]
             samples = {name: TrainingSamples(data, self.crop, self.batch, seed=0) for name, data in sources.items()}

@@ -24,7 +24,7 @@ from deeplabv3.data.transforms import normalize
 from deeplabv3.errors import UserError, require
 from deeplabv3.model.cost import multiply_adds
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.training.step import Objective, make_optimizer, training_step
+from deeplabv3.training.step import ModelWithLoss, make_optimizer, training_step
 from walkthrough.bench.model import CHANNELS_LAST
 from walkthrough.bench.timing import alternate, describe_machine, threads
 
@@ -204,16 +204,16 @@ class TrainBench:
         optimizer = make_optimizer(model, settings)
         for group in optimizer.param_groups:
             group["fused"] = switches.fused
-        objective: nn.Module = Objective(model, settings)
+        model_with_loss: nn.Module = ModelWithLoss(model, settings)
         if switches.compiled:
-            objective = torch.compile(objective, dynamic=False)
+            model_with_loss = torch.compile(model_with_loss, dynamic=False)
         number = 0
 
         def step() -> Tensor:
             nonlocal number
             number += 1
             batch = (part.to(self.device, non_blocking=True) for part in (pictures, labels))
-            return training_step(objective, optimizer, settings, 0, number - 1, *batch)
+            return training_step(model_with_loss, optimizer, settings, 0, number - 1, *batch)
 
         return step
 

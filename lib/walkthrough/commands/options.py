@@ -113,9 +113,9 @@ def ready(model: "DeepLabV3", settings: "EvaluationSettings") -> "DeepLabV3":
     """A fast copy of the network at the strategy's output stride, on the GPU where there is one."""
     import torch
 
-    from deeplabv3.model.deploy import fast
+    from deeplabv3.model.deploy import optimize_for_inference
 
-    copy = fast(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    copy = optimize_for_inference(model).to("cuda" if torch.cuda.is_available() else "cpu")
     return copy.set_output_stride(settings.output_stride)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deeplabv3.errors import UserError, require
-from deeplabv3.evaluation.predict import ABOUT, CLASSES, LONGEST, OVERLAY, SHARES
+from deeplabv3.evaluation.predict import ABOUT, CLASSES, MAX_SIZE, OVERLAY, SHARES
 from deeplabv3.files import writing
 from walkthrough.commands.options import make_folder, ready, strategy_of, strategy_options, weights_option
 
@@ -25,8 +25,8 @@ def add(verbs: Any) -> None:
     verb.add_argument("--output", type=Path, default=Path("predictions"), metavar="DIR", help="default: predictions")
     strategy_options(verb)
     verb.add_argument(
-        "--longest", type=int, default=LONGEST, metavar="PIXELS",
-        help=f"the network sees larger pictures reduced to this ({LONGEST}); results have the picture's own size",
+        "--longest", type=int, default=MAX_SIZE, metavar="PIXELS",
+        help=f"the network sees larger pictures reduced to this ({MAX_SIZE}); results have the picture's own size",
     )  # fmt: skip
 
 

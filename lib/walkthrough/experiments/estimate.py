@@ -9,7 +9,7 @@ import torch
 
 from deeplabv3.config import TrainingSettings
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.training.step import Objective, make_optimizer, training_step
+from deeplabv3.training.step import ModelWithLoss, make_optimizer, training_step
 from walkthrough.experiments.task import Task, device, picture_work, side_by_side, step_work, threads_of
 from walkthrough.profiles import Profile
 from walkthrough.records.catalogue import all_records
@@ -75,13 +75,13 @@ def _step_seconds(run: Run, training: TrainingSettings) -> Iterator[float]:
     where = device()
     model = DeepLabV3(run.config).to(where, memory_format=torch.channels_last).train()
     model.freeze_batch_norm(training.freeze_batch_norm).train()
-    objective, optimizer = Objective(model, training), make_optimizer(model, training)
+    model_with_loss, optimizer = ModelWithLoss(model, training), make_optimizer(model, training)
     shape = (training.batch, training.crop, training.crop)
     pictures = torch.randint(256, (*shape, 3), dtype=torch.uint8, device=where)
     labels = torch.randint(run.config.num_classes, shape, dtype=torch.uint8, device=where)
     for step in range(2):
         began = time.monotonic()
-        training_step(objective, optimizer, training, 0, step, pictures, labels).item()  # waits for a GPU
+        training_step(model_with_loss, optimizer, training, 0, step, pictures, labels).item()  # waits for a GPU
         yield time.monotonic() - began
 
 

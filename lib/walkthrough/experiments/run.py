@@ -11,11 +11,11 @@ import torch
 from deeplabv3.config import EvaluationSettings
 from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup
 from deeplabv3.errors import UserError
-from deeplabv3.evaluation.inference import count_pictures
+from deeplabv3.evaluation.inference import confusion_per_image
 from deeplabv3.evaluation.metrics import mean_iou
 from deeplabv3.model.checkpoint import load_checkpoint, load_model
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.deploy import fast
+from deeplabv3.model.deploy import optimize_for_inference
 from deeplabv3.model.weights import load_backbone_weights
 from deeplabv3.signals import sigterm_interrupts
 from deeplabv3.training.trainer import Validation, train
@@ -102,7 +102,7 @@ def _score(run: Run, model: DeepLabV3, processes: ProcessGroup) -> float:
     settings = replace(run.profile.evaluation, output_stride=run.config.output_stride)
     share = range(len(data))[processes.rank :: processes.world_size]
     total = np.zeros((run.config.num_classes,) * 2, dtype=np.int64)
-    for _, found in count_pictures(model, data, settings, run.profile.evaluation_batch, share):
+    for _, found in confusion_per_image(model, data, settings, run.profile.evaluation_batch, share):
         if isinstance(found, UserError):
             raise found
         total += found
@@ -162,15 +162,15 @@ def _evaluated(
     processes: ProcessGroup,
 ) -> tuple[dict, np.ndarray]:
     """What :func:`evaluate_run` finds: a record's values, and the confusion matrices ``(pictures, K, K)``."""
-    model = fast(model).to(device())
+    model = optimize_for_inference(model).to(device())
     data = run.profile.open_data()
-    stamps = [data.stamp(index) for index in range(len(data))]
+    stamps = [data.file_signature(index) for index in range(len(data))]
     share = range(len(data))[processes.rank :: processes.world_size]
     todo = [index for index in share if stamps[index] not in partial]
     errors: list[UserError] = []
     done = len(share) - len(todo)
     report(done * processes.world_size)
-    stream = count_pictures(model, data, settings, run.profile.evaluation_batch, todo)
+    stream = confusion_per_image(model, data, settings, run.profile.evaluation_batch, todo)
     with sigterm_interrupts(), closing(stream):
         try:
             for index, found in stream:

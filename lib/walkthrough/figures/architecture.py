@@ -61,7 +61,7 @@ def cascade(rows: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], title
             left += 0.35
     axis.set(xlim=(-2, left), ylim=(len(rows), -0.9), title=title)
     axis.axis("off")
-    scale = figure.colorbar(plt.cm.ScalarMappable(Normalize(1, 9), SHADES), ax=axis, aspect=8, shrink=0.9)
+    scale = figure.colorbar(plt.cm.ScalarMappable(Normalize(1, 9), SHADES), ax=axis, aspect=8, downsample_labels=0.9)
     scale.set_ticks([1, 5, 9])
     scale.set_label("valid weights", fontsize=SMALL)
     return figure

@@ -198,7 +198,7 @@ def test_the_fingerprint_changes_with_the_data(voc_root):
 def test_a_replaced_file_has_another_stamp(voc_root):
     """Also one of the same size: an evaluation that goes on must not keep what it counted on the old picture."""
     data = VOCData(voc_root, "train", CLASSES)
-    stamps = [data.stamp(index) for index in range(len(data))]
+    stamps = [data.file_signature(index) for index in range(len(data))]
     assert len(set(stamps)) == 6
     for folder in ("JPEGImages/picture_1.jpg", "SegmentationClass/picture_2.png"):
         path = voc_root / folder
@@ -207,4 +207,4 @@ def test_a_replaced_file_has_another_stamp(voc_root):
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1000))
         assert path.stat().st_size == before.st_size
     changed = VOCData(voc_root, "train", CLASSES)
-    assert [index for index in range(6) if changed.stamp(index) != stamps[index]] == [1, 2]
+    assert [index for index in range(6) if changed.file_signature(index) != stamps[index]] == [1, 2]

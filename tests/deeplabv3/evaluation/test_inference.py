@@ -17,18 +17,18 @@ from deeplabv3.data.transforms import MEAN, MEAN_PIXEL, STD, normalize, pad, pad
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import (
-    PATIENCE,
+    MAX_BATCH_LAG,
     _Item,
-    count_pictures,
+    confusion_per_image,
     evaluate,
     in_batches,
-    most_probable,
     predict_batches,
+    predict_classes,
     probabilities,
 )
 from deeplabv3.evaluation.metrics import confusion_matrix
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.deploy import fast
+from deeplabv3.model.deploy import optimize_for_inference
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -208,7 +208,7 @@ def test_strategies_agree_with_an_independent_slow_reference(make_model, changes
     settings = EvaluationSettings(**changes, crop=49, padding=padding)
     pictures = mixed_sizes()
     model = make_model(num_classes=5)
-    predictions = list(predict_batches(fast(model), pictures, settings, batch=3))
+    predictions = list(predict_batches(optimize_for_inference(model), pictures, settings, batch=3))
     assert len(predictions) == len(pictures)
     seen = set()
     for picture, prediction in zip(pictures, predictions, strict=True):
@@ -225,7 +225,7 @@ def test_strategies_agree_with_an_independent_slow_reference(make_model, changes
 def test_one_view_needs_no_softmax(make_model):
     model, pictures = make_model().eval(), torch.from_numpy(np.stack([noise(33, 49), noise(33, 49, seed=1)]))
     expected = probabilities(model, pictures, EvaluationSettings()).argmax(1)
-    found = most_probable(model, pictures, EvaluationSettings())
+    found = predict_classes(model, pictures, EvaluationSettings())
     assert found.dtype == torch.uint8
     assert (found != expected).float().mean() < 1e-3
 
@@ -251,8 +251,8 @@ def test_no_picture_waits_for_ever():
         taken += len(group)
         if group[0].index == 0:
             break
-    assert taken <= PATIENCE * 4 + 1
-    assert len(list(stream)) >= 200 - PATIENCE * 4  # the rest was not read yet
+    assert taken <= MAX_BATCH_LAG * 4 + 1
+    assert len(list(stream)) >= 200 - MAX_BATCH_LAG * 4  # the rest was not read yet
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -263,7 +263,7 @@ def test_predictions_come_in_order_and_soon(batch):
     )
     for number, prediction in enumerate(stream):
         assert prediction.shape == pictures[number].shape[:2]
-        assert len(taken) <= number + 1 + (PATIENCE + 1) * batch
+        assert len(taken) <= number + 1 + (MAX_BATCH_LAG + 1) * batch
     assert number + 1 == len(pictures)
 
 
@@ -333,7 +333,7 @@ def test_a_broken_picture_does_not_hold_the_others_up(make_model, tmp_path, batc
     whole = evaluate(make_model(), data, EvaluationSettings(padding="tight"))
     break_picture(data, 2)
     write_label(data.root / "SegmentationClass" / "picture_4.png", np.full((20, 30), 99, dtype=np.uint8))
-    found = dict(count_pictures(make_model(), data, EvaluationSettings(padding="tight"), batch))
+    found = dict(confusion_per_image(make_model(), data, EvaluationSettings(padding="tight"), batch))
     assert sorted(found) == [0, 1, 2, 3, 4]
     assert isinstance(found[2], UserError) and "picture_2.jpg" in str(found[2])
     assert isinstance(found[4], UserError) and "picture_4.png holds the value 99" in str(found[4])
@@ -345,14 +345,14 @@ def test_a_broken_picture_does_not_hold_the_others_up(make_model, tmp_path, batc
 
 def test_single_pictures_of_a_list_can_be_counted(make_model, data):
     whole = evaluate(make_model(), data, EvaluationSettings(crop=65))
-    found = dict(count_pictures(make_model(), data, EvaluationSettings(crop=65), indices=[4, 1]))
+    found = dict(confusion_per_image(make_model(), data, EvaluationSettings(crop=65), indices=[4, 1]))
     assert list(found) == [4, 1]
     assert all(np.array_equal(counts, whole[index]) for index, counts in found.items())
 
 
 def test_an_abandoned_evaluation_leaves_the_model_as_it_was_and_no_threads(make_model, data):
     model, before = make_model().train(), threading.active_count()
-    stream = count_pictures(model, data, EvaluationSettings(output_stride=8, crop=65))
+    stream = confusion_per_image(model, data, EvaluationSettings(output_stride=8, crop=65))
     next(stream)
     assert model.output_stride == 8
     stream.close()

@@ -6,7 +6,7 @@ from conftest import randomize, small_config
 from torch import nn
 
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.deploy import fast, fold_batch_norm
+from deeplabv3.model.deploy import fold_batch_norm, optimize_for_inference
 
 VARIANTS = {
     "aspp": {},
@@ -41,7 +41,7 @@ def test_folding_batch_norm_keeps_the_logits(model):
 
 def test_a_fast_copy_is_for_inference(model):
     """It is in evaluation mode whatever the original was in, has channels last, and no gradient reaches its weights."""
-    copy = fast(model.train())
+    copy = optimize_for_inference(model.train())
     images = torch.randn(1, 3, 65, 81)
     with torch.no_grad():
         expected = model.eval()(images)
@@ -60,7 +60,7 @@ def test_a_compiled_copy_gives_the_same_logits():
     with torch.inference_mode():
         expected = model(images)
         try:
-            logits = fast(model, compiled=True)(images)
+            logits = optimize_for_inference(model, compiled=True)(images)
         except Exception as error:
             if "compiler" not in str(error).lower():
                 raise

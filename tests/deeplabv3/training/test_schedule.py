@@ -2,7 +2,7 @@
 
 import pytest
 
-from deeplabv3.training.step import poly, ramp
+from deeplabv3.training.step import linear_warmup, poly
 
 
 @pytest.mark.parametrize(
@@ -25,4 +25,4 @@ def test_poly(step, iterations, power, expected):
     [(0, 0, [1, 1, 1, 1]), (2, 0, [0, 0, 1, 1]), (0, 3, [0.25, 0.5, 0.75, 1]), (1, 1, [0, 0.5, 1, 1])],
 )
 def test_ramp(hold, length, expected):
-    assert [ramp(step, hold, length) for step in range(4)] == pytest.approx(expected)
+    assert [linear_warmup(step, hold, length) for step in range(4)] == pytest.approx(expected)

@@ -8,7 +8,7 @@ from deeplabv3.config import VOID, TrainingSettings
 from deeplabv3.data.loader import TrainingSamples, batches
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.training.step import Objective, make_optimizer, shrink, training_step
+from deeplabv3.training.step import ModelWithLoss, downsample_labels, make_optimizer, training_step
 
 
 def batch(number: int = 4, size: int = 33):
@@ -26,7 +26,7 @@ def after_one_step(frozen: bool, **changes) -> tuple[dict, float]:
     model = DeepLabV3(small_config()).freeze_batch_norm(frozen).train()
     settings = TrainingSettings(iterations=10, batch=4, crop=33, lr=0.5, freeze_batch_norm=frozen, **changes)
     optimizer = make_optimizer(model, settings)
-    loss = training_step(Objective(model, settings), optimizer, settings, 0, 0, *batch())
+    loss = training_step(ModelWithLoss(model, settings), optimizer, settings, 0, 0, *batch())
     return model.state_dict(), loss.item()
 
 
@@ -67,7 +67,7 @@ def test_impossible_settings_name_themselves(changes):
 
 
 def test_hard_pictures_come_as_often_as_the_settings_say(data):
-    hard = data.holding(["disc"])
+    hard = data.indices_with_classes(["disc"])
     assert hard == [n for n in range(len(data)) if (data[n][1] == 2).any()]
     some = hard[:2]
     samples = TrainingSamples(data, 33, 2, 0, again=some * 2)
@@ -78,7 +78,7 @@ def test_hard_pictures_come_as_often_as_the_settings_say(data):
 
 def test_a_hard_class_that_does_not_exist_is_named(data):
     with pytest.raises(UserError, match="'chair' is not in the class list; choose from background, square, disc"):
-        data.holding(["chair"])
+        data.indices_with_classes(["chair"])
 
 
 def test_shares_of_a_batch_are_the_batch(data):
@@ -93,5 +93,5 @@ def test_shares_of_a_batch_are_the_batch(data):
 
 def test_shrunk_labels_of_any_size_keep_their_corners():
     labels = torch.arange(30 * 47).view(1, 30, 47)
-    small = shrink(labels, (4, 6))
+    small = downsample_labels(labels, (4, 6))
     assert [small[0, y, x].item() for y, x in ((0, 0), (0, -1), (-1, 0), (-1, -1))] == [0, 46, 29 * 47, 30 * 47 - 1]

@@ -29,7 +29,7 @@ from deeplabv3.signals import Interrupted
 from deeplabv3.training import step as step_module
 from deeplabv3.training import trainer
 from deeplabv3.training.log import Log
-from deeplabv3.training.step import make_optimizer, segmentation_loss, shrink
+from deeplabv3.training.step import downsample_labels, make_optimizer, segmentation_loss
 from deeplabv3.training.trainer import Validation, train
 
 
@@ -122,7 +122,7 @@ def test_shrunk_labels_keep_their_void():
 @pytest.mark.parametrize("size", [17, 33, 65])
 def test_shrunk_labels_are_the_pixels_that_the_logits_stand_for(size):
     labels = torch.arange(size * size).view(1, size, size)
-    assert torch.equal(shrink(labels, ((size - 1) // 8 + 1,) * 2), labels[:, ::8, ::8])
+    assert torch.equal(downsample_labels(labels, ((size - 1) // 8 + 1,) * 2), labels[:, ::8, ::8])
 
 
 # --- the loop

@@ -13,7 +13,7 @@ from deeplabv3.config import VOID, TrainingSettings
 from deeplabv3.data.transforms import normalize
 from deeplabv3.errors import UserError
 from deeplabv3.model.weights import from_torchvision
-from deeplabv3.training.step import Objective
+from deeplabv3.training.step import ModelWithLoss
 from walkthrough.bench import train as bench
 from walkthrough.bench.train import OURS, Contender, TrainBench, reference_loss, render, torchvision_network
 from walkthrough.cli import main
@@ -31,7 +31,7 @@ def test_equal_weights_have_equal_loss(output_stride):
     pictures, labels = TrainBench(**TINY | {"crop": 65}).batch_of_noise()
     with torch.no_grad():
         expected = F.cross_entropy(theirs(normalize(pictures))["out"], labels.long(), ignore_index=VOID)
-        found = Objective(ours, TrainingSettings(batch=2, crop=65))(pictures, labels)
+        found = ModelWithLoss(ours, TrainingSettings(batch=2, crop=65))(pictures, labels)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
@@ -58,8 +58,10 @@ def test_the_scripts_loss_counts_the_auxiliary_head_half():
 def test_every_switch_is_on_where_its_row_says_so(monkeypatch, name):
     seen = {}
 
-    def training_step(objective, optimizer, settings, seed, step, pictures, labels):
-        seen.update(objective=objective, optimizer=optimizer, settings=settings, pictures=pictures, labels=labels)
+    def training_step(model_with_loss, optimizer, settings, seed, step, pictures, labels):
+        seen.update(
+            model_with_loss=model_with_loss, optimizer=optimizer, settings=settings, pictures=pictures, labels=labels
+        )
         return torch.zeros(())
 
     monkeypatch.setattr(bench, "training_step", training_step)
@@ -67,9 +69,9 @@ def test_every_switch_is_on_where_its_row_says_so(monkeypatch, name):
     pictures, labels = tiny.batch_of_noise()
     tiny.ours(pictures, labels, switches)()
     assert torch.equal(seen["pictures"], pictures) and torch.equal(seen["labels"], labels)
-    assert hasattr(seen["objective"], "_orig_mod") is switches.compiled
-    objective = getattr(seen["objective"], "_orig_mod", seen["objective"])
-    weight = objective.model.backbone.block1[0].conv2.weight
+    assert hasattr(seen["model_with_loss"], "_orig_mod") is switches.compiled
+    model_with_loss = getattr(seen["model_with_loss"], "_orig_mod", seen["model_with_loss"])
+    weight = model_with_loss.model.backbone.block1[0].conv2.weight
     images = normalize(seen["pictures"])
     for tensor in (weight, images):
         assert tensor.is_contiguous(memory_format=torch.channels_last) is switches.channels_last

@@ -38,14 +38,14 @@ def run(profile_file) -> Run:
 @pytest.fixture
 def counted(monkeypatch) -> list[int]:
     """The pictures that went through the network, by index."""
-    indices, honest = [], experiments.count_pictures
+    indices, honest = [], experiments.confusion_per_image
 
     def spy(model, data, settings, batch, todo):
         for index, found in honest(model, data, settings, batch, todo):
             indices.append(index)
             yield index, found
 
-    monkeypatch.setattr(experiments, "count_pictures", spy)
+    monkeypatch.setattr(experiments, "confusion_per_image", spy)
     return indices
 
 
@@ -72,7 +72,7 @@ def interrupt(run: Run, number: int = 4) -> None:
 def whole(run: Run) -> np.ndarray:
     """What an evaluation without interruption counts; no record of it stays."""
     data = run.profile.open_data()
-    model = experiments.fast(experiments.load_model(run.checkpoint)[0])
+    model = experiments.optimize_for_inference(experiments.load_model(run.checkpoint)[0])
     return inference.evaluate(model, data, run.profile.evaluation)
 
 
