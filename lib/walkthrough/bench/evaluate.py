@@ -85,17 +85,17 @@ class EvaluationBench:
             data = _First(VOCData(self.data or enlarged(Path(folder), self.pictures), "val", classes), self.pictures)
             samples = _Samples(data, self.strategy())
             loader = DataLoader(samples, num_workers=self.workers, persistent_workers=self.workers > 0)
-            contenders = {"ours, network as it comes": (ours, False), "ours": (optimize_for_inference(ours), False)}
+            variants = {"ours, network as it comes": (ours, False), "ours": (optimize_for_inference(ours), False)}
             if self.bf16:
-                contenders["ours in bf16"] = (optimize_for_inference(ours), True)
+                variants["ours in bf16"] = (optimize_for_inference(ours), True)
             calls: dict[str, Callable] = {"torchvision's loop": partial(reference_loop, theirs, loader, self.device)}
-            for name, (network, bf16) in contenders.items():
+            for name, (network, bf16) in variants.items():
                 calls[name] = partial(evaluate, network, data, self.strategy(bf16), self.batch)
             rows = alternate("evaluation", calls, self.rounds, self.device)
             pictures = [data[index][0] for index in range(len(data))]
             differing = {
                 name: _differing(theirs, loader, predict_batches(network, pictures, self.strategy(bf16), self.batch))
-                for name, (network, bf16) in contenders.items()
+                for name, (network, bf16) in variants.items()
             }
             return {
                 "bench": "evaluate",

@@ -84,7 +84,7 @@ class ModelBench:
         networks = {
             "torchvision": theirs,
             "torchvision, channels last": deepcopy(theirs).to(**CHANNELS_LAST),
-            SMP: self._rival(),
+            SMP: self._smp_model(),
             "ours": ours,
             "ours, channels last": deepcopy(ours).to(**CHANNELS_LAST),
             "ours, optimize_for_inference()": optimize_for_inference(ours),
@@ -115,7 +115,7 @@ class ModelBench:
         networks = {
             "torchvision": theirs,
             "torchvision, channels last": deepcopy(theirs).to(**CHANNELS_LAST),
-            SMP: self._rival(),
+            SMP: self._smp_model(),
             "ours": ours,
             "ours, channels last": ours_last,
         }
@@ -128,7 +128,7 @@ class ModelBench:
             calls["the same in bf16"] = partial(_forward_and_backward, ours_last, images, labels, bf16=True)
         return alternate("forward + backward", calls, self.rounds, self.device)
 
-    def _rival(self) -> nn.Module | None:
+    def _smp_model(self) -> nn.Module | None:
         """Its DeepLabV3 with random weights, where the package is installed (the extra ``bench``)."""
         try:
             import segmentation_models_pytorch as smp
@@ -208,7 +208,7 @@ def _parts(model: DeepLabV3) -> Iterator[tuple[str, nn.Module]]:
 
 
 def render(result: dict) -> str:
-    """The measurements as text: two tables of contenders and one of parts."""
+    """The measurements as text: two tables of variants and one of parts."""
     settings = ModelBench(**result["settings"] | {"device": "cpu"})  # a record may come from another machine
     lines = [
         f"DeepLabv3, {settings.backbone}, output stride 8, {settings.size} x {settings.size}, "

@@ -1,7 +1,7 @@
-"""What every benchmark shares: contenders that take turns in one process, and a description of the machine.
+"""What every benchmark shares: variants that take turns in one process, and a description of the machine.
 
-A machine's speed wanders; a ratio of two contenders that alternate does not wander with it. So every figure is a median
-beside that of the first contender, the reference.
+A machine's speed wanders; a ratio of two variants that alternate does not wander with it. So every figure is a median
+beside that of the first variant, the reference.
 """
 
 import platform
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 @dataclass
 class Row:
-    """One contender's turns: ``seconds`` of every round after the first call, which may compile.
+    """One variant's turns: ``seconds`` of every round after the first call, which may compile.
 
     ``difference`` is the largest difference of its logits from the reference's; None where they are not comparable.
     """
@@ -45,13 +45,13 @@ def clock(device: str) -> float:
     return time.perf_counter()
 
 
-def alternate(title: str, contenders: dict[str, Callable[[], object]], rounds: int, device: str) -> list[Row]:
-    """Time the contenders in turns, ``rounds`` times after a first call each; a bar on a terminal shows how far."""
-    rows = [Row(name) for name in contenders]
+def alternate(title: str, variants: dict[str, Callable[[], object]], rounds: int, device: str) -> list[Row]:
+    """Time the variants in turns, ``rounds`` times after a first call each; a bar on a terminal shows how far."""
+    rows = [Row(name) for name in variants]
     turns = [row for _ in range(rounds + 1) for row in rows]
     for turn, row in enumerate(tqdm(turns, desc=title, unit="call", disable=None)):
         start = clock(device)
-        contenders[row.name]()
+        variants[row.name]()
         seconds = clock(device) - start
         if turn < len(rows):
             row.first = seconds

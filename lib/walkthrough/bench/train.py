@@ -3,7 +3,7 @@
 The script is torchvision's references/segmentation/train.py with the options that its README gives for DeepLabV3:
 auxiliary head and loss, SGD, its own mean over pixels, on a GPU float16 with a gradient scaler (``--amp``), and a loss
 that is read in every step. Its input comes as its loader hands it over, float32 and int64 in ordinary memory; ours as
-uint8 in memory that a GPU can fetch from. All contenders see the same pictures and labels, and take turns.
+uint8 in memory that a GPU can fetch from. All variants see the same pictures and labels, and take turns.
 """
 
 from collections.abc import Callable
@@ -65,7 +65,7 @@ OURS = {
 class TrainBench:
     """What to compare: ResNets with ASPP and the multi-grid of Table 5's best on crops of ``crop`` pixels.
 
-    A turn of a contender is ``steps`` steps; ``threads`` 0 leaves PyTorch's own choice.
+    A turn of a variant is ``steps`` steps; ``threads`` 0 leaves PyTorch's own choice.
     """
 
     backbone: str = "resnet101"
@@ -99,21 +99,21 @@ class TrainBench:
         )
 
     def run(self) -> dict:
-        """Measure. Returns JSON values: a row for each contender, torchvision as its script has it first."""
+        """Measure. Returns JSON values: a row for each variant, torchvision as its script has it first."""
         before = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = True  # as the script and our trainer have it
         try:
             with threads(self.threads):
                 pictures, labels = self.batch_of_noise()
-                contenders = {
+                variants = {
                     name: Contender(make, self.steps, self.device)
                     for name, make in self._makers(pictures, labels).items()
                 }
-                rows = alternate("training", contenders, self.rounds, self.device)
+                rows = alternate("training", variants, self.rounds, self.device)
                 machine = describe_machine(self.device, ("torch", "torchvision"))
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"the GPU's memory does not hold the contenders at batch {self.batch} and crop {self.crop}; lower "
+                f"the GPU's memory does not hold the variants at batch {self.batch} and crop {self.crop}; lower "
                 "--batch or --crop."
             ) from error
         finally:
@@ -129,8 +129,8 @@ class TrainBench:
                     "seconds_per_step": row.median / self.steps,
                     "images_per_second": self.batch * self.steps / row.median,
                     "speed": rows[0].median / row.median,
-                    "peak_memory": contenders[row.name].peak_memory,
-                    "first_loss": contenders[row.name].first_loss.item(),
+                    "peak_memory": variants[row.name].peak_memory,
+                    "first_loss": variants[row.name].first_loss.item(),
                     "first": row.first,
                     "seconds": row.seconds,
                 }

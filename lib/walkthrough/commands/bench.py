@@ -20,7 +20,7 @@ def add(verbs: Any) -> None:
     kind.add_argument("--backbone", choices=("resnet50", "resnet101"), default="resnet50")
     kind.add_argument("--size", type=int, default=513, help="side of the square pictures, in pixels (513)")
     kind.add_argument("--batch", type=int, default=1, help="pictures at once (1; training takes at least 2)")
-    kind.add_argument("--rounds", type=int, default=9, help="turns of every contender; the median counts (9)")
+    kind.add_argument("--rounds", type=int, default=9, help="turns of every variant; the median counts (9)")
     kind.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it compiles for a minute)")
     _common(kind)
 
@@ -32,7 +32,7 @@ def add(verbs: Any) -> None:
     kind.add_argument("--output-stride", type=int, default=8, help="8, or another with --weights")
     kind.add_argument("--padding", choices=("tight", "crop"), default="tight")
     kind.add_argument("--batch", type=int, default=1, help="pictures at once, for ours (1; a GPU wants 16)")
-    kind.add_argument("--rounds", type=int, default=5, help="turns of every contender; the median counts (5)")
+    kind.add_argument("--rounds", type=int, default=5, help="turns of every variant; the median counts (5)")
     kind.add_argument("--workers", type=int, default=0, help="processes that read for torchvision's loop (0)")
     _common(kind)
 
@@ -53,7 +53,7 @@ def add(verbs: Any) -> None:
     kind.add_argument("--batch", type=int, default=16, help="crops at once (16)")
     kind.add_argument("--workers", type=int, nargs="+", default=(), help="how many to try (none up to one a core)")
     kind.add_argument("--batches", type=int, default=16, help="batches in a turn, at least (16)")
-    kind.add_argument("--rounds", type=int, default=5, help="turns of every contender; the median counts (5)")
+    kind.add_argument("--rounds", type=int, default=5, help="turns of every variant; the median counts (5)")
     kind.add_argument("--eats", type=float, default=533, help="crops a second that the card takes (533: 30 ms a step)")
     _json(kind)
 
@@ -69,7 +69,7 @@ def add(verbs: Any) -> None:
 def _scale(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--crop", type=int, help="in pixels (513; 257 on the CPU)")
     kind.add_argument("--batch", type=int, help="crops at once (16; 2 on the CPU)")
-    kind.add_argument("--rounds", type=int, help="turns of every contender; the median counts (7; 3 on the CPU)")
+    kind.add_argument("--rounds", type=int, help="turns of every variant; the median counts (7; 3 on the CPU)")
     kind.add_argument("--steps", type=int, help="training steps in a turn (10; 1 on the CPU)")
     kind.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it compiles for minutes)")
 

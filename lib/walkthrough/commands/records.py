@@ -7,7 +7,7 @@ from walkthrough.commands.options import profile_of, profile_verb
 
 if TYPE_CHECKING:
     from walkthrough.profiles import Profile
-    from walkthrough.records.catalogue import Entry, Evaluation
+    from walkthrough.records.catalogue import Evaluation, RunRecord
 
 RUN_HELP = "a run's name, the hash at its end, or as much of either as no other run begins with"
 
@@ -91,7 +91,7 @@ def list_main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _line(entry: "Entry", profile: "Profile") -> list[str]:
+def _line(entry: "RunRecord", profile: "Profile") -> list[str]:
     from walkthrough.records.compare import by_label
 
     what, _, identifier = entry.name.rpartition("-")
@@ -177,7 +177,7 @@ def diff_main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _remark(entry: "Entry") -> str:
+def _remark(entry: "RunRecord") -> str:
     return f"   {entry.flaw}" if entry.flaw else ""
 
 
@@ -198,7 +198,7 @@ def prune_main(options: argparse.Namespace) -> int:
     chosen = prune.plan(profile.name, options.runs, options.unfinished)
     size, verb = chosen.size() / 1e6, "deleted" if options.yes else "delete"
     if options.yes:
-        prune.carry_out(chosen)
+        prune.delete(chosen)
     for what, paths in ((verb, chosen.deleted), ("keep", chosen.kept)):
         for path, reason in paths.items():
             print(f"{what} {path}\n    {reason}")

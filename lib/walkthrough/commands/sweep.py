@@ -71,20 +71,20 @@ def _print_plan(profile: "Profile", found: "Plan", names: bool = True) -> None:
 
 
 def _perform(found: "Plan", ray: str | None) -> "dict[Task, BaseException]":
-    from walkthrough.experiments.local import perform, perform_all
+    from walkthrough.experiments.local import run_task, run_tasks
 
     if ray is None:
-        return perform_all(found.tasks, "sweep")
+        return run_tasks(found.tasks, "sweep")
     from walkthrough.experiments.ray_cluster import on_cluster
 
-    return on_cluster(perform, found.tasks, "sweep", ray)
+    return on_cluster(run_task, found.tasks, "sweep", ray)
 
 
 def _conclude(found: "Plan", failures: "dict[Task, BaseException]") -> int:
     """Say which tables are full and what failed; the exit code."""
-    from walkthrough.experiments.sweep import fullness
+    from walkthrough.experiments.sweep import missing_per_table
 
-    full, lacking = fullness(found.profile, found.numbers)
+    full, lacking = missing_per_table(found.profile, found.numbers)
     if full:
         word = "Table" if len(full) == 1 else "Tables"
         say = f"print one with: deeplabv3 table {full[0]} --profile {found.profile.name}"
@@ -94,7 +94,7 @@ def _conclude(found: "Plan", failures: "dict[Task, BaseException]") -> int:
     for task, error in failures.items():
         if not isinstance(error, UserError):  # a defect, which whoever mends it wants to see in full
             traceback.print_exception(error)
-        print(f"failed: {task.run.name}, seed {task.run.seed} ({found.filled_by(task.run)}): {error}", file=sys.stderr)
+        print(f"failed: {task.run.name}, seed {task.run.seed} ({found.cells_of(task.run)}): {error}", file=sys.stderr)
     if failures:
         print(
             f"deeplabv3: {len(failures)} of {len(found.tasks)} runs failed; the same command goes on.", file=sys.stderr

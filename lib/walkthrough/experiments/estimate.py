@@ -18,7 +18,7 @@ from walkthrough.records.run import Run
 
 
 @dataclass(frozen=True)
-class Speed:
+class Throughput:
     """Seconds per multiply-add, one run with its share of the machine, and what they were taken from."""
 
     training: float
@@ -31,7 +31,7 @@ class Speed:
         return training * self.training + (task.left() - training) * self.evaluation
 
 
-def recorded_speed(profile: Profile) -> Speed | None:
+def recorded_speed(profile: Profile) -> Throughput | None:
     """The mean speed of the profile's recorded runs on a device and with threads such as ours; None without any."""
     here, threads = environment()["device"], threads_of(profile)
     training, evaluation, runs = [0.0, 0], [0.0, 0], 0
@@ -52,14 +52,14 @@ def recorded_speed(profile: Profile) -> Speed | None:
     per_step = training[0] / training[1]
     per_picture = evaluation[0] / evaluation[1] if evaluation[0] else per_step
     many = "run" if runs == 1 else "runs"
-    return Speed(per_step, per_picture, f"by {runs} recorded {many} of this profile on {here}")
+    return Throughput(per_step, per_picture, f"by {runs} recorded {many} of this profile on {here}")
 
 
 LONGEST_STEP = 1e12
 """A step on the CPU that is timed has no more multiply-adds, some seconds' worth: of a larger batch, two pictures."""
 
 
-def timed_speed(tasks: Sequence[Task]) -> Speed:
+def timed_speed(tasks: Sequence[Task]) -> Throughput:
     """The speed of one training step of the smallest network of ``tasks``, on random pictures, after one to warm up."""
     run = min((task.run for task in tasks), key=lambda run: step_work(run.config, run.training))
     torch.set_num_threads(threads_of(run.profile))
@@ -68,7 +68,7 @@ def timed_speed(tasks: Sequence[Task]) -> Speed:
         training = replace(training, batch=2, accumulate=1)
     seconds = min(_step_seconds(run, training))
     speed = seconds / step_work(run.config, training)
-    return Speed(speed, speed, f"by one training step of {run.config.backbone}, timed here")
+    return Throughput(speed, speed, f"by one training step of {run.config.backbone}, timed here")
 
 
 def _step_seconds(run: Run, training: TrainingSettings) -> Iterator[float]:
@@ -85,7 +85,7 @@ def _step_seconds(run: Run, training: TrainingSettings) -> Iterator[float]:
         yield time.monotonic() - began
 
 
-def hours(tasks: Sequence[Task], speed: Speed, workers: int) -> float:
+def estimate_hours(tasks: Sequence[Task], speed: Throughput, workers: int) -> float:
     """How long ``tasks`` take when each goes, in their order, to the worker that is free first."""
     free = [0.0] * max(1, workers)
     for task in tasks:
@@ -98,6 +98,6 @@ def workers_of(profile: Profile, tasks: Sequence[Task]) -> int:
     return min(side_by_side(profile), max(1, len(tasks)))
 
 
-def speed_of(profile: Profile, tasks: Sequence[Task]) -> Speed:
+def speed_of(profile: Profile, tasks: Sequence[Task]) -> Throughput:
     """Recorded where there are records, else timed."""
     return recorded_speed(profile) or timed_speed(tasks)

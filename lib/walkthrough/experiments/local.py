@@ -108,7 +108,7 @@ def _listen(events, progress: Progress) -> None:
         getattr(progress, what)(*values)
 
 
-def perform(task: Task, report: Report) -> None:
+def run_task(task: Task, report: Report) -> None:
     """Train and evaluate a task's run, whatever of it is missing; ``report`` hears of the position in multiply-adds."""
     step = step_work(task.run.config, task.run.training)
     train_run(task.run, lambda number, loss, lr: report((number + 1) * step, loss))
@@ -120,7 +120,7 @@ def perform(task: Task, report: Report) -> None:
         position += task.evaluation(settings)
 
 
-def perform_all(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
+def run_tasks(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
     """Perform tasks of one profile in their order, side by side on this machine; those that failed, with their errors.
 
     A task that fails does not hold the others up. Those that SIGINT or SIGTERM stop go on from their checkpoints when
@@ -132,18 +132,18 @@ def perform_all(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
     profile.data_root()  # drawn once here rather than by every process
     processes = min(side_by_side(profile), len(tasks))
     with sigterm_interrupts():
-        return in_processes(perform, tasks, processes, threads_of(profile), title)
+        return in_processes(run_task, tasks, processes, threads_of(profile), title)
 
 
-def ensure(jobs: Iterable[Job], title: str = "runs") -> None:
+def run_missing(jobs: Iterable[Job], title: str = "runs") -> None:
     """Train and evaluate whatever of ``jobs`` has no record yet; instant when all have one.
 
     A job that fails does not hold the others up; afterwards the first failure is raised.
     """
-    for error in perform_all(tasks_of(missing(jobs)), title).values():
+    for error in run_tasks(tasks_of(missing(jobs)), title).values():
         raise error
 
 
 def run_table(number: int, profile: Profile) -> None:
     """Make whatever table ``number`` still lacks under ``profile``."""
-    ensure(table_jobs(tables.load(number), profile), f"Table {number}")
+    run_missing(table_jobs(tables.load(number), profile), f"Table {number}")

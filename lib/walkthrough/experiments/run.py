@@ -21,7 +21,7 @@ from deeplabv3.signals import sigterm_interrupts
 from deeplabv3.training.trainer import Validation, train
 from walkthrough import paths
 from walkthrough.experiments.task import device, threads_of
-from walkthrough.records.environment import forget_peak_memory
+from walkthrough.records.environment import reset_peak_memory
 from walkthrough.records.lock import LOCK, locked
 from walkthrough.records.run import Run
 from walkthrough.records.store import PartialCounts
@@ -47,7 +47,7 @@ def train_run(
     with locked(run.folder / LOCK, f"run {run.name}", processes):
         if _trained(run, processes):
             return
-        forget_peak_memory()
+        reset_peak_memory()
         profile = run.profile
         torch.set_num_threads(max(1, threads_of(profile) // processes.world_size))
         seconds = train(
@@ -143,7 +143,7 @@ def evaluate_run(
         finished = state.step == run.training.iterations
         if waited and finished and (found := processes.all_gather(run.evaluation_record(settings))[0]):
             return found
-        forget_peak_memory()
+        reset_peak_memory()
         partial = run.partial_counts(settings, checkpoint, device().type, save_every_s, processes)
         values, confusions = _evaluated(run, settings, model, partial, report, processes)
         if processes.is_main and finished:

@@ -14,7 +14,7 @@ from pathlib import Path
 from deeplabv3.data import synthetic
 from deeplabv3.data.voc import VOC_COUNTS
 from deeplabv3.errors import UserError
-from walkthrough.experiments.estimate import Speed, hours
+from walkthrough.experiments.estimate import Throughput, hours
 from walkthrough.experiments.task import Task, missing, tasks_of
 from walkthrough.paper import tables
 from walkthrough.profiles import Profile
@@ -31,7 +31,7 @@ class Plan:
     tasks: tuple[Task, ...]
     cells: dict[Run, dict[int, list[str]]]
 
-    def filled_by(self, run: Run) -> str:
+    def cells_of(self, run: Run) -> str:
         """The cells of a run, such as ``Table 3 (1,2,1) block7; Table 4 output stride 16, output stride 8``."""
         return "; ".join(f"Table {number} {', '.join(cells)}" for number, cells in self.cells[run].items())
 
@@ -111,7 +111,7 @@ def plan_without_pictures(profile: Profile, numbers: Sequence[int]) -> Iterator[
         yield replace(found, tasks=tuple(replace(task, pictures=pictures) for task in found.tasks))
 
 
-def describe(found: Plan, speed: Speed, workers: int, names: bool = True) -> str:
+def describe(found: Plan, speed: Throughput, workers: int, names: bool = True) -> str:
     """What a sweep would do: its runs in order, the cells that each fills, its evaluations, and the hours."""
     lines = []
     for number, task in enumerate(found.tasks, start=1):
@@ -125,7 +125,7 @@ def describe(found: Plan, speed: Speed, workers: int, names: bool = True) -> str
         count = len(task.evaluations)
         what += f", {count} evaluation{'s' if count > 1 else ''}, {_duration(speed.seconds(task))}"
         name = run.name if names else run.name.rpartition("-")[0]
-        lines += [f"{number:3}  {name}  seed {run.seed}  {what}", f"     {found.filled_by(run)}"]
+        lines += [f"{number:3}  {name}  seed {run.seed}  {what}", f"     {found.cells_of(run)}"]
     evaluations = sum(len(task.evaluations) for task in found.tasks)
     alone = sum(map(speed.seconds, found.tasks))
     lines.append(
@@ -143,7 +143,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def fullness(profile: Profile, numbers: Sequence[int]) -> tuple[list[int], dict[int, tuple[int, int]]]:
+def missing_per_table(profile: Profile, numbers: Sequence[int]) -> tuple[list[int], dict[int, tuple[int, int]]]:
     """The tables that lack nothing, and of each other how many of its evaluations are missing, of how many."""
     full, lacking = [], {}
     for number in numbers:

@@ -12,7 +12,7 @@ from walkthrough.figures.architecture import GREY, ORANGE, SMALL
 from walkthrough.figures.charts import COLORS, _axes
 
 
-def taps(
+def kernel_positions(
     picture: np.ndarray,
     rates: Sequence[int],
     center: tuple[int, int],
@@ -99,7 +99,7 @@ def gridding(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], size: float 
     return figure
 
 
-def connections(panels: Mapping[str, Sequence[tuple[int, int]]], length: int) -> Figure:
+def receptive_paths(panels: Mapping[str, Sequence[tuple[int, int]]], length: int) -> Figure:
     """Which features a stack of convolutions with three weights reads, along one side of ``length`` inputs.
 
     ``panels`` maps a title to layers of (stride, rate), the input at the bottom. Orange are the features that the
@@ -185,7 +185,7 @@ def lattices(panels: Mapping[str, np.ndarray], step: int, size: float = 1.55) ->
     return figure
 
 
-def maps(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str], size: float = 1.5) -> Figure:
+def feature_maps(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str], size: float = 1.5) -> Figure:
     """Feature maps ``(h, w)`` of values from zero up, one row a kind; a row shares its scale, white is zero."""
     figure, axes = plt.subplots(len(rows), len(titles), squeeze=False, layout="constrained",
                                 figsize=(size * len(titles) + 0.8, size * len(rows) + 0.2))  # fmt: skip

@@ -79,7 +79,7 @@ def points(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_labe
     return figure
 
 
-def beside(
+def panels(
     labels: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], y_label: str = "mIoU %"
 ) -> Figure:
     """The same categories in several panels (paper, ours), each with its own scale: what to compare is the shape.

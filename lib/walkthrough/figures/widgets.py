@@ -32,7 +32,7 @@ def live() -> bool:
     return "JPY_SESSION_NAME" in os.environ and find_spec("ipywidgets") is not None
 
 
-def explore(draw: Callable[..., Figure], **choices: Iterable[Any]) -> None:
+def interactive(draw: Callable[..., Figure], **choices: Iterable[Any]) -> None:
     """Show the figure that ``draw()`` returns and, in a live notebook, a knob for each of ``choices``.
 
     ``choices`` maps a parameter of ``draw`` to the values that its knob offers, its default among them. Moving a knob

@@ -1,6 +1,6 @@
 """The paper's tables as data: what each cell varies, the paper's value, and the run and evaluation that fill it.
 
-The values lie in ``data/paper/table_NN.csv``: the columns that a table varies, then ``miou`` in percent and ``trust``
+The values lie in ``data/paper/table_NN.csv``: the columns that a table varies, then ``miou`` in percent and ``source_quality``
 (A: read in two or more transcriptions of the paper, B: one, tied down by the prose or by arithmetic, C: one only).
 """
 
@@ -25,7 +25,7 @@ class Cell:
 
     keys: dict[str, str]
     miou: float
-    trust: str
+    source_quality: str
     variant: dict[str, Any] | None = None
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
@@ -196,6 +196,6 @@ def load(number: int) -> Table:
         rows = list(csv.DictReader(file))
     cells = []
     for row in rows:
-        miou, trust = float(row.pop("miou")), row.pop("trust")
-        cells.append(Cell(row, miou, trust, **kind.settings(row)))
+        miou, source_quality = float(row.pop("miou")), row.pop("source_quality")
+        cells.append(Cell(row, miou, source_quality, **kind.settings(row)))
     return Table(number, kind.title, kind.section, tuple(cells), kind.across, kind.measure)

@@ -10,7 +10,7 @@ import numpy as np
 from deeplabv3.config import EvaluationSettings, ModelConfig, TrainingSettings
 from deeplabv3.errors import UserError
 from deeplabv3.model.atrous import plan_rates
-from walkthrough.records.naming import RECIPE, evaluation_name, record_bases, run_name
+from walkthrough.records.naming import RESULTS_VERSION, evaluation_name, record_bases, run_name
 from walkthrough.records.store import COUNTS, counts_beside, read_counts, read_json
 
 
@@ -34,7 +34,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunRecord:
     """A run's record. ``path`` is its ``run.json``, None where there are only evaluations; ``flaw`` as above."""
 
     name: str
@@ -54,7 +54,7 @@ class Entry:
         return bool(self.flaw) or any(found.flaw for found in self.evaluations)
 
 
-def entries(profile_name: str) -> list[Entry]:
+def entries(profile_name: str) -> list[RunRecord]:
     """Every run of a profile that has a record, good or not, sorted by name.
 
     A file of the workspace goes before the one of the same name that comes with the project.
@@ -62,7 +62,7 @@ def entries(profile_name: str) -> list[Entry]:
     return [_entry(name, files) for name, files in sorted(_record_files(profile_name).items())]
 
 
-def find(profile_name: str, named: str) -> Entry:
+def find(profile_name: str, named: str) -> RunRecord:
     """The run that is called ``named``: its name, the hash at its end, or how either of them begins, if no other does.
 
     None or several of them are a :class:`UserError` that offers names.
@@ -127,7 +127,7 @@ def _record_files(profile_name: str) -> dict[str, dict[str, Path]]:
     return found
 
 
-def _entry(name: str, files: dict[str, Path]) -> Entry:
+def _entry(name: str, files: dict[str, Path]) -> RunRecord:
     path, values, flaw = files.get("run.json"), {}, ""
     if path:
         try:
@@ -137,7 +137,7 @@ def _entry(name: str, files: dict[str, Path]) -> Entry:
             flaw = f"damaged: {error}"
     model = {} if flaw else values.get("settings", {}).get("model", {})
     evaluations = tuple(_evaluation(files[file], model) for file in sorted(files) if file != "run.json")
-    return Entry(name, path, values, evaluations, flaw)
+    return RunRecord(name, path, values, evaluations, flaw)
 
 
 def _evaluation(path: Path, model: dict) -> Evaluation:
@@ -161,8 +161,8 @@ def _run_flaw(name: str, values: dict) -> str:
 
 def why_stale(settings: dict, name: str) -> str:
     """Why the run ``name`` with these settings could not be made again, in one sentence, or the empty text."""
-    if settings["recipe"] != RECIPE:
-        return f"it was made by recipe {settings['recipe']}, and the code's is {RECIPE}."
+    if settings["recipe"] != RESULTS_VERSION:
+        return f"it was made by recipe {settings['recipe']}, and the code's is {RESULTS_VERSION}."
     for part, kind in (("model", ModelConfig), ("training", TrainingSettings)):
         if reason := _refusal(part, kind, settings[part]):
             return reason

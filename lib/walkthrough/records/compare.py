@@ -5,14 +5,14 @@ from typing import Any
 
 from deeplabv3.config import EvaluationSettings
 from walkthrough.profiles import Profile
-from walkthrough.records.catalogue import Entry, Evaluation
+from walkthrough.records.catalogue import Evaluation, RunRecord
 from walkthrough.records.naming import DEFAULTS
 
 _MEASURED = ("seconds", "images_per_second", "peak_memory_mib")
 _MACHINE = ("device", "threads", "commit")
 
 
-def settings_of(entry: Entry) -> dict[str, Any]:
+def settings_of(entry: RunRecord) -> dict[str, Any]:
     """A run's settings by dotted name; one that came after the record has the value that it stands for there."""
     settings = entry.values.get("settings", {})
     named: dict[str, Any] = {}
@@ -30,7 +30,7 @@ def default_of(name: str) -> Any:
     return DEFAULTS.get(part, {}).get(key)
 
 
-def environment_of(entry: Entry) -> dict[str, Any]:
+def environment_of(entry: RunRecord) -> dict[str, Any]:
     """Machine, versions and what the training took, by name."""
     values = entry.values
     versions = {f"versions.{name}": version for name, version in values.get("versions", {}).items()}
@@ -44,7 +44,7 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str
     return [(name, first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)]
 
 
-def comparable(first: Entry, second: Entry) -> list[tuple[Evaluation, Evaluation]]:
+def comparable(first: RunRecord, second: RunRecord) -> list[tuple[Evaluation, Evaluation]]:
     """The evaluations of both runs with the same strategy on the same pictures, as far as the records say."""
     return [(one, other) for one in first.usable for other in second.usable if _same(one, other)]
 

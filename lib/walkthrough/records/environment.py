@@ -16,7 +16,7 @@ except ImportError:  # Windows has none
     resource = None
 
 
-def forget_peak_memory() -> None:
+def reset_peak_memory() -> None:
     """Begin :func:`peak_memory_mib` anew, where the device allows it: on a GPU."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

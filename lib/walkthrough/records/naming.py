@@ -8,7 +8,7 @@ from pathlib import Path
 from deeplabv3.config import EvaluationSettings, ModelConfig, TrainingSettings
 from walkthrough import paths
 
-RECIPE = 1
+RESULTS_VERSION = 1
 """Part of every run's name: raise it when a change of the code makes earlier results no longer its own."""
 
 

@@ -15,7 +15,7 @@ from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import read_header
 from walkthrough import paths
 from walkthrough.records import catalogue, naming
-from walkthrough.records.catalogue import Entry
+from walkthrough.records.catalogue import RunRecord
 from walkthrough.records.lock import LOCK, is_held
 
 FRESH_S = 600.0
@@ -46,7 +46,7 @@ def plan(profile_name: str, runs: bool = False, unfinished: bool = False) -> Pla
     return found
 
 
-def carry_out(chosen: Plan) -> None:
+def delete(chosen: Plan) -> None:
     """Delete what ``chosen`` names, and folders that are empty then; what cannot be is a :class:`UserError`."""
     for path in chosen.deleted:
         try:
@@ -60,7 +60,7 @@ def carry_out(chosen: Plan) -> None:
             raise UserError(f"{path} cannot be deleted ({error}); delete it by hand.") from error
 
 
-def _plan_records(base: Path, there: dict[str, Entry], found: Plan) -> None:
+def _plan_records(base: Path, there: dict[str, RunRecord], found: Plan) -> None:
     tracked = _tracked(base)
     for folder in _folders(base):
         if any(is_held(path) for path in folder.glob(f".*{LOCK}")):
@@ -76,7 +76,7 @@ def _plan_records(base: Path, there: dict[str, Entry], found: Plan) -> None:
                 found.deleted[path] = reason
 
 
-def _flawed_files(folder: Path, entry: Entry) -> Iterator[tuple[Path, str]]:
+def _flawed_files(folder: Path, entry: RunRecord) -> Iterator[tuple[Path, str]]:
     if entry.flaw.startswith("stale"):
         yield from ((path, entry.flaw) for path in folder.iterdir() if path.is_file())
         return
@@ -87,7 +87,7 @@ def _flawed_files(folder: Path, entry: Entry) -> Iterator[tuple[Path, str]]:
             yield from ((path, evaluation.flaw) for path in (evaluation.path, evaluation.counts) if path.is_file())
 
 
-def _finished_partials(folder: Path, entry: Entry) -> Iterator[tuple[Path, str]]:
+def _finished_partials(folder: Path, entry: RunRecord) -> Iterator[tuple[Path, str]]:
     for evaluation in entry.usable:
         stem = naming.partial_stem(evaluation.settings, evaluation.values["list"])
         recorded = evaluation.path.stat().st_mtime
@@ -102,20 +102,20 @@ def _finished_partials(folder: Path, entry: Entry) -> Iterator[tuple[Path, str]]
 def _leftovers(folder: Path) -> Iterator[tuple[Path, str]]:
     """What writers that were killed have left: files without their final name, and counts without their JSON."""
     for pattern in (".*.partial", ".*.fresh"):
-        yield from ((path, "its writer was killed") for path in folder.glob(pattern) if _rests(path))
+        yield from ((path, "its writer was killed") for path in folder.glob(pattern) if _is_old(path))
     for path in folder.glob("eval-*.npz"):
-        if not path.with_suffix(".json").exists() and _rests(path):
+        if not path.with_suffix(".json").exists() and _is_old(path):
             yield path, "there is no record beside its counts"
 
 
-def _plan_runs(base: Path, there: dict[str, Entry], found: Plan, runs: bool, unfinished: bool) -> None:
+def _plan_runs(base: Path, there: dict[str, RunRecord], found: Plan, runs: bool, unfinished: bool) -> None:
     for folder in _folders(base):
         if is_held(folder / LOCK):
             found.kept[folder] = "another process is training the run"
             continue
         entry = there.get(folder.name)
         reason = entry.flaw if entry and entry.flaw.startswith("stale") else _unusable(folder)
-        wanted = "" if reason else _may_be_wanted(folder)
+        wanted = "" if reason else _reason_to_keep(folder)
         if runs and (reason or (unfinished and wanted)):
             found.deleted[folder] = reason or wanted
             continue
@@ -128,7 +128,7 @@ def _unusable(folder: Path) -> str:
     """Why no command can make anything of a run's folder, or the empty text."""
     header = read_header(folder)
     if header is None:
-        return "it holds no checkpoint that can be read" if all(map(_rests, folder.iterdir())) else ""
+        return "it holds no checkpoint that can be read" if all(map(_is_old, folder.iterdir())) else ""
     try:
         # What was put aside carries the time behind its name.
         reason = catalogue.why_stale(header[1], folder.name.partition(".")[0])
@@ -137,7 +137,7 @@ def _unusable(folder: Path) -> str:
     return reason and f"stale: {reason}"
 
 
-def _may_be_wanted(folder: Path) -> str:
+def _reason_to_keep(folder: Path) -> str:
     """What a run's folder is to somebody, where it is not simply that of a finished run."""
     if "." in folder.name:
         return "put aside by --no-resume"
@@ -163,7 +163,7 @@ def _tracked(base: Path) -> set[Path]:
     return {base / name for name in listed.stdout.split("\0") if name}
 
 
-def _rests(path: Path) -> bool:
+def _is_old(path: Path) -> bool:
     try:
         return time.time() - path.stat().st_mtime > FRESH_S
     except OSError:  # gone: its writer is at work

@@ -1,4 +1,4 @@
-"""Measured runs: what determines a run, where its record lies, and writing it so that it is there whole or not at all.
+"""Estimate runs: what determines a run, where its record lies, and writing it so that it is there whole or not at all.
 
 A run is named by the hash of everything that determines it (model, training settings, data fingerprint, seed), so
 whoever asks for the same run again gets its record. A finished run has a folder ``records/PROFILE/LABEL-ID/`` with
@@ -26,7 +26,7 @@ from walkthrough import paths
 from walkthrough.profiles import Profile
 from walkthrough.records import catalogue, naming, store
 from walkthrough.records.environment import environment, peak_memory_mib
-from walkthrough.records.naming import RECIPE
+from walkthrough.records.naming import RESULTS_VERSION
 from walkthrough.records.store import COUNTS, PartialCounts
 
 
@@ -67,7 +67,7 @@ def identity_of(profile: Profile, config: ModelConfig) -> dict:
     """Everything that determines a run's result, as JSON values."""
     pictures, weights = _inputs(profile)
     values = {
-        "recipe": RECIPE,
+        "recipe": RESULTS_VERSION,
         "model": asdict(config),
         "training": asdict(profile.training),
         "data": {
@@ -166,7 +166,7 @@ class Run:
         """What an evaluation that was interrupted has left behind, if anything; each of ``team`` has its own."""
         data = self.profile.data
         identity = {
-            "recipe": RECIPE,
+            "recipe": RESULTS_VERSION,
             "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
             "settings": naming.strategy(settings),
             "classes": _classes(self.profile),

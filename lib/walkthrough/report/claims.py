@@ -13,7 +13,7 @@ from walkthrough.profiles import Profile, load_profile, profile_names
 from walkthrough.records import catalogue
 from walkthrough.report import verdicts
 from walkthrough.report.tables import markdown_rows
-from walkthrough.report.verdicts import Judgement
+from walkthrough.report.verdicts import Verdict
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ClaimsView:
     """
 
     profile: Profile
-    judgements: tuple[Judgement, ...]
+    verdicts: tuple[Verdict, ...]
 
     @property
     def title(self) -> str:
@@ -33,12 +33,12 @@ class ClaimsView:
 
     def summary(self) -> str:
         """How many claims came out how."""
-        words = [judgement.verdict for judgement in self.judgements if judgement.complete or not judgement.found]
+        words = [verdict.verdict for verdict in self.verdicts if verdict.complete or not verdict.found]
         counts = [f"{words.count(verdict)} {verdict}" for verdict in verdicts.VERDICTS if verdict in words]
-        partly = sum(1 for judgement in self.judgements if judgement.found and not judgement.complete)
+        partly = sum(1 for verdict in self.verdicts if verdict.found and not verdict.complete)
         counts += [f"{partly} measured in part"] if partly else []
         seeds = ", with one seed" if self.profile.seeds == 1 else ""
-        return f"Of {len(self.judgements)} claims{seeds}: {', '.join(counts)}."
+        return f"Of {len(self.verdicts)} claims{seeds}: {', '.join(counts)}."
 
     def notes(self) -> list[str]:
         """How to read the verdicts."""
@@ -58,18 +58,18 @@ class ClaimsView:
 
     def frame(self) -> pd.DataFrame:
         """One row a claim, as texts."""
-        return pd.DataFrame([_texts(judgement) for judgement in self.judgements])
+        return pd.DataFrame([_texts(verdict) for verdict in self.verdicts])
 
     def comparisons(self) -> pd.DataFrame:
         """One row a comparison, as numbers; NaN where there is no record."""
         rows = []
-        for judgement in self.judgements:
-            for comparison, ours in judgement.measured:
+        for verdict in self.verdicts:
+            for comparison, ours in verdict.measured:
                 low, high = ours.interval() if ours else (float("nan"),) * 2
                 rows.append(
                     {
-                        "claim": judgement.claim.name,
-                        "verdict": judgement.words(),
+                        "claim": verdict.claim.name,
+                        "verdict": verdict.words(),
                         "comparison": comparison.name,
                         "paper": comparison.paper,
                         "ours": ours.value if ours else float("nan"),
@@ -101,12 +101,12 @@ class ClaimsView:
         """The page as a forest plot."""
         from walkthrough.figures import forest
 
-        return forest.forest([_row(judgement) for judgement in self.judgements], f"{self.title}. {self.summary()}")
+        return forest.forest([_row(verdict) for verdict in self.verdicts], f"{self.title}. {self.summary()}")
 
 
-def _texts(judgement: Judgement) -> dict[str, str]:
-    claim = judgement.claim
-    comparison, ours = judgement.weakest or (claim.comparisons[0], None)
+def _texts(verdict: Verdict) -> dict[str, str]:
+    claim = verdict.claim
+    comparison, ours = verdict.weakest or (claim.comparisons[0], None)
     several = f" (of {len(claim.comparisons)})" if len(claim.comparisons) > 1 else ""
     low, high = ours.interval() if ours else (0.0, 0.0)
     return {
@@ -116,24 +116,24 @@ def _texts(judgement: Judgement) -> dict[str, str]:
         "compared": comparison.name + several,
         "paper": f"{comparison.paper:+.2f}",
         "ours": f"{ours.value:+.2f} ({low:+.2f} to {high:+.2f})" if ours else "",
-        "verdict": judgement.words(),
+        "verdict": verdict.words(),
     }
 
 
-def _row(judgement: Judgement):
+def _row(verdict: Verdict):
     from walkthrough.figures.forest import Row
 
-    claim = judgement.claim
-    comparison, ours = judgement.weakest or (claim.comparisons[0], None)
+    claim = verdict.claim
+    comparison, ours = verdict.weakest or (claim.comparisons[0], None)
     low, high = ours.interval() if ours else (None, None)
     place = "Table " + ", ".join(map(str, claim.tables))
     value = ours.value if ours else None
-    return Row(claim.name, place, comparison.paper, value, low, high, judgement.verdict, judgement.words())
+    return Row(claim.name, place, comparison.paper, value, low, high, verdict.verdict, verdict.words())
 
 
 def claims_view(profile: Profile) -> ClaimsView:
     """Every claim under ``profile``."""
-    return ClaimsView(profile, tuple(verdicts.judge_all(profile)))
+    return ClaimsView(profile, tuple(verdicts.evaluate_claims(profile)))
 
 
 FORMATS = {
@@ -188,4 +188,4 @@ def _other(name: str, profile: Profile) -> ClaimsView | None:
         view = claims_view(load_profile(name))
     except UserError:  # such as records of pictures that are not at hand and disagree on which they were
         return None
-    return view if any(judgement.found for judgement in view.judgements) else None
+    return view if any(verdict.found for verdict in view.verdicts) else None

@@ -6,24 +6,24 @@ from walkthrough.profiles import Profile
 from walkthrough.records import catalogue
 from walkthrough.records.cells import Job, cell_jobs
 from walkthrough.report import intervals
-from walkthrough.report.intervals import Measured
+from walkthrough.report.intervals import Estimate
 
 
-class Evidence:
+class CellResults:
     """The records of ``profile``, each read once."""
 
     def __init__(self, profile: Profile):
         self.profile = profile
-        self._known: dict[tuple, Measured | None] = {}
+        self._known: dict[tuple, Estimate | None] = {}
 
-    def by_seed(self, cell: Cell) -> dict[int, Measured]:
+    def by_seed(self, cell: Cell) -> dict[int, Estimate]:
         """A cell's mIoU with its draws, for each of the profile's seeds that has a record."""
         found = {}
         for run, settings in self._jobs(cell):
             key = (run.name, settings)
             if key not in self._known:
                 confusions = run.confusion_counts(settings)
-                self._known[key] = None if confusions is None else intervals.measure(confusions)
+                self._known[key] = None if confusions is None else intervals.bootstrap(confusions)
             if self._known[key] is not None:
                 found[run.seed] = self._known[key]
         return found
@@ -37,15 +37,17 @@ class Evidence:
                 raise
             return []
 
-    def of(self, cell: Cell) -> Measured | None:
+    def of(self, cell: Cell) -> Estimate | None:
         """A cell's mIoU over all seeds that have a record; None where none has."""
         found = self.by_seed(cell)
-        return intervals.together(list(found.values())) if found else None
+        return intervals.combine_seeds(list(found.values())) if found else None
 
-    def weighted_sum(self, terms: tuple[tuple[float, Cell], ...]) -> Measured | None:
+    def weighted_sum(self, terms: tuple[tuple[float, Cell], ...]) -> Estimate | None:
         """The sum of ``weight * mIoU`` over the seeds with which every cell has a record; None where there are none."""
         found = [(weight, self.by_seed(cell)) for weight, cell in terms]
         seeds = [seed for seed in self.profile.all_seeds() if all(seed in own for _, own in found)]
         if not seeds:
             return None
-        return intervals.weighted_sum([(weight, intervals.together([own[s] for s in seeds])) for weight, own in found])
+        return intervals.weighted_sum(
+            [(weight, intervals.combine_seeds([own[s] for s in seeds])) for weight, own in found]
+        )

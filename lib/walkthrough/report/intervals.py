@@ -24,7 +24,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Measured:
+class Estimate:
     """A mIoU in percent, or a sum of several: ``values (seeds,)``, and the draws' own, ``draws (seeds, DRAWS)``."""
 
     values: np.ndarray
@@ -47,24 +47,24 @@ class Measured:
         return float(self.value - below), float(self.value + above)
 
 
-def measure(confusions: np.ndarray) -> Measured:
+def bootstrap(confusions: np.ndarray) -> Estimate:
     """The mIoU of one seed's evaluation, from its pictures' confusion matrices ``(pictures, K, K)``."""
     pictures, classes, _ = confusions.shape
     totals = (_weights(pictures) @ confusions.reshape(pictures, -1)).reshape(-1, classes, classes)
     mious = _mean_iou(np.concatenate([confusions.sum(axis=0)[None], totals]))
-    return Measured(mious[:1], mious[None, 1:])
+    return Estimate(mious[:1], mious[None, 1:])
 
 
-def together(seeds: Sequence[Measured]) -> Measured:
+def combine_seeds(seeds: Sequence[Estimate]) -> Estimate:
     """The evaluations of one cell with several seeds as one."""
     values, draws = zip(*((one.values, one.draws) for one in seeds), strict=True)
-    return Measured(np.concatenate(values), np.concatenate(draws))
+    return Estimate(np.concatenate(values), np.concatenate(draws))
 
 
-def weighted_sum(terms: Sequence[tuple[float, Measured]]) -> Measured:
+def weighted_sum(terms: Sequence[tuple[float, Estimate]]) -> Estimate:
     """The sum of ``weight * measured``, seed by seed and draw by draw: (1, a) and (-1, b) are a paired difference."""
     values = sum(weight * part.values for weight, part in terms)
-    return Measured(values, sum(weight * part.draws for weight, part in terms))
+    return Estimate(values, sum(weight * part.draws for weight, part in terms))
 
 
 def _mean_iou(confusions: np.ndarray) -> np.ndarray:

@@ -13,29 +13,29 @@ from walkthrough.paper.tables import Table
 from walkthrough.profiles import Profile, profile_names
 from walkthrough.records import cells
 from walkthrough.report import verdicts
-from walkthrough.report.evidence import Evidence
+from walkthrough.report.results import CellResults
 
 MEASURES = ("paper", "ours", "95 %", "seeds", "difference")
 
 
-def frame(table: Table, profile: Profile, evidence: Evidence | None = None) -> pd.DataFrame:
+def frame(table: Table, profile: Profile, evidence: CellResults | None = None) -> pd.DataFrame:
     """One row a cell: what it varies, the paper's mIoU and ours (the mean over ``seeds``) in percent.
 
     ``low`` and ``high`` bound the 95 % interval, ``least`` and ``most`` are the seeds' own values, and
     ``difference`` is ours minus the paper's. NaN where there is no record.
     """
-    evidence = evidence or Evidence(profile)
+    evidence = evidence or CellResults(profile)
     rows = []
     for cell in table.cells:
         found = evidence.of(cell)
-        values = {"paper": cell.miou, "trust": cell.trust, "ours": float("nan"), "seeds": 0}
+        values = {"paper": cell.miou, "source_quality": cell.source_quality, "ours": float("nan"), "seeds": 0}
         if found is not None:
             low, high = found.interval()
             values |= {"ours": found.value, "low": low, "high": high, "seeds": len(found.values)}
             values |= {"least": found.values.min(), "most": found.values.max()}
             values["difference"] = found.value - cell.miou
         rows.append({**cell.keys, **values})
-    own = ["paper", "trust", "ours", "low", "high", "seeds", "least", "most", "difference"]
+    own = ["paper", "source_quality", "ours", "low", "high", "seeds", "least", "most", "difference"]
     names = [*table.cells[0].keys, *own]
     return pd.DataFrame(rows, columns=names).rename(columns=lambda name: name.replace("_", " "))
 
@@ -120,7 +120,7 @@ class View:
     table: Table
     profile: Profile
     values: pd.DataFrame
-    judgements: tuple[verdicts.Judgement, ...]
+    verdicts: tuple[verdicts.Verdict, ...]
 
     @property
     def title(self) -> str:
@@ -128,7 +128,7 @@ class View:
 
     def notes(self) -> list[str]:
         """What the reader has to know, and what the table's claims come to."""
-        return _notes(self.table, self.profile, self.values) + [judgement.line() for judgement in self.judgements]
+        return _notes(self.table, self.profile, self.values) + [verdict.line() for verdict in self.verdicts]
 
     def __str__(self) -> str:
         texts = _printed(self.table, self.values).to_string(index=False)
@@ -168,11 +168,11 @@ def _escaped(text: str) -> str:
     return text.replace("&", r"\&").replace("%", r"\%").replace("_", r"\_")
 
 
-def view(number: int, profile: Profile, evidence: Evidence | None = None) -> View:
+def view(number: int, profile: Profile, evidence: CellResults | None = None) -> View:
     """Table ``number`` beside what ``profile`` has measured so far, with the verdicts on what the paper says of it."""
-    evidence = evidence or Evidence(profile)
+    evidence = evidence or CellResults(profile)
     table = tables.load(number)
-    own = [verdicts.judge(claim, evidence) for claim in claims.load() if number in claim.tables]
+    own = [verdicts.evaluate_claim(claim, evidence) for claim in claims.load() if number in claim.tables]
     return View(table, profile, frame(table, profile, evidence), tuple(own))
 
 
@@ -185,14 +185,14 @@ FORMATS = {
 }
 
 
-def render(number: int, profile: Profile, form: str = "text", evidence: Evidence | None = None) -> str:
+def render(number: int, profile: Profile, form: str = "text", evidence: CellResults | None = None) -> str:
     """Table ``number`` as ``text``, ``markdown``, ``csv``, ``html`` or ``latex``."""
     return FORMATS[form](view(number, profile, evidence))
 
 
 def write_tables(profile: Profile, output: Path) -> None:
     """Write ``tables.md``, ``tables.html``, ``tables.tex`` and one ``table_NN.csv`` a table into ``output``."""
-    evidence = Evidence(profile)
+    evidence = CellResults(profile)
     views = [view(number, profile, evidence) for number in tables.ALL]
     for name, form in (("tables.md", "markdown"), ("tables.html", "html"), ("tables.tex", "latex")):
         write_atomically(output / name, "\n".join(FORMATS[form](one) for one in views))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from walkthrough.paper.claims import Claim, Comparison, load
 from walkthrough.profiles import Profile
-from walkthrough.report.evidence import Evidence
-from walkthrough.report.intervals import LEVEL, Measured
+from walkthrough.report.intervals import LEVEL, Estimate
+from walkthrough.report.results import CellResults
 
 SUPPORTED, CONTRADICTED, NOT_DECIDED, MISSING = "supported", "contradicted", "not decided", "missing"
 
@@ -14,14 +14,14 @@ VERDICTS = (SUPPORTED, CONTRADICTED, NOT_DECIDED, MISSING)
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Verdict:
     """A claim under a profile: each comparison with what was measured, None where a record is missing."""
 
     claim: Claim
-    measured: tuple[tuple[Comparison, Measured | None], ...]
+    measured: tuple[tuple[Comparison, Estimate | None], ...]
 
     @property
-    def found(self) -> list[tuple[Comparison, Measured]]:
+    def found(self) -> list[tuple[Comparison, Estimate]]:
         """The comparisons that have records."""
         return [(comparison, ours) for comparison, ours in self.measured if ours is not None]
 
@@ -47,7 +47,7 @@ class Judgement:
         return self.complete and self.verdict in (SUPPORTED, CONTRADICTED)
 
     @property
-    def weakest(self) -> tuple[Comparison, Measured] | None:
+    def weakest(self) -> tuple[Comparison, Estimate] | None:
         """The comparison that speaks least for the claim, the one whose interval begins lowest."""
         return min(self.found, key=lambda pair: pair[1].interval()[0], default=None)
 
@@ -70,12 +70,12 @@ class Judgement:
         )
 
 
-def judge(claim: Claim, evidence: Evidence) -> Judgement:
+def evaluate_claim(claim: Claim, evidence: CellResults) -> Verdict:
     """What the records say on ``claim``."""
-    return Judgement(claim, tuple((one, evidence.weighted_sum(one.terms)) for one in claim.comparisons))
+    return Verdict(claim, tuple((one, evidence.weighted_sum(one.terms)) for one in claim.comparisons))
 
 
-def judge_all(profile: Profile) -> list[Judgement]:
+def evaluate_claims(profile: Profile) -> list[Verdict]:
     """Every claim under ``profile``, in the paper's order."""
-    evidence = Evidence(profile)
-    return [judge(claim, evidence) for claim in load()]
+    evidence = CellResults(profile)
+    return [evaluate_claim(claim, evidence) for claim in load()]

@@ -16,7 +16,7 @@ from walkthrough.cli import main
 
 @pytest.fixture
 def by_hand(monkeypatch):
-    """A clock that moves only when a contender says so."""
+    """A clock that moves only when a variant says so."""
     now = [0.0]
     monkeypatch.setattr(timing, "clock", lambda device: now[0])
 

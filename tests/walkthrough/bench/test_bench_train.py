@@ -147,13 +147,13 @@ def test_memory_is_each_ones_own(monkeypatch):
         "synchronize": lambda: None,
     }.items():
         monkeypatch.setattr(torch.cuda, name, call)
-    contender = Contender(make, 1, "cuda")
-    take(500)  # the next contender is built
-    contender()
+    variant = Contender(make, 1, "cuda")
+    take(500)  # the next variant is built
+    variant()
     take(200)
-    contender()
-    contender()
-    assert contender.peak_memory == 180
+    variant()
+    variant()
+    assert variant.peak_memory == 180
 
 
 def test_a_card_that_is_too_small_is_named(monkeypatch):
@@ -196,7 +196,7 @@ def test_a_place_that_cannot_be_written_is_named_before_anything_is_measured(tmp
 def test_all_goes_on_where_one_fails(monkeypatch, tmp_path, capsys):
     measured = {}
 
-    def measure(make, render, file):
+    def bootstrap(make, render, file):
         found = make()
         measured[file.name] = found
         if file.name.startswith("evaluate"):

@@ -171,7 +171,7 @@ def test_counts_from_another_kind_of_device_or_recipe_are_not_used(run, monkeypa
     partial.save()
     assert kept("cpu")
     assert not kept("cuda")
-    monkeypatch.setattr("walkthrough.records.run.RECIPE", 99)
+    monkeypatch.setattr("walkthrough.records.run.RESULTS_VERSION", 99)
     assert not kept("cpu")
 
 

@@ -20,7 +20,7 @@ from deeplabv3.model.checkpoint import load_checkpoint
 from walkthrough.experiments import local as pool
 from walkthrough.experiments import run as experiments
 from walkthrough.experiments import task
-from walkthrough.experiments.local import ensure
+from walkthrough.experiments.local import run_missing
 from walkthrough.experiments.run import Incomplete, evaluate_run, train_run
 from walkthrough.experiments.task import Task, missing, tasks_of
 from walkthrough.records.run import Run
@@ -59,7 +59,7 @@ def test_one_failure_does_not_lose_the_others_and_nothing_is_made_twice(profile,
     assert missing(jobs) == jobs[:3]
 
     with pytest.raises(UserError, match=r"checkpoint\.safetensors is damaged"):
-        ensure(jobs)
+        run_missing(jobs)
     assert missing(jobs) == jobs[:1]
     assert good.training_record()["run"] == good.name
     for settings in (profile.evaluation, at_8):
@@ -67,8 +67,8 @@ def test_one_failure_does_not_lose_the_others_and_nothing_is_made_twice(profile,
     assert broken.training_record() is None
 
     forbid_all_work(monkeypatch)
-    ensure(jobs[1:])
-    ensure([])
+    run_missing(jobs[1:])
+    run_missing([])
 
 
 def test_a_run_is_reproducible_and_evaluated_as_it_was_trained(profile, workspace, monkeypatch):
@@ -118,13 +118,13 @@ def test_an_interrupt_stops_the_workers_and_saves(profile_file, workspace, inter
     script = textwrap.dedent("""
         import sys
         from walkthrough.profiles import load_profile
-        from walkthrough.experiments.run import ensure
+        from walkthrough.experiments.run import run_missing
         from walkthrough.records.run import Run
 
         if __name__ == "__main__":
             profile = load_profile(sys.argv[1], {"training.iterations": 100_000, "side_by_side": 0})
             run = Run.of(profile, profile.model_config())
-            ensure([(run, profile.evaluation)])
+            run_missing([(run, profile.evaluation)])
     """)
     path = workspace.parent / "main.py"
     path.write_text(script)

@@ -64,7 +64,7 @@ def slow_work(task: Task, report: Callable) -> None:
         report(position, loss)
         time.sleep(0.05)
 
-    pool.perform(task, slow_report)
+    pool.run_task(task, slow_report)
 
 
 def attempts(task: Task) -> list[int]:
@@ -123,7 +123,7 @@ def test_a_killed_workers_run_goes_on_elsewhere_and_ends_with_the_same_bits(work
     monkeypatch.setenv("DEEPLABV3_WORKSPACE", str(workspace / "undisturbed"))
     for task, (checkpoint, counts) in zip((lost, other), ended, strict=True):
         assert task.run.training_record() is None
-        pool.perform(task, lambda *_: None)
+        pool.run_task(task, lambda *_: None)
         weights = load_checkpoint(task.run.checkpoint).model
         assert checkpoint.step == 60 and weights.keys() == checkpoint.model.keys()
         assert all(torch.equal(weights[name], value) for name, value in checkpoint.model.items())
@@ -154,7 +154,7 @@ def test_an_interrupt_has_the_tasks_save(workers, profile, number, monkeypatch):
 def saving_work(task: Task, report: Callable) -> None:
     """A checkpoint a second, so that one that is saved when it is told to stop is a later one."""
     experiments.train = partial(trainer.train, save_every_s=1.0)
-    pool.perform(task, report)
+    pool.run_task(task, report)
 
 
 def test_a_machine_without_the_workspace_is_told(profile, tmp_path):

@@ -18,8 +18,8 @@ from deeplabv3.model.cost import multiply_adds
 from deeplabv3.signals import Interrupted
 from walkthrough.cli import main
 from walkthrough.experiments import estimate, progress, sweep
-from walkthrough.experiments.estimate import Speed, hours
-from walkthrough.experiments.local import ensure
+from walkthrough.experiments.estimate import Throughput, hours
+from walkthrough.experiments.local import run_missing
 from walkthrough.experiments.progress import Progress
 from walkthrough.experiments.run import evaluate_run, train_run
 from walkthrough.experiments.sweep import plan
@@ -85,7 +85,7 @@ def test_one_run_fills_the_cells_of_many_tables(profile):
     found = plan(profile)
     (best,) = [task for task in found.tasks if 6 in found.cells[task.run]]
     assert list(found.cells[best.run]) == [5, 6, 8, 9, 10]
-    assert "Table 5 (1,2,4) (6,12,18) image pooling; Table 6 output stride 16, output stride 8," in found.filled_by(
+    assert "Table 5 (1,2,4) (6,12,18) image pooling; Table 6 output stride 16, output stride 8," in found.cells_of(
         best.run
     )
     assert len(best.evaluations) == 4
@@ -118,7 +118,7 @@ def test_work_is_counted_in_multiply_adds(profile):
 
 def test_hours_follow_the_order_and_the_workers(profile):
     tasks = plan(profile, (1,)).tasks
-    speed = Speed(training=1e-6, evaluation=2e-6, source="")
+    speed = Throughput(training=1e-6, evaluation=2e-6, source="")
     training, evaluation = sum(task.training for task in tasks), sum(task.total - task.training for task in tasks)
     alone = training * 1e-6 + evaluation * 2e-6
     assert hours(tasks, speed, 1) == pytest.approx(alone / 3600)
@@ -128,7 +128,7 @@ def test_hours_follow_the_order_and_the_workers(profile):
 
 def test_steps_that_are_done_cost_nothing(profile):
     (task,) = tasks_of([(Run.of(profile, profile.model_config()), profile.evaluation)])
-    speed = Speed(training=1.0, evaluation=0.0, source="")
+    speed = Throughput(training=1.0, evaluation=0.0, source="")
     assert speed.seconds(task) == task.training
     stop_after(task, 2)
     assert task.steps_done() == checkpoint_step(task.run.checkpoint) == 2
@@ -229,7 +229,7 @@ def test_a_dry_run_prints_runs_cells_and_hours_and_makes_nothing(profile_file, p
 
 def test_a_dry_run_without_the_pictures_says_so(workspace, capsys, monkeypatch):
     """The paper's protocol, its pictures not yet there: what it will take is worth knowing before they are."""
-    speed = Speed(1e-13, 1e-13, "by nothing")
+    speed = Throughput(1e-13, 1e-13, "by nothing")
     monkeypatch.setattr(sweep, "speed_of", lambda profile, tasks: speed)
     arguments = ["sweep", "--profile", "voc", "--set", "backbone_weights=''", "--tables", "6,9"]
     assert main([*arguments, "--dry-run"]) == 0
@@ -291,7 +291,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def test_nothing_missing_needs_no_work(profile_file, profile, capsys):
-    ensure(table_jobs(tables.load(6), profile))
+    run_missing(table_jobs(tables.load(6), profile))
     assert main(["sweep", "--profile", str(profile_file), "--tables", "6", "--dry-run"]) == 0
     assert capsys.readouterr().out == "Nothing is missing.\n"
     assert main(["sweep", "--profile", str(profile_file), "--tables", "6"]) == 0

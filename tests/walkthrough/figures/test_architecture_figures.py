@@ -77,7 +77,7 @@ def test_weights_on_the_padding_are_gray(output_stride, rate, valid):
 
 
 def test_every_arrow_of_figure_2_joins_two_slabs():
-    figure = architecture.contexts()
+    figure = architecture.figure2()
     assert [axis.get_title()[:3] for axis in figure.axes] == ["(a)", "(b)", "(c)", "(d)"]
     for axis, (slabs, arrows) in zip(figure.axes, architecture.CONTEXTS.values(), strict=True):
         assert len(axis.patches) == len(slabs)
@@ -97,7 +97,9 @@ def test_inputs_that_a_block_misses_are_rings():
 
 
 def test_maps_of_a_row_share_their_scale():
-    figure = atrous_figures.maps({"valid": [np.ones((3, 3)), np.full((3, 3), 9)], "error": [np.eye(3)] * 2}, ["a", "b"])
+    figure = atrous_figures.feature_maps(
+        {"valid": [np.ones((3, 3)), np.full((3, 3), 9)], "error": [np.eye(3)] * 2}, ["a", "b"]
+    )
     shown = [axis for axis in figure.axes if axis.get_title() or axis.images]
     assert [axis.images[0].get_clim() for axis in shown] == [(0, 9), (0, 9), (0, 1), (0, 1)]
     assert [axis.get_title() for axis in shown] == ["a", "b", "", ""]
@@ -106,6 +108,6 @@ def test_maps_of_a_row_share_their_scale():
 def test_maps_draw_every_row():
     """Also where there are more rows than colors."""
     rows = {str(number): [np.full((2, 2), 1 + number)] for number in range(5)}
-    figure = atrous_figures.maps(rows, ["a"])
+    figure = atrous_figures.feature_maps(rows, ["a"])
     drawn = [axis.images[0].get_array() for axis in figure.axes if axis.images and axis.get_xlim() == (-0.5, 1.5)]
     assert [int(values.max()) for values in drawn] == [1, 2, 3, 4, 5]

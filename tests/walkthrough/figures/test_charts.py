@@ -20,7 +20,7 @@ def close():
 
 
 def test_weights_that_leave_the_picture_are_gray():
-    figure = atrous_figures.taps(np.zeros((40, 40, 3), np.uint8), rates=(1, 15), center=(10, 20))
+    figure = atrous_figures.kernel_positions(np.zeros((40, 40, 3), np.uint8), rates=(1, 15), center=(10, 20))
     gray = [sum(line.get_color() == "#999999" for line in axis.lines) for axis in figure.axes]
     assert [len(axis.lines) for axis in figure.axes] == [9, 9]
     assert gray == [0, 3]  # row 10 - 15 lies above the picture
@@ -29,7 +29,7 @@ def test_weights_that_leave_the_picture_are_gray():
 
 def test_five_weights_a_side_and_what_they_answer():
     responses = [np.eye(40), -2 * np.eye(40)]
-    figure = atrous_figures.taps(np.zeros((40, 40, 3), np.uint8), (1, 4), (20, 20), responses, kernel=5)
+    figure = atrous_figures.kernel_positions(np.zeros((40, 40, 3), np.uint8), (1, 4), (20, 20), responses, kernel=5)
     above, below = figure.axes[:2], figure.axes[2:]
     assert [len(axis.lines) for axis in above] == [25, 25]
     assert {line.get_xdata()[0] for line in above[1].lines} == {12, 16, 20, 24, 28}
@@ -39,7 +39,7 @@ def test_five_weights_a_side_and_what_they_answer():
 def test_panels_show_their_own_values():
     figure = charts.bars({"paper": {"a": 1.0, "b": 2.5}, "ours": {"a": 3.0, "b": 4.0}})
     assert [[patch.get_width() for patch in axis.patches] for axis in figure.axes] == [[1.0, 2.5], [3.0, 4.0]]
-    figure = charts.beside(["x", "y"], {"paper": {"": [1, 2]}, "ours": {"": [3, float("nan")]}})
+    figure = charts.panels(["x", "y"], {"paper": {"": [1, 2]}, "ours": {"": [3, float("nan")]}})
     assert figure.axes[0].lines[0].get_ydata() == pytest.approx([1, 2])
     assert np.isnan(figure.axes[1].lines[0].get_ydata()[1])
 
@@ -77,7 +77,7 @@ def test_inputs_have_the_color_of_the_output_that_sees_them():
 
 
 def test_connections_lead_to_what_a_layer_reads():
-    coarse, wrong, right = atrous_figures.connections(
+    coarse, wrong, right = atrous_figures.receptive_paths(
         {"strides": [(2, 1), (1, 1)], "rate forgotten": [(1, 1), (1, 1)], "dense": [(1, 1), (1, 2)]}, length=9
     ).axes
 

@@ -58,7 +58,7 @@ def test_without_ipywidgets_a_server_makes_no_knobs(monkeypatch):
 
 def test_the_static_figure_is_the_defaults_once_and_stays_open():
     draw, calls = recorder()
-    assert widgets.explore(draw, rate=(1, 2, 3), rates=[(1, 2, 4), (2, 2, 2)]) is None
+    assert widgets.interactive(draw, rate=(1, 2, 3), rates=[(1, 2, 4), (2, 2, 2)]) is None
     assert calls == [(2, (1, 2, 4))]
     assert len(plt.get_fignums()) == 1
 
@@ -67,7 +67,7 @@ def test_the_static_figure_is_the_defaults_once_and_stays_open():
 def test_a_knob_without_its_default_is_refused_with_and_without_widgets(choices):
     draw, calls = recorder()
     with pytest.raises(ValueError, match="default is one of"):
-        widgets.explore(draw, **choices)
+        widgets.interactive(draw, **choices)
     assert calls == []
 
 
@@ -81,7 +81,7 @@ def test_moving_a_knob_draws_again(monkeypatch):
     monkeypatch.setattr(ipywidgets, "interactive_output", keep_the_knobs)
     monkeypatch.setenv(widgets.SWITCH, "1")
     draw, calls = recorder()
-    widgets.explore(draw, rate=range(1, 9), rates=[(1, 2, 4), (2, 2, 2)])
+    widgets.interactive(draw, rate=range(1, 9), rates=[(1, 2, 4), (2, 2, 2)])
     assert isinstance(knobs["rate"], ipywidgets.SelectionSlider)
     assert isinstance(knobs["rates"], ipywidgets.ToggleButtons)
     assert set(calls) == {(2, (1, 2, 4))}
@@ -92,14 +92,14 @@ def test_moving_a_knob_draws_again(monkeypatch):
 
 CELL = """
 import matplotlib.pyplot as plt
-from walkthrough.figures.widgets import explore
+from walkthrough.figures.widgets import interactive
 
 def draw(rate=2):
     figure, axes = plt.subplots(figsize=(1, 1))
     axes.set_title(f"rate {rate}")
     return figure
 
-explore(draw, rate=range(1, 9))
+interactive(draw, rate=range(1, 9))
 """
 
 

@@ -30,7 +30,7 @@ def test_values_that_the_paper_prints_twice_agree():
     ]
     assert best == 6 * [77.21]
     assert [len(tables.load(number).cells) for number in tables.NUMBERS] == [6, 8, 20, 4, 5, 5, 4, 4, 6]
-    assert {cell.trust for number in tables.NUMBERS for cell in tables.load(number).cells} <= set("ABC")
+    assert {cell.source_quality for number in tables.NUMBERS for cell in tables.load(number).cells} <= set("ABC")
 
 
 def with_training(profile: Profile, **changes) -> Profile:

@@ -104,7 +104,7 @@ def test_a_writer_killed_on_the_way_leaves_a_whole_record_or_none(run, profile, 
     write(run, 7)
     assert run.evaluation_record(profile.evaluation)["mark"] == 7
     assert np.array_equal(run.confusion_counts(profile.evaluation), counts_of(7))
-    prune.carry_out(prune.plan(PROFILE))
+    prune.delete(prune.plan(PROFILE))
     assert not left.exists() and run.evaluation_record(profile.evaluation)["mark"] == 7
 
 
@@ -390,7 +390,7 @@ def test_a_run_is_found_by_its_name_its_hash_or_how_they_begin(profile):
 
 
 def left_by(chosen: prune.Plan, base: Path) -> set[str]:
-    prune.carry_out(chosen)
+    prune.delete(chosen)
     return {str(path.relative_to(base)) for path in base.rglob("*") if path.is_file()}
 
 
@@ -491,7 +491,7 @@ def test_prune_deletes_networks_only_when_asked(profile, workspace):
     assert kept[folders["begun"]] == "goes on at step 1 of 3; --unfinished deletes it"
     assert kept[folders["aside"]] == "put aside by --no-resume; --unfinished deletes it"
     assert chosen(True, True) == {"stale", "gone", "damaged", "begun", "aside"}
-    prune.carry_out(prune.plan(PROFILE, True))
+    prune.delete(prune.plan(PROFILE, True))
     assert {name for name, folder in folders.items() if folder.exists()} == {"good", "begun", "aside"}
 
 
@@ -513,6 +513,6 @@ def test_prune_deletes_no_more_than_a_link(run, workspace, tmp_path):
     (elsewhere / "checkpoint.safetensors").write_bytes(b"x")
     run.folder.parent.mkdir(parents=True)
     run.folder.symlink_to(elsewhere)
-    prune.carry_out(prune.plan(PROFILE, True))
+    prune.delete(prune.plan(PROFILE, True))
     assert not run.folder.is_symlink()
     assert (elsewhere / "checkpoint.safetensors").exists()

@@ -1,4 +1,4 @@
-"""The claims page: texts, numbers and the picture say what the judgements say."""
+"""The claims page: texts, numbers and the picture say what the verdicts say."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ def test_the_page_counts_and_names_the_verdicts(measured, form):
 
 def test_the_csv_has_every_comparison(measured):
     rows = list(csv.DictReader(io.StringIO(page.claims_view(measured).csv())))
-    assert len(rows) == sum(len(one.measured) for one in page.claims_view(measured).judgements) > 50
+    assert len(rows) == sum(len(one.measured) for one in page.claims_view(measured).verdicts) > 50
     (row,) = [row for row in rows if row["claim"] == "atrous convolution is essential"]
     assert (row["verdict"], row["paper"], row["ours"], row["seeds"]) == ("supported", "53.59", "35.0", "1")
     assert 0 < float(row["low"]) < 35 < float(row["high"])
@@ -53,7 +53,7 @@ def test_the_picture_has_a_line_for_each_claim(measured, tmp_path):
     axis = view.figure().axes[0]
     assert next(label.get_text() for label in axis.get_yticklabels()) == "atrous convolution is essential  (Table 1)"
     words = [text.get_text() for text in axis.texts]
-    assert words == [judgement.words() for judgement in view.judgements]
+    assert words == [verdict.words() for verdict in view.verdicts]
     colors = {text.get_text(): text.get_color() for text in axis.texts}
     assert colors["supported"] == forest.VERDICT_COLORS["supported"] != colors["contradicted"]
     page.save_figure(view, tmp_path / "claims.png")

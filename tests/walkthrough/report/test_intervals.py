@@ -6,7 +6,7 @@ from scipy import stats
 
 from deeplabv3.evaluation.metrics import mean_iou
 from walkthrough.report import intervals
-from walkthrough.report.intervals import Measured, measure, together, weighted_sum
+from walkthrough.report.intervals import Estimate, weighted_sum
 
 
 def right_or_wrong(right: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def test_a_class_that_a_draw_lacks_is_left_out_of_its_mean():
 def test_seeds_are_chance_as_well():
     """Seeds that differ while pictures do not: Student's interval of their mean."""
     values = np.array([50.0, 52.0, 51.0, 57.0])
-    seeds = [Measured(np.array([value]), np.full((1, intervals.DRAWS), value)) for value in values]
+    seeds = [Estimate(np.array([value]), np.full((1, intervals.DRAWS), value)) for value in values]
     found = together(seeds)
     assert found.value == values.mean()
     wanted = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
@@ -101,7 +101,7 @@ def test_with_three_seeds_it_holds_the_truth_as_often_as_it_says(scatter):
         common = random.normal()
         values = common + scatter * random.normal(size=3)
         draws = values[:, None] + random.normal(size=intervals.DRAWS)
-        low, high = Measured(values, draws).interval()
+        low, high = Estimate(values, draws).interval()
         held += low <= 0 <= high
     assert 0.93 <= held / 600 <= 0.99
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from walkthrough.report.results import CellResults
 
 from walkthrough.paper import claims, tables
 from walkthrough.records.cells import cell_jobs
 from walkthrough.report import verdicts
-from walkthrough.report.evidence import Evidence
 from walkthrough.report.verdicts import CONTRADICTED, MISSING, NOT_DECIDED, SUPPORTED
 
 PICTURES = 100
@@ -24,8 +24,8 @@ def record(profile, cell, share: float, order: int = 0) -> None:
         run.write_evaluation_record(settings, run.evaluation_values(settings, counts, 1.0), counts)
 
 
-def judge(profile, name: str) -> verdicts.Judgement:
-    return verdicts.judge(BY_NAME[name], Evidence(profile))
+def evaluate_claim(profile, name: str) -> verdicts.Verdict:
+    return verdicts.evaluate_claim(BY_NAME[name], CellResults(profile))
 
 
 def test_the_papers_own_numbers_bear_every_claim_out():
@@ -65,42 +65,42 @@ def test_the_interval_gives_the_verdict(profile, better, worse, order, verdict):
     one = tables.load(1)
     record(profile, one.cell(output_stride="16"), better)
     record(profile, one.cell(output_stride="256"), worse, order)
-    judgement = judge(profile, "atrous convolution is essential")
-    assert judgement.verdict == judgement.words() == verdict
-    assert judgement.decided == (verdict != NOT_DECIDED)
-    _, ours = judgement.weakest
+    verdict = evaluate_claim(profile, "atrous convolution is essential")
+    assert verdict.verdict == verdict.words() == verdict
+    assert verdict.decided == (verdict != NOT_DECIDED)
+    _, ours = verdict.weakest
     assert ours.value == pytest.approx(100 * (better - worse) / 2, abs=1e-6)  # two classes occur, one is never right
 
 
 def test_without_records_nothing_is_said(profile):
-    for judgement in verdicts.judge_all(profile):
-        assert judgement.words() == MISSING and not judgement.decided and judgement.weakest is None
-        assert judgement.line() == f"missing: {judgement.claim.sentence}"
+    for verdict in verdicts.evaluate_claims(profile):
+        assert verdict.words() == MISSING and not verdict.decided and verdict.weakest is None
+        assert verdict.line() == f"missing: {verdict.claim.sentence}"
 
 
 def test_a_claim_of_several_comparisons_needs_all_of_them(profile):
     profile = replace(profile, training=replace(profile.training, batch=8))
     batches = tables.load(9).cells
     for cell, share in zip(batches, (0.3, 0.5, 0.7, 0.9), strict=True):
-        assert judge(profile, "batch 16 matters").verdict == MISSING
+        assert evaluate_claim(profile, "batch 16 matters").verdict == MISSING
         record(profile, cell, share)
-    assert judge(profile, "batch 16 matters").verdict == SUPPORTED
+    assert evaluate_claim(profile, "batch 16 matters").verdict == SUPPORTED
     record(profile, batches[2], 0.9)  # as good as batch 16
-    assert judge(profile, "batch 16 matters").verdict == NOT_DECIDED
+    assert evaluate_claim(profile, "batch 16 matters").verdict == NOT_DECIDED
     record(profile, batches[2], 1.0)
-    judgement = judge(profile, "batch 16 matters")
-    assert judgement.verdict == CONTRADICTED
-    assert judgement.weakest[0].name == "batch 16 over 12"
-    assert "the least certain of 3" in judgement.line()
+    verdict = evaluate_claim(profile, "batch 16 matters")
+    assert verdict.verdict == CONTRADICTED
+    assert verdict.weakest[0].name == "batch 16 over 12"
+    assert "the least certain of 3" in verdict.line()
 
 
 def test_what_only_some_comparisons_show_is_said_to_be_so(profile):
     best = tables.load(6).cells
     record(profile, best[0], 0.5)
     record(profile, best[1], 0.8)
-    judgement = judge(profile, "output stride 8 at inference adds")
-    assert judgement.words() == "supported in 1 of 2"
-    assert not judgement.decided
+    verdict = evaluate_claim(profile, "output stride 8 at inference adds")
+    assert verdict.words() == "supported in 1 of 2"
+    assert not verdict.decided
 
 
 def test_one_of_many_comparisons_is_not_enough_to_contradict(profile):
@@ -110,17 +110,17 @@ def test_one_of_many_comparisons_is_not_enough_to_contradict(profile):
         record(profile, cell, 0.6)
     rival = three.cell(multi_grid="(1,2,4)", last_block="block7")
     record(profile, rival, 0.72, 8)
-    judgement = judge(profile, "block7 with (1,2,1) is best")
-    _low, high = judgement.weakest[1].interval()
+    verdict = evaluate_claim(profile, "block7 with (1,2,1) is best")
+    _low, high = verdict.weakest[1].interval()
     assert high < 0
-    assert judgement.weakest[1].interval(1 - 0.05 / 19)[1] > 0
-    assert judgement.verdict == NOT_DECIDED
+    assert verdict.weakest[1].interval(1 - 0.05 / 19)[1] > 0
+    assert verdict.verdict == NOT_DECIDED
 
 
 def test_seeds_are_compared_where_both_cells_have_them(profile):
     one = tables.load(1)
     record(replace(profile, seeds=3), one.cell(output_stride="16"), 0.8)
     record(replace(profile, seed=1, seeds=2), one.cell(output_stride="256"), 0.5)
-    judgement = judge(replace(profile, seeds=3), "atrous convolution is essential")
-    assert len(judgement.weakest[1].values) == 2
-    assert judge(profile, "atrous convolution is essential").verdict == MISSING
+    verdict = evaluate_claim(replace(profile, seeds=3), "atrous convolution is essential")
+    assert len(verdict.weakest[1].values) == 2
+    assert evaluate_claim(profile, "atrous convolution is essential").verdict == MISSING
