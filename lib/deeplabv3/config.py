@@ -84,7 +84,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataConfig:
     """Which pictures: ``kind`` is ``embedded`` (drawn, ``train`` + ``val`` of them) or ``voc`` (files in VOC's layout).
 
     ``classes`` maps label values to names; without it the kind's own classes are used. ``root`` is relative to the
@@ -118,7 +118,7 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingConfig:
     """How a run trains. The defaults are the paper's stage 1 (Section 4.1), with the authors' public weight decay.
 
     ``batch`` is the number of crops in a step, over all processes and all ``accumulate`` parts. ``batch_norm_momentum``
@@ -172,7 +172,7 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationConfig:
     """How a trained model is evaluated.
 
     ``padding="crop"`` pads every picture bottom and right with the mean pixel to ``crop`` x ``crop`` as the paper does

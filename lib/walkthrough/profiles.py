@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from deeplabv3.config import DataSettings, EvaluationSettings, ModelConfig, TrainingSettings
+from deeplabv3.config import DataConfig, EvaluationConfig, ModelConfig, TrainingConfig
 from deeplabv3.data import synthetic, voc
 from deeplabv3.errors import UserError, require
 from deeplabv3.model.atrous import BACKBONES, LAYOUTS
@@ -33,11 +33,11 @@ class Profile:
 
     name: str
     title: str
-    data: DataSettings
+    data: DataConfig
     backbones: Mapping[str, str]
     rates: Mapping[int, int]
-    training: TrainingSettings
-    evaluation: EvaluationSettings
+    training: TrainingConfig
+    evaluation: EvaluationConfig
     head_channels: int = 256
     dropout: float = 0.1
     layout: str = "paper"
@@ -176,7 +176,7 @@ def _build(kind: type, values: dict, where: str) -> Any:
     missing = [n for n, i in known.items() if i.default is MISSING and i.default_factory is MISSING and n not in values]
     if missing:
         raise UserError(f"{where}: setting {missing[0]!r} is missing; add it.")
-    parts = {"data": DataSettings, "training": TrainingSettings, "evaluation": EvaluationSettings}
+    parts = {"data": DataConfig, "training": TrainingConfig, "evaluation": EvaluationConfig}
     built = {}
     for key, value in values.items():
         if kind is Profile and key in parts:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from deeplabv3.config import ModelConfig, TrainingSettings
+from deeplabv3.config import ModelConfig, TrainingConfig
 from deeplabv3.data.voc import VOCData
 from deeplabv3.distributed import join
 from deeplabv3.model.deeplab import DeepLabV3
@@ -22,7 +22,7 @@ def main(root: str, folder: str, accumulate: str = "1", dies: str = "", at: str 
     torch.manual_seed(0)
     model = DeepLabV3(ModelConfig(3, "small_resnet20", atrous_rates=(1, 2, 3), head_channels=16, dropout=0.0))
     data = VOCData(root, "train", {0: "background", 3: "square", 7: "disc"}, cache=True)
-    settings = TrainingSettings(8, 4, 33, lr=0.05, batch_norm_momentum=0.1, accumulate=int(accumulate))
+    settings = TrainingConfig(8, 4, 33, lr=0.05, batch_norm_momentum=0.1, accumulate=int(accumulate))
     with join(timeout_s=60) as processes:
 
         def report(step: int, loss: float, lr: float) -> None:

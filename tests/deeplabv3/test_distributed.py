@@ -12,7 +12,7 @@ import torch
 from conftest import small_config
 
 from deeplabv3 import distributed
-from deeplabv3.config import TrainingSettings
+from deeplabv3.config import TrainingConfig
 from deeplabv3.distributed import ProcessGroup, join
 from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import load_checkpoint
@@ -134,4 +134,4 @@ def test_a_process_that_failed_waits_for_no_other(monkeypatch):
 def test_machines_that_share_no_folder_are_told_so(data, tmp_path, monkeypatch):
     monkeypatch.setattr(ProcessGroup, "gather", lambda self, step: [step, step + 100])
     with pytest.raises(UserError, match=r"find different checkpoints in .*all machines share"):
-        train(DeepLabV3(small_config()), data, TrainingSettings(4, 2, 33), tmp_path, {})
+        train(DeepLabV3(small_config()), data, TrainingConfig(4, 2, 33), tmp_path, {})

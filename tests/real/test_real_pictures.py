@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from deeplabv3.config import MULTI_SCALE, VOID, EvaluationSettings, TrainingSettings
+from deeplabv3.config import MULTI_SCALE, VOID, EvaluationConfig, TrainingConfig
 from deeplabv3.data.voc import VOCData
 from deeplabv3.evaluation.inference import evaluate, predict_batches
 from deeplabv3.evaluation.metrics import mean_iou
@@ -95,7 +95,7 @@ def test_labels_hold_the_seven_classes_and_void(lists):
 @needs_weights
 def test_two_training_steps(lists, tmp_path):
     losses = []
-    settings = TrainingSettings(
+    settings = TrainingConfig(
         iterations=2, batch=2, crop=129, lr=0.02, batch_norm_momentum=0.01, backbone_clip_norm=1.0
     )
     model = network()
@@ -112,7 +112,7 @@ def test_two_training_steps(lists, tmp_path):
 @pytest.mark.parametrize("output_stride", [16, 8])
 def test_whole_pictures_are_evaluated(lists, output_stride):
     model, data = network(), first(lists["val"], 3)
-    settings = EvaluationSettings(output_stride=output_stride, padding="tight")
+    settings = EvaluationConfig(output_stride=output_stride, padding="tight")
     confusions = evaluate(model, data, settings)
     for index, confusion in enumerate(confusions):
         assert confusion.sum() == (data[index][1] != VOID).sum()
@@ -123,16 +123,16 @@ def test_whole_pictures_are_evaluated(lists, output_stride):
 def test_the_crop_of_513_holds_every_picture(lists):
     """The paper pads to 513 x 513: the prediction still has the picture's own size."""
     picture, label = first(lists["val"], 1)[0]
-    (prediction,) = predict_batches(network(), iter([picture]), EvaluationSettings())
+    (prediction,) = predict_batches(network(), iter([picture]), EvaluationConfig())
     assert prediction.shape == label.shape
     assert prediction.max() < 7
 
 
 PUBLISHED = {
-    "eval-75c6857a59bb": EvaluationSettings(16, padding="tight"),
-    "eval-b9972f50059e": EvaluationSettings(8, padding="tight"),
-    "eval-26ebc9f7187b": EvaluationSettings(8, MULTI_SCALE, padding="tight"),
-    "eval-cc5a4daa987d": EvaluationSettings(8, MULTI_SCALE, True, padding="tight"),
+    "eval-75c6857a59bb": EvaluationConfig(16, padding="tight"),
+    "eval-b9972f50059e": EvaluationConfig(8, padding="tight"),
+    "eval-26ebc9f7187b": EvaluationConfig(8, MULTI_SCALE, padding="tight"),
+    "eval-cc5a4daa987d": EvaluationConfig(8, MULTI_SCALE, True, padding="tight"),
 }
 """The evaluations of MobileNetV2 as committed."""
 

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from deeplabv3.config import SCALES, VOID, EvaluationSettings
+from deeplabv3.config import SCALES, VOID, EvaluationConfig
 
 MEAN = (0.485, 0.456, 0.406)
 
@@ -60,7 +60,7 @@ def normalize(pictures: Tensor) -> Tensor:
     return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
-def padded_size(height: int, width: int, settings: EvaluationSettings) -> tuple[int, int]:
+def padded_size(height: int, width: int, settings: EvaluationConfig) -> tuple[int, int]:
     """The size that a picture is padded to before it enters the network."""
 
     def one(length: int) -> int:

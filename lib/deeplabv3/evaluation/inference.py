@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeplabv3.config import VOID, EvaluationSettings
+from deeplabv3.config import VOID, EvaluationConfig
 from deeplabv3.data.transforms import normalize, pad, padded_size
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
@@ -24,7 +24,7 @@ MAX_BATCH_LAG = 16
 
 
 @torch.inference_mode()
-def probabilities(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettings) -> Tensor:
+def probabilities(model: DeepLabV3, pictures: Tensor, settings: EvaluationConfig) -> Tensor:
     """Class probabilities ``(N, K, H, W)`` of padded pictures ``(N, H, W, 3)`` uint8, averaged over scales and flip.
 
     The model must be at ``settings.output_stride`` and in evaluation mode; :func:`predict_batches` sees to both.
@@ -38,7 +38,7 @@ def probabilities(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettin
 
 
 @torch.inference_mode()
-def predict_classes(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettings) -> Tensor:
+def predict_classes(model: DeepLabV3, pictures: Tensor, settings: EvaluationConfig) -> Tensor:
     """The most probable class of every pixel of padded pictures ``(N, H, W, 3)``, as ``(N, H, W)`` uint8."""
     if len(settings.scales) == 1 and not settings.flip:
         (scores,) = _tta_logits(model, pictures, settings)  # the largest logit is the largest probability
@@ -48,7 +48,7 @@ def predict_classes(model: DeepLabV3, pictures: Tensor, settings: EvaluationSett
     return scores.max(dim=1).indices.to(torch.uint8)
 
 
-def _tta_logits(model: DeepLabV3, pictures: Tensor, settings: EvaluationSettings) -> Iterator[Tensor]:
+def _tta_logits(model: DeepLabV3, pictures: Tensor, settings: EvaluationConfig) -> Iterator[Tensor]:
     """Logits ``(N, K, H, W)`` from every scale, of the pictures and, with flip, of their mirror images turned back."""
     images = normalize(pictures.to(next(model.parameters()).device))
     height, width = images.shape[2:]
@@ -76,7 +76,7 @@ class _Item(NamedTuple):
     label: np.ndarray | None = None
 
 
-def in_batches(items: Iterable[_Item], settings: EvaluationSettings, batch: int) -> Iterator[list[_Item]]:
+def in_batches(items: Iterable[_Item], settings: EvaluationConfig, batch: int) -> Iterator[list[_Item]]:
     """The items in groups of at most ``batch`` whose pictures share a padded size, each soon after its turn."""
     waiting: dict[tuple[int, int], list[_Item]] = {}
     for item in items:
@@ -92,13 +92,13 @@ def in_batches(items: Iterable[_Item], settings: EvaluationSettings, batch: int)
     yield from waiting.values()
 
 
-def _stack(group: list[_Item], settings: EvaluationSettings) -> Tensor:
+def _stack(group: list[_Item], settings: EvaluationConfig) -> Tensor:
     size = padded_size(*group[0].picture.shape[:2], settings)
     return torch.from_numpy(np.stack([pad(item.picture, size) for item in group]))
 
 
 @contextmanager
-def eval_mode(model: DeepLabV3, settings: EvaluationSettings) -> Iterator[None]:
+def eval_mode(model: DeepLabV3, settings: EvaluationConfig) -> Iterator[None]:
     """The model in evaluation mode and at the settings' output stride; afterwards as it was."""
     output_stride, training = model.output_stride, model.training
     try:
@@ -109,7 +109,7 @@ def eval_mode(model: DeepLabV3, settings: EvaluationSettings) -> Iterator[None]:
 
 
 def predict_batches(
-    model: DeepLabV3, pictures: Iterable[np.ndarray], settings: EvaluationSettings, batch: int = 1
+    model: DeepLabV3, pictures: Iterable[np.ndarray], settings: EvaluationConfig, batch: int = 1
 ) -> Iterator[np.ndarray]:
     """Predicted class of every pixel of every picture ``(H, W, 3)``, as ``(H, W)`` uint8 at the picture's own size.
 
@@ -128,14 +128,14 @@ def predict_batches(
                 due += 1
 
 
-def predict(model: DeepLabV3, picture: np.ndarray, settings: EvaluationSettings) -> np.ndarray:
+def predict(model: DeepLabV3, picture: np.ndarray, settings: EvaluationConfig) -> np.ndarray:
     """Predicted classes ``(H, W)`` uint8 of one picture ``(H, W, 3)`` uint8."""
     (prediction,) = predict_batches(model, [picture], settings)
     return prediction
 
 
 def confusion_per_image(
-    model: DeepLabV3, data: VOCData, settings: EvaluationSettings, batch: int = 1, indices: Iterable[int] | None = None
+    model: DeepLabV3, data: VOCData, settings: EvaluationConfig, batch: int = 1, indices: Iterable[int] | None = None
 ) -> Iterator[tuple[int, np.ndarray | UserError]]:
     """Index and confusion matrix ``(K, K)`` int64 of every whole picture of ``data``, or of those at ``indices``.
 
@@ -190,7 +190,7 @@ def _read_ahead(data: VOCData, indices: Iterable[int], ahead: int) -> Iterator[t
 def evaluate(
     model: DeepLabV3,
     data: VOCData,
-    settings: EvaluationSettings,
+    settings: EvaluationConfig,
     batch: int = 1,
     report: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from deeplabv3.config import VOC_CLASSES, EvaluationSettings
+from deeplabv3.config import VOC_CLASSES, EvaluationConfig
 from deeplabv3.data.transforms import pad, padded_size
 from deeplabv3.data.voc import open_picture
 from deeplabv3.errors import UserError
@@ -170,7 +170,7 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 def predict_photo(
-    model: DeepLabV3, photo: np.ndarray, settings: EvaluationSettings, longest: int = MAX_SIZE
+    model: DeepLabV3, photo: np.ndarray, settings: EvaluationConfig, longest: int = MAX_SIZE
 ) -> np.ndarray:
     """Predicted class indices ``(H, W)`` uint8 of a photograph ``(H, W, 3)`` uint8 of any size, at that size.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from deeplabv3.config import VOC_CLASSES, EvaluationSettings
+from deeplabv3.config import VOC_CLASSES, EvaluationConfig
 from deeplabv3.data.voc import find_root, palette_png, picture_path, read_list, read_picture
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import predict_batches
@@ -58,7 +58,7 @@ def test_pictures(root: Path) -> dict[str, Path]:
 def submit(
     model: DeepLabV3,
     pictures: dict[str, Path],
-    settings: EvaluationSettings,
+    settings: EvaluationConfig,
     output: Path,
     weights: str,
     report: Callable[[], None] = lambda: None,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deeplabv3.config import VOID, TrainingSettings
+from deeplabv3.config import VOID, TrainingConfig
 from deeplabv3.data.transforms import normalize
 from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup
 from deeplabv3.model.deeplab import DeepLabV3
@@ -54,7 +54,7 @@ def downsample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
 class ModelWithLoss(nn.Module):
     """The network with its loss: what is compiled, and what the processes of a run share gradients of."""
 
-    def __init__(self, model: DeepLabV3, settings: TrainingSettings):
+    def __init__(self, model: DeepLabV3, settings: TrainingConfig):
         super().__init__()
         self.model, self.settings = model, settings
 
@@ -71,7 +71,7 @@ class ModelWithLoss(nn.Module):
         )
 
 
-def make_optimizer(model: DeepLabV3, settings: TrainingSettings) -> torch.optim.SGD:
+def make_optimizer(model: DeepLabV3, settings: TrainingConfig) -> torch.optim.SGD:
     """SGD over two groups: 0 is the backbone, 1 the head; on a GPU all parameters are updated in one kernel."""
     groups = [[p for p in part.parameters() if p.requires_grad] for part in (model.backbone, model.head)]
     return torch.optim.SGD(
@@ -83,7 +83,7 @@ def make_optimizer(model: DeepLabV3, settings: TrainingSettings) -> torch.optim.
     )
 
 
-def learning_rates(settings: TrainingSettings, step: int) -> tuple[float, float]:
+def learning_rates(settings: TrainingConfig, step: int) -> tuple[float, float]:
     """Learning rates of backbone and head at ``step``."""
     head = settings.lr * poly(step, settings.iterations, settings.power)
     return head * settings.backbone_lr_factor * linear_warmup(
@@ -94,7 +94,7 @@ def learning_rates(settings: TrainingSettings, step: int) -> tuple[float, float]
 def training_step(
     model_with_loss: nn.Module,
     optimizer: torch.optim.SGD,
-    settings: TrainingSettings,
+    settings: TrainingConfig,
     seed: int,
     step: int,
     pictures: Tensor,
@@ -132,7 +132,7 @@ def training_step(
     return processes.all_reduce(loss) / processes.world_size
 
 
-def _num_valid_pixels(labels: Tensor, settings: TrainingSettings, output_stride: int) -> Tensor:
+def _num_valid_pixels(labels: Tensor, settings: TrainingConfig, output_stride: int) -> Tensor:
     if not settings.upsample_logits:
         labels = downsample_labels(labels, tuple(-(-side // output_stride) for side in labels.shape[1:]))
     return (labels != VOID).sum()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deeplabv3.config import TrainingSettings
+from deeplabv3.config import TrainingConfig
 from deeplabv3.data.loader import TrainingSamples, batches, worker_errors
 from deeplabv3.data.voc import VOCData
 from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup, convert_sync_batchnorm
@@ -40,7 +40,7 @@ class Validation:
 def train(
     model: DeepLabV3,
     data: VOCData,
-    settings: TrainingSettings,
+    settings: TrainingConfig,
     folder: Path,
     identity: dict,
     *,
@@ -213,7 +213,7 @@ class _NoLog:
     write_score = write
 
 
-def _require_finite(loss: float, folder: Path, step: int, settings: TrainingSettings) -> None:
+def _require_finite(loss: float, folder: Path, step: int, settings: TrainingConfig) -> None:
     if not math.isfinite(loss):
         raise UserError(
             f"the loss of run {folder} became {loss} at step {step}; lower 'lr' ({settings.lr}) or set "
@@ -222,7 +222,7 @@ def _require_finite(loss: float, folder: Path, step: int, settings: TrainingSett
 
 
 @contextmanager
-def _memory_suffices(settings: TrainingSettings):
+def _memory_suffices(settings: TrainingConfig):
     """That a step does not fit the GPU is the user's to mend."""
     try:
         yield

@@ -21,7 +21,7 @@ from torchvision.models import segmentation
 from torchvision.transforms import functional as transforms
 
 from deeplabv3 import config
-from deeplabv3.config import VOC_CLASSES, VOID, EvaluationSettings
+from deeplabv3.config import VOC_CLASSES, VOID, EvaluationConfig
 from deeplabv3.data import synthetic
 from deeplabv3.data.transforms import MEAN, STD, pad, padded_size
 from deeplabv3.data.voc import VOCData
@@ -72,9 +72,9 @@ class EvaluationBench:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device 'cuda' is not there; choose --device cpu.")
 
-    def strategy(self, bf16: bool = False) -> EvaluationSettings:
+    def strategy(self, bf16: bool = False) -> EvaluationConfig:
         """Single scale, no flip."""
-        return EvaluationSettings(self.output_stride, padding=self.padding, bf16=bf16)
+        return EvaluationConfig(self.output_stride, padding=self.padding, bf16=bf16)
 
     def run(self) -> dict:
         """Measure. Returns JSON values: ``rows`` holds pictures per second, the speed beside the loop's, and how many
@@ -156,7 +156,7 @@ class _First:
 class _Samples(Dataset):
     """Pictures as torchvision's loop takes them, ``(3, H, W)`` normalized, and labels ``(H, W)`` with void padding."""
 
-    def __init__(self, data: _First, settings: EvaluationSettings):
+    def __init__(self, data: _First, settings: EvaluationConfig):
         self.data, self.settings = data, settings
 
     def __len__(self) -> int:

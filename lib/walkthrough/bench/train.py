@@ -19,7 +19,7 @@ from torchvision.models.segmentation import DeepLabV3 as TorchvisionDeepLabV3
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
-from deeplabv3.config import VOC_CLASSES, VOID, ModelConfig, TrainingSettings
+from deeplabv3.config import VOC_CLASSES, VOID, ModelConfig, TrainingConfig
 from deeplabv3.data.transforms import normalize
 from deeplabv3.errors import UserError, require
 from deeplabv3.model.cost import multiply_adds
@@ -192,7 +192,7 @@ class TrainBench:
     def ours(self, pictures: Tensor, labels: Tensor, switches: Switches) -> Callable[[], Tensor]:
         """A step of our trainer."""
         torch.manual_seed(0)
-        settings = TrainingSettings(batch=self.batch, crop=self.crop, precision=switches.precision)
+        settings = TrainingConfig(batch=self.batch, crop=self.crop, precision=switches.precision)
         model = DeepLabV3(self.config).set_batch_norm_momentum(settings.batch_norm_momentum).to(self.device).train()
         if switches.channels_last:
             model.to(**CHANNELS_LAST)

@@ -10,7 +10,7 @@ from walkthrough import paths
 from walkthrough.commands.options import data_options, profile_of, profile_verb, scales_of, strategy_options
 
 if TYPE_CHECKING:
-    from deeplabv3.config import EvaluationSettings
+    from deeplabv3.config import EvaluationConfig
     from walkthrough.profiles import Profile
     from walkthrough.records.run import Run
 
@@ -68,13 +68,13 @@ def _run_of(profile: "Profile", file: Path) -> tuple["Run", int]:
     return Run(profile, checkpoint.settings), checkpoint.step
 
 
-def show_evaluation(run: "Run", settings: "EvaluationSettings") -> None:
+def show_evaluation(run: "Run", settings: "EvaluationConfig") -> None:
     """Print the record of a finished run's evaluation, measuring first where there is none."""
     _print(run.evaluation_record(settings) or _measured(run, settings, run.checkpoint))
     print(f"record {run.record_folder()}")
 
 
-def _measured(run: "Run", settings: "EvaluationSettings", checkpoint: Path) -> dict:
+def _measured(run: "Run", settings: "EvaluationConfig", checkpoint: Path) -> dict:
     """Evaluate; the record's values. Where pictures cannot be read, those of the others are printed all the same."""
     from walkthrough.experiments.run import Incomplete, evaluate_run
 

@@ -12,7 +12,7 @@ from walkthrough import paths
 from walkthrough.profiles import Profile, load_profile, profile_names, with_data
 
 if TYPE_CHECKING:
-    from deeplabv3.config import EvaluationSettings
+    from deeplabv3.config import EvaluationConfig
     from deeplabv3.model.deeplab import DeepLabV3
 
 
@@ -95,11 +95,11 @@ def scales_of(options: argparse.Namespace, default: tuple[float, ...] = (1.0,)) 
         raise UserError(f"--scales {options.scales!r} should be numbers with commas between: 0.5,1,1.5.") from error
 
 
-def strategy_of(options: argparse.Namespace, padding: str) -> "EvaluationSettings":
+def strategy_of(options: argparse.Namespace, padding: str) -> "EvaluationConfig":
     """The strategy that the options name."""
-    from deeplabv3.config import EvaluationSettings
+    from deeplabv3.config import EvaluationConfig
 
-    return EvaluationSettings(options.output_stride, scales_of(options), options.flip, padding=padding)
+    return EvaluationConfig(options.output_stride, scales_of(options), options.flip, padding=padding)
 
 
 def load_network(weights: str) -> "tuple[DeepLabV3, dict[int, str]]":
@@ -109,7 +109,7 @@ def load_network(weights: str) -> "tuple[DeepLabV3, dict[int, str]]":
     return load_weights(weights if weights.startswith("torchvision") else str(paths.find_checkpoint(weights)))
 
 
-def ready(model: "DeepLabV3", settings: "EvaluationSettings") -> "DeepLabV3":
+def ready(model: "DeepLabV3", settings: "EvaluationConfig") -> "DeepLabV3":
     """A fast copy of the network at the strategy's output stride, on the GPU where there is one."""
     import torch
 

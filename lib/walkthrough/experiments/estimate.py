@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from deeplabv3.config import TrainingSettings
+from deeplabv3.config import TrainingConfig
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.step import ModelWithLoss, make_optimizer, training_step
 from walkthrough.experiments.task import Task, device, picture_work, side_by_side, step_work, threads_of
@@ -71,7 +71,7 @@ def timed_speed(tasks: Sequence[Task]) -> Throughput:
     return Throughput(speed, speed, f"by one training step of {run.config.backbone}, timed here")
 
 
-def _step_seconds(run: Run, training: TrainingSettings) -> Iterator[float]:
+def _step_seconds(run: Run, training: TrainingConfig) -> Iterator[float]:
     where = device()
     model = DeepLabV3(run.config).to(where, memory_format=torch.channels_last).train()
     model.freeze_batch_norm(training.freeze_batch_norm).train()

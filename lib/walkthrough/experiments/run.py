@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deeplabv3.config import EvaluationSettings
+from deeplabv3.config import EvaluationConfig
 from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import confusion_per_image
@@ -123,7 +123,7 @@ class Incomplete(UserError):
 
 def evaluate_run(
     run: Run,
-    settings: EvaluationSettings,
+    settings: EvaluationConfig,
     report: Report = lambda done: None,
     checkpoint: Path | None = None,
     save_every_s: float = 30.0,
@@ -155,7 +155,7 @@ def evaluate_run(
 
 def _evaluated(
     run: Run,
-    settings: EvaluationSettings,
+    settings: EvaluationConfig,
     model: DeepLabV3,
     partial: PartialCounts,
     report: Report,

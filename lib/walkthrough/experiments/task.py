@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from deeplabv3.config import EvaluationSettings, ModelConfig, TrainingSettings
+from deeplabv3.config import EvaluationConfig, ModelConfig, TrainingConfig
 from deeplabv3.data.voc import find_root, read_list
 from deeplabv3.model.checkpoint import checkpoint_step
 from deeplabv3.model.cost import multiply_adds
@@ -22,12 +22,12 @@ BACKWARD = 3
 """A training step costs so many forward passes: the gradient of the features and that of the weights cost one each."""
 
 
-def step_work(config: ModelConfig, training: TrainingSettings) -> int:
+def step_work(config: ModelConfig, training: TrainingConfig) -> int:
     """Multiply-adds of one training step."""
     return BACKWARD * training.batch * multiply_adds(config, training.crop, training.crop)
 
 
-def picture_work(config: ModelConfig, settings: EvaluationSettings) -> int:
+def picture_work(config: ModelConfig, settings: EvaluationConfig) -> int:
     """Multiply-adds of evaluating one picture that is padded to the crop, in every scale and with its mirror image."""
     config = replace(config, output_stride=settings.output_stride)
     sides = [round((settings.crop - 1) * scale) + 1 for scale in settings.scales]
@@ -39,7 +39,7 @@ class Task:
     """A run that is to be trained, unless it is, and then evaluated on the ``pictures`` of its evaluation list."""
 
     run: Run
-    evaluations: tuple[EvaluationSettings, ...]
+    evaluations: tuple[EvaluationConfig, ...]
     pictures: int
 
     @property
@@ -47,7 +47,7 @@ class Task:
         """Multiply-adds of the whole training."""
         return self.run.training.iterations * step_work(self.run.config, self.run.training)
 
-    def evaluation(self, settings: EvaluationSettings) -> int:
+    def evaluation(self, settings: EvaluationConfig) -> int:
         """Multiply-adds of evaluating every picture."""
         return self.pictures * picture_work(self.run.config, settings)
 
@@ -73,7 +73,7 @@ class Task:
 
 def tasks_of(jobs: Iterable[Job]) -> list[Task]:
     """The jobs as one task a run, the longest first: a long one that began last would have all others wait for it."""
-    by_run: dict[Run, list[EvaluationSettings]] = {}
+    by_run: dict[Run, list[EvaluationConfig]] = {}
     for run, settings in dict.fromkeys(jobs):
         by_run.setdefault(run, []).append(settings)
     tasks = [Task(run, tuple(settings), _pictures(run)) for run, settings in by_run.items()]

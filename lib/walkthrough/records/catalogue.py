@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplabv3.config import EvaluationSettings, ModelConfig, TrainingSettings
+from deeplabv3.config import EvaluationConfig, ModelConfig, TrainingConfig
 from deeplabv3.errors import UserError
 from deeplabv3.model.atrous import plan_rates
 from walkthrough.records.naming import RESULTS_VERSION, evaluation_name, record_bases, run_name
@@ -28,9 +28,9 @@ class Evaluation:
         return self.path.with_suffix(".npz")
 
     @property
-    def settings(self) -> EvaluationSettings:
+    def settings(self) -> EvaluationConfig:
         """How the run was evaluated; only for a record without a flaw."""
-        return EvaluationSettings(**self.values["settings"])
+        return EvaluationConfig(**self.values["settings"])
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def all_records(profile_name: str) -> list[tuple[dict, list[dict]]]:
     ]
 
 
-def all_counts(profile_name: str, run: str) -> dict[EvaluationSettings, np.ndarray]:
+def all_counts(profile_name: str, run: str) -> dict[EvaluationConfig, np.ndarray]:
     """The confusion matrices ``(pictures, K, K)`` int64 of every recorded evaluation of a run, by its strategy.
 
     Neither the run's network nor its pictures need be there, as :meth:`Run.confusion_counts` wants the latter to be.
@@ -163,7 +163,7 @@ def why_stale(settings: dict, name: str) -> str:
     """Why the run ``name`` with these settings could not be made again, in one sentence, or the empty text."""
     if settings["recipe"] != RESULTS_VERSION:
         return f"it was made by recipe {settings['recipe']}, and the code's is {RESULTS_VERSION}."
-    for part, kind in (("model", ModelConfig), ("training", TrainingSettings)):
+    for part, kind in (("model", ModelConfig), ("training", TrainingConfig)):
         if reason := _refusal(part, kind, settings[part]):
             return reason
     if reason := _plan_refusal(settings["model"], {}):
@@ -205,11 +205,11 @@ def _evaluation_flaw(path: Path, values: dict, model: dict) -> str:
         return f"damaged: it lacks {' and '.join(lacking)}."
     if not isinstance(values["miou"], int | float) or not isinstance(values["class_iou"], dict):
         return "damaged: its mIoU or its class_iou is no number."
-    reason = _refusal("evaluation", EvaluationSettings, values["settings"])
+    reason = _refusal("evaluation", EvaluationConfig, values["settings"])
     if not reason and model:
         reason = _plan_refusal(model, {"output_stride": values["settings"].get("output_stride", 16)})
     if not reason and "fingerprint" in values:
-        own = evaluation_name(EvaluationSettings(**values["settings"]), values["fingerprint"], values["list"])
+        own = evaluation_name(EvaluationConfig(**values["settings"]), values["fingerprint"], values["list"])
         reason = "" if own == path.stem else f"an evaluation with its settings is called {own} now."
     if reason:
         return f"stale: {reason}"

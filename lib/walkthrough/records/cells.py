@@ -3,12 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from deeplabv3.config import EvaluationSettings
+from deeplabv3.config import EvaluationConfig
 from walkthrough.paper.tables import Cell, Table
 from walkthrough.profiles import Profile
 from walkthrough.records.run import Run
 
-Job = tuple[Run, EvaluationSettings]
+Job = tuple[Run, EvaluationConfig]
 """A run and how it is evaluated."""
 
 _PROTOCOL = {"crop": 513, "batch": 16}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from deeplabv3.config import EvaluationSettings
+from deeplabv3.config import EvaluationConfig
 from walkthrough.profiles import Profile
 from walkthrough.records.catalogue import Evaluation, RunRecord
 from walkthrough.records.naming import DEFAULTS
@@ -79,7 +79,7 @@ def by_label(evaluations: Iterable[Evaluation], profile: Profile) -> list[tuple[
     return sorted(labeled, key=lambda pair: (len(pair[0]), pair[0]))
 
 
-def sentence(settings: EvaluationSettings) -> str:
+def sentence(settings: EvaluationConfig) -> str:
     """An evaluation's strategy in full."""
     return (
         f"{settings.padding} padding, output stride {settings.output_stride}, "

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from deeplabv3.config import EvaluationSettings, ModelConfig, TrainingSettings
+from deeplabv3.config import EvaluationConfig, ModelConfig, TrainingConfig
 from walkthrough import paths
 
 RESULTS_VERSION = 1
@@ -18,7 +18,7 @@ _FIRST_STRATEGY = ("output_stride", "scales", "flip", "crop", "padding")
 
 DEFAULTS = {
     "model": json.loads(json.dumps(asdict(ModelConfig()))),
-    "training": json.loads(json.dumps(asdict(TrainingSettings()))),
+    "training": json.loads(json.dumps(asdict(TrainingConfig()))),
 }
 """What a setting that a record does not know was then."""
 
@@ -41,19 +41,19 @@ def run_name(identity: dict) -> str:
     return f"{end}-{config.backbone}-os{config.output_stride}-{short_hash(named)}"
 
 
-def strategy(settings: EvaluationSettings) -> dict:
+def strategy(settings: EvaluationConfig) -> dict:
     """The settings that name an evaluation."""
-    default = asdict(EvaluationSettings())
+    default = asdict(EvaluationConfig())
     values = asdict(settings).items()
     return {name: value for name, value in values if name in _FIRST_STRATEGY or value != default[name]}
 
 
-def evaluation_name(settings: EvaluationSettings, fingerprint: str, list_name: str) -> str:
+def evaluation_name(settings: EvaluationConfig, fingerprint: str, list_name: str) -> str:
     """``eval-ID``: the strategy and the pictures."""
     return "eval-" + short_hash({"settings": strategy(settings), "data": [fingerprint, list_name]})
 
 
-def partial_stem(settings: EvaluationSettings, list_name: str) -> str:
+def partial_stem(settings: EvaluationConfig, list_name: str) -> str:
     """``partial-ID``: what the file of an evaluation on the way begins with."""
     return "partial-" + short_hash({"settings": strategy(settings), "list": list_name})
 

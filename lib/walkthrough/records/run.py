@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplabv3.config import EvaluationSettings, ModelConfig, TrainingSettings
+from deeplabv3.config import EvaluationConfig, ModelConfig, TrainingConfig
 from deeplabv3.data.voc import fingerprint
 from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup
 from deeplabv3.errors import UserError
@@ -106,8 +106,8 @@ class Run:
         return ModelConfig(**self.identity["model"])
 
     @property
-    def training(self) -> TrainingSettings:
-        return TrainingSettings(**self.identity["training"])
+    def training(self) -> TrainingConfig:
+        return TrainingConfig(**self.identity["training"])
 
     @property
     def seed(self) -> int:
@@ -141,7 +141,7 @@ class Run:
         path = self._find("run.json")
         return store.read_json(path) if path else None
 
-    def evaluation_name(self, settings: EvaluationSettings) -> str:
+    def evaluation_name(self, settings: EvaluationConfig) -> str:
         """``eval-ID``: the strategy and the pictures."""
         return naming.evaluation_name(settings, self._evaluated(), self.profile.data.val_list)
 
@@ -157,7 +157,7 @@ class Run:
 
     def partial_counts(
         self,
-        settings: EvaluationSettings,
+        settings: EvaluationConfig,
         checkpoint: Path,
         device: str,
         save_every_s: float,
@@ -176,17 +176,17 @@ class Run:
         file = f"{naming.partial_stem(settings, data.val_list)}{share}.npz"
         return PartialCounts(self.record_folder() / file, identity, self.config.num_classes, save_every_s)
 
-    def evaluation_record(self, settings: EvaluationSettings) -> dict | None:
+    def evaluation_record(self, settings: EvaluationConfig) -> dict | None:
         """``eval-ID.json``, or None when the run was not evaluated so."""
         found = self._evaluation(settings)
         return found[0] if found else None
 
-    def confusion_counts(self, settings: EvaluationSettings) -> np.ndarray | None:
+    def confusion_counts(self, settings: EvaluationConfig) -> np.ndarray | None:
         """Confusion matrices ``(pictures, K, K)`` int64 of an evaluation, or None when there is none."""
         found = self._evaluation(settings)
         return store.read_counts(*found[1:]) if found else None
 
-    def _evaluation(self, settings: EvaluationSettings) -> tuple[dict, Path, bytes] | None:
+    def _evaluation(self, settings: EvaluationConfig) -> tuple[dict, Path, bytes] | None:
         """What an evaluation has found, the file of its counts, and what is in that."""
         path = self._find(self.evaluation_name(settings) + ".json")
         if path is None:
@@ -212,7 +212,7 @@ class Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(values, indent=2) + "\n")
 
-    def evaluation_values(self, settings: EvaluationSettings, confusions: np.ndarray, seconds: float) -> dict:
+    def evaluation_values(self, settings: EvaluationConfig, confusions: np.ndarray, seconds: float) -> dict:
         """What an evaluation with these confusion matrices ``(pictures, K, K)`` has found, as JSON values."""
         total = confusions.sum(axis=0)
         names = tuple(self.profile.data.class_map().values())
@@ -233,7 +233,7 @@ class Run:
             **environment(),
         }
 
-    def write_evaluation_record(self, settings: EvaluationSettings, values: dict, confusions: np.ndarray) -> None:
+    def write_evaluation_record(self, settings: EvaluationConfig, values: dict, confusions: np.ndarray) -> None:
         """Write the counts, then the JSON beside them, which names their hash: with that they are a record.
 
         Whoever reads in between, or after a writer that was killed there, finds none.

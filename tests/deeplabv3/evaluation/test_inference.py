@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from deeplabv3.config import MULTI_SCALE, VOID, EvaluationSettings
+from deeplabv3.config import MULTI_SCALE, VOID, EvaluationConfig
 from deeplabv3.data.transforms import MEAN, MEAN_PIXEL, STD, normalize, pad, padded_size
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
@@ -66,7 +66,7 @@ class ByColor(nn.Module):
     ],
 )
 def test_padded_sizes(size, output_stride, crop, padding, expected):
-    settings = EvaluationSettings(output_stride=output_stride, crop=crop, padding=padding)
+    settings = EvaluationConfig(output_stride=output_stride, crop=crop, padding=padding)
     assert padded_size(*size, settings) == expected
 
 
@@ -83,7 +83,7 @@ def test_padding_is_the_mean_pixel_at_the_bottom_and_right():
 def test_predictions_lie_where_the_pictures_are(padding, batch):
     """Sizes are mixed, smaller and larger than the crop: every pixel is found at its own place, in order."""
     pictures = [noise(h, w, seed=n) for n, (h, w) in enumerate([(40, 31), (33, 33), (47, 50), (40, 32), (40, 31)])]
-    settings = EvaluationSettings(crop=33, padding=padding)
+    settings = EvaluationConfig(crop=33, padding=padding)
     predictions = list(predict_batches(ByColor(), iter(pictures), settings, batch))
     assert len(predictions) == len(pictures)
     for picture, prediction in zip(pictures, predictions, strict=True):
@@ -96,7 +96,7 @@ def test_predictions_lie_where_the_pictures_are(padding, batch):
 def test_evaluation_counts_every_pixel_that_is_not_void_once(data):
     """The naive picture-by-picture count, with the labels at their own size."""
     reported = []
-    confusions = evaluate(ByColor(), data, EvaluationSettings(crop=65), 4, reported.append)
+    confusions = evaluate(ByColor(), data, EvaluationConfig(crop=65), 4, reported.append)
     assert reported == [1, 2, 3, 4, 5, 6]
     assert confusions.shape == (6, 3, 3)
     for index in range(6):
@@ -110,7 +110,7 @@ def test_evaluation_counts_every_pixel_that_is_not_void_once(data):
 
 def test_the_result_does_not_depend_on_the_batch(make_model, data):
     model = make_model().set_batch_norm_momentum(1.0).train()
-    settings = EvaluationSettings(crop=65, scales=(0.75, 1.0), flip=True)
+    settings = EvaluationConfig(crop=65, scales=(0.75, 1.0), flip=True)
     pictures = [data[index][0] for index in range(6)]
     with torch.no_grad():  # batch norm that suits the pictures, so that several classes are found
         model(normalize(torch.from_numpy(np.stack([pad(picture, (65, 65)) for picture in pictures]))))
@@ -139,7 +139,7 @@ def test_multi_scale_sizes_keep_their_corners(make_model, side, output_stride, e
         return torch.zeros(1, 3, 2, 2)
 
     model.features_to_logits = spy
-    settings = EvaluationSettings(output_stride, MULTI_SCALE, flip=True)
+    settings = EvaluationConfig(output_stride, MULTI_SCALE, flip=True)
     probabilities(model, torch.from_numpy(noise(side, 17)[None]), settings)
     assert [height for height, _ in sizes[::2]] == expected
     assert sizes[::2] == sizes[1::2]
@@ -158,12 +158,12 @@ def test_probabilities_are_averaged_over_scales_and_flip(make_model):
                 logits = model.features_to_logits(scaled.flip(3) if flip else scaled)
                 logits = nn.functional.interpolate(logits, size=(33, 65), mode="bilinear", align_corners=True)
                 views.append((logits.flip(3) if flip else logits).softmax(1))
-    found = probabilities(model, pictures, EvaluationSettings(scales=(0.5, 1.0), flip=True))
+    found = probabilities(model, pictures, EvaluationConfig(scales=(0.5, 1.0), flip=True))
     torch.testing.assert_close(found, sum(views) / 4, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.sum(1), torch.ones(1, 33, 65))
 
 
-def slow_reference(model: DeepLabV3, picture: np.ndarray, settings: EvaluationSettings) -> np.ndarray:
+def slow_reference(model: DeepLabV3, picture: np.ndarray, settings: EvaluationConfig) -> np.ndarray:
     """Tables 4 and 6 once more, picture by picture and view by view: probabilities ``(K, H, W)`` of the picture."""
     height, width = picture.shape[:2]
     stride, crop = settings.output_stride, settings.crop if settings.padding == "crop" else 0
@@ -205,7 +205,7 @@ STRATEGIES = {
 @pytest.mark.parametrize("changes", STRATEGIES.values(), ids=STRATEGIES)
 def test_strategies_agree_with_an_independent_slow_reference(make_model, changes, padding):
     """Batched across pictures of one padded size, with batch norm folded, against loops over everything."""
-    settings = EvaluationSettings(**changes, crop=49, padding=padding)
+    settings = EvaluationConfig(**changes, crop=49, padding=padding)
     pictures = mixed_sizes()
     model = make_model(num_classes=5)
     predictions = list(predict_batches(optimize_for_inference(model), pictures, settings, batch=3))
@@ -224,8 +224,8 @@ def test_strategies_agree_with_an_independent_slow_reference(make_model, changes
 
 def test_one_view_needs_no_softmax(make_model):
     model, pictures = make_model().eval(), torch.from_numpy(np.stack([noise(33, 49), noise(33, 49, seed=1)]))
-    expected = probabilities(model, pictures, EvaluationSettings()).argmax(1)
-    found = predict_classes(model, pictures, EvaluationSettings())
+    expected = probabilities(model, pictures, EvaluationConfig()).argmax(1)
+    found = predict_classes(model, pictures, EvaluationConfig())
     assert found.dtype == torch.uint8
     assert (found != expected).float().mean() < 1e-3
 
@@ -236,7 +236,7 @@ def items(sizes: list[tuple[int, int]]) -> list[_Item]:
 
 def test_pictures_of_one_size_share_a_batch_wherever_they_stand():
     a, b, c = (33, 33), (17, 33), (30, 20)  # c is padded to a's size
-    settings = EvaluationSettings(padding="tight")
+    settings = EvaluationConfig(padding="tight")
     groups = list(in_batches(items([a, b, c, b, a, b]), settings, 3))
     assert [[item.index for item in group] for group in groups] == [[0, 2, 4], [1, 3, 5]]
     assert [len(group) for group in in_batches(items([a, b, a, b]), settings, 1)] == [1, 1, 1, 1]
@@ -246,7 +246,7 @@ def test_no_picture_waits_for_ever():
     """A rare size goes alone after a while: a stream is never held in memory, and progress never stands still."""
     rare, common = (65, 65), (33, 33)
     stream = iter(items([rare] + [common] * 200))
-    groups, taken = in_batches(stream, EvaluationSettings(padding="tight"), 4), 0
+    groups, taken = in_batches(stream, EvaluationConfig(padding="tight"), 4), 0
     for group in groups:
         taken += len(group)
         if group[0].index == 0:
@@ -259,7 +259,7 @@ def test_no_picture_waits_for_ever():
 def test_predictions_come_in_order_and_soon(batch):
     pictures, taken = mixed_sizes() * 20, []
     stream = predict_batches(
-        ByColor(), (taken.append(p) or p for p in pictures), EvaluationSettings(padding="tight"), batch
+        ByColor(), (taken.append(p) or p for p in pictures), EvaluationConfig(padding="tight"), batch
     )
     for number, prediction in enumerate(stream):
         assert prediction.shape == pictures[number].shape[:2]
@@ -269,8 +269,8 @@ def test_predictions_come_in_order_and_soon(batch):
 
 def test_bfloat16_moves_only_pixels_that_are_nearly_tied(make_model):
     model, pictures = make_model().eval(), torch.from_numpy(np.stack([noise(65, 65)]))
-    exact = probabilities(model, pictures, EvaluationSettings())
-    rough = probabilities(model, pictures, EvaluationSettings(bf16=True))
+    exact = probabilities(model, pictures, EvaluationConfig())
+    rough = probabilities(model, pictures, EvaluationConfig(bf16=True))
     assert rough.dtype == torch.float32
     assert 1e-5 < (rough - exact).abs().max() < 0.2
     highest = exact.sort(dim=1).values
@@ -302,7 +302,7 @@ DEGENERATE = [(1, 1), (200, 3000), (1, 90), (90, 1), (2, 3), (1500, 20), (16, 17
 @pytest.mark.parametrize("padding", ["crop", "tight"])
 @pytest.mark.parametrize("changes", [{}, {"output_stride": 8, "scales": (0.5, 1.25), "flip": True}])
 def test_huge_and_tiny_pictures_are_counted_whole(make_model, tmp_path, padding, changes):
-    settings = EvaluationSettings(**changes, crop=33, padding=padding)
+    settings = EvaluationConfig(**changes, crop=33, padding=padding)
     data, model = write_pictures(tmp_path / "VOC", DEGENERATE), make_model().eval()
     confusions = evaluate(model, data, settings, batch=2)
     predictions = predict_batches(model, (data[index][0] for index in range(len(data))), settings)
@@ -317,7 +317,7 @@ def test_huge_and_tiny_pictures_are_counted_whole(make_model, tmp_path, padding,
 def test_a_picture_that_is_void_throughout_counts_nothing(make_model, tmp_path):
     data = write_pictures(tmp_path / "VOC", [(20, 30), (20, 30)])
     write_label(data.root / "SegmentationClass" / "picture_0.png", np.full((20, 30), VOID, dtype=np.uint8))
-    confusions = evaluate(make_model(), data, EvaluationSettings(padding="tight"), 2)
+    confusions = evaluate(make_model(), data, EvaluationConfig(padding="tight"), 2)
     assert not confusions[0].any()
     assert confusions[1].any()
 
@@ -330,29 +330,29 @@ def break_picture(data: VOCData, number: int) -> None:
 @pytest.mark.parametrize("batch", [1, 2, 8])
 def test_a_broken_picture_does_not_hold_the_others_up(make_model, tmp_path, batch):
     data = write_pictures(tmp_path / "VOC", [(20, 30)] * 5)
-    whole = evaluate(make_model(), data, EvaluationSettings(padding="tight"))
+    whole = evaluate(make_model(), data, EvaluationConfig(padding="tight"))
     break_picture(data, 2)
     write_label(data.root / "SegmentationClass" / "picture_4.png", np.full((20, 30), 99, dtype=np.uint8))
-    found = dict(confusion_per_image(make_model(), data, EvaluationSettings(padding="tight"), batch))
+    found = dict(confusion_per_image(make_model(), data, EvaluationConfig(padding="tight"), batch))
     assert sorted(found) == [0, 1, 2, 3, 4]
     assert isinstance(found[2], UserError) and "picture_2.jpg" in str(found[2])
     assert isinstance(found[4], UserError) and "picture_4.png holds the value 99" in str(found[4])
     for index in (0, 1, 3):
         assert abs(found[index] - whole[index]).sum() <= 2
     with pytest.raises(UserError, match=r"picture_2\.jpg"):
-        evaluate(make_model(), data, EvaluationSettings(padding="tight"), batch)
+        evaluate(make_model(), data, EvaluationConfig(padding="tight"), batch)
 
 
 def test_single_pictures_of_a_list_can_be_counted(make_model, data):
-    whole = evaluate(make_model(), data, EvaluationSettings(crop=65))
-    found = dict(confusion_per_image(make_model(), data, EvaluationSettings(crop=65), indices=[4, 1]))
+    whole = evaluate(make_model(), data, EvaluationConfig(crop=65))
+    found = dict(confusion_per_image(make_model(), data, EvaluationConfig(crop=65), indices=[4, 1]))
     assert list(found) == [4, 1]
     assert all(np.array_equal(counts, whole[index]) for index, counts in found.items())
 
 
 def test_an_abandoned_evaluation_leaves_the_model_as_it_was_and_no_threads(make_model, data):
     model, before = make_model().train(), threading.active_count()
-    stream = confusion_per_image(model, data, EvaluationSettings(output_stride=8, crop=65))
+    stream = confusion_per_image(model, data, EvaluationConfig(output_stride=8, crop=65))
     next(stream)
     assert model.output_stride == 8
     stream.close()
@@ -364,7 +364,7 @@ def test_with_flip_a_mirrored_picture_gives_the_mirrored_result(make_model):
     picture = noise(33, 49)
     pictures, mirrored = (torch.from_numpy(p[None].copy()) for p in (picture, picture[:, ::-1]))
     for flip, symmetric in ((True, True), (False, False)):
-        settings = EvaluationSettings(flip=flip, scales=(1.0, 1.25))
+        settings = EvaluationConfig(flip=flip, scales=(1.0, 1.25))
         difference = probabilities(model, mirrored, settings).flip(3) - probabilities(model, pictures, settings)
         assert (difference.abs().max() < 1e-4) == symmetric
 
@@ -372,7 +372,7 @@ def test_with_flip_a_mirrored_picture_gives_the_mirrored_result(make_model):
 def test_the_output_stride_of_the_settings_is_used(make_model):
     model = make_model().eval()
     picture = noise(33, 33)
-    at_8 = next(predict_batches(model, iter([picture]), EvaluationSettings(output_stride=8, crop=33)))
+    at_8 = next(predict_batches(model, iter([picture]), EvaluationConfig(output_stride=8, crop=33)))
     with torch.no_grad():
         expected = model.set_output_stride(8)(normalize(torch.from_numpy(picture[None].copy()))).argmax(1)[0]
         other = model.set_output_stride(16)(normalize(torch.from_numpy(picture[None].copy()))).argmax(1)[0]
@@ -386,7 +386,7 @@ def test_the_model_is_left_as_it_was(make_model, training, end):
     model: DeepLabV3 = make_model().train(training)
     norm = model.backbone.bn1.running_mean.clone()
     pictures = [noise(33, 33), noise(33, 33)]
-    stream = predict_batches(model, iter(pictures), EvaluationSettings(output_stride=8, crop=33))
+    stream = predict_batches(model, iter(pictures), EvaluationConfig(output_stride=8, crop=33))
     next(stream)
     assert (model.output_stride, model.training) == (8, False)
     if end == "done":
@@ -403,7 +403,7 @@ def test_the_model_is_left_as_it_was(make_model, training, end):
 def test_an_impossible_output_stride_leaves_the_model_as_it_was(make_model):
     model = make_model().train()
     with pytest.raises(UserError, match="output_stride 64"):
-        list(predict_batches(model, iter([noise(33, 33)]), EvaluationSettings(output_stride=64)))
+        list(predict_batches(model, iter([noise(33, 33)]), EvaluationConfig(output_stride=64)))
     assert (model.output_stride, model.training) == (16, True)
 
 
@@ -413,4 +413,4 @@ def test_an_impossible_output_stride_leaves_the_model_as_it_was(make_model):
 def test_impossible_settings_are_users_errors(changes):
     (name,) = changes
     with pytest.raises(UserError, match=name):
-        EvaluationSettings(**changes)
+        EvaluationConfig(**changes)

@@ -11,7 +11,7 @@ from conftest import small_config
 from PIL import Image
 from torchvision.models import segmentation
 
-from deeplabv3.config import MULTI_SCALE, VOC_CLASSES, EvaluationSettings
+from deeplabv3.config import MULTI_SCALE, VOC_CLASSES, EvaluationConfig
 from deeplabv3.data.voc import palette, palette_png
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation import predict as room
@@ -27,7 +27,7 @@ from deeplabv3.evaluation.predict import (
 from deeplabv3.model.checkpoint import Checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 
-TIGHT = EvaluationSettings(output_stride=8, padding="tight")
+TIGHT = EvaluationConfig(output_stride=8, padding="tight")
 
 # --- files
 
@@ -245,7 +245,7 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def test_a_picture_of_ordinary_size_is_predicted_as_in_evaluation(make_model):
     model, picture = make_model(), photo(75, 100)
-    for settings in (TIGHT, EvaluationSettings(16, MULTI_SCALE, True, padding="tight")):
+    for settings in (TIGHT, EvaluationConfig(16, MULTI_SCALE, True, padding="tight")):
         assert (predict_photo(model, picture, settings) == predict(model, picture, settings)).all()
 
 
@@ -274,7 +274,7 @@ def test_enlarging_goes_by_the_most_probable_class(power):
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 2), (3, 2000), (17, 33)])
 def test_pictures_of_any_shape(make_model, size):
     model, picture = make_model(), photo(*size)
-    for settings in (TIGHT, EvaluationSettings(8, (0.5, 1.5), True, padding="tight")):
+    for settings in (TIGHT, EvaluationConfig(8, (0.5, 1.5), True, padding="tight")):
         assert predict_photo(model, picture, settings, longest=129).shape == size
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplabv3.config import VOC_CLASSES, EvaluationSettings
+from deeplabv3.config import VOC_CLASSES, EvaluationConfig
 from deeplabv3.data.voc import palette
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import predict
@@ -16,7 +16,7 @@ from deeplabv3.evaluation.submission import refuse_other_classes, submit, test_p
 
 test_pictures.__test__ = False  # a function of the library, not a test
 PLACE = "results/VOC2012/Segmentation/comp6_test_cls"
-SETTINGS = EvaluationSettings(8, padding="tight")
+SETTINGS = EvaluationConfig(8, padding="tight")
 VOC = dict(enumerate(VOC_CLASSES))
 
 
@@ -71,7 +71,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_whole_files(devkit, make_model, 
     Image.open(out / PLACE / "picture_4.png").load()
 
 
-@pytest.mark.parametrize("other", [("v", SETTINGS), ("w", EvaluationSettings(16, padding="tight")), ("w", None)])
+@pytest.mark.parametrize("other", [("v", SETTINGS), ("w", EvaluationConfig(16, padding="tight")), ("w", None)])
 def test_predictions_of_two_kinds_never_share_a_folder(devkit, make_model, other):
     model, pictures, out = make_model(num_classes=21), test_pictures(devkit), devkit / "out"
     submit(model, pictures, SETTINGS, out, "w")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from deeplabv3.config import ModelConfig, TrainingSettings
+from deeplabv3.config import ModelConfig, TrainingConfig
 from deeplabv3.data.voc import VOCData
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.trainer import train
 
-SETTINGS = TrainingSettings(iterations=40, batch=2, crop=33, lr=0.05, batch_norm_momentum=0.1)
+SETTINGS = TrainingConfig(iterations=40, batch=2, crop=33, lr=0.05, batch_norm_momentum=0.1)
 IDENTITY = {"name": "killable"}
 
 

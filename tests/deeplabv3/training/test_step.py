@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import small_config
 
-from deeplabv3.config import VOID, TrainingSettings
+from deeplabv3.config import VOID, TrainingConfig
 from deeplabv3.data.loader import TrainingSamples, batches
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
@@ -24,7 +24,7 @@ def batch(number: int = 4, size: int = 33):
 def after_one_step(frozen: bool, **changes) -> tuple[dict, float]:
     torch.manual_seed(0)
     model = DeepLabV3(small_config()).freeze_batch_norm(frozen).train()
-    settings = TrainingSettings(iterations=10, batch=4, crop=33, lr=0.5, freeze_batch_norm=frozen, **changes)
+    settings = TrainingConfig(iterations=10, batch=4, crop=33, lr=0.5, freeze_batch_norm=frozen, **changes)
     optimizer = make_optimizer(model, settings)
     loss = training_step(ModelWithLoss(model, settings), optimizer, settings, 0, 0, *batch())
     return model.state_dict(), loss.item()
@@ -63,7 +63,7 @@ def test_bfloat16_is_near_float32_and_keeps_weights_and_loss_in_float32():
 def test_impossible_settings_name_themselves(changes):
     (name,) = changes
     with pytest.raises(UserError, match=name):
-        TrainingSettings(batch=4, **changes)
+        TrainingConfig(batch=4, **changes)
 
 
 def test_hard_pictures_come_as_often_as_the_settings_say(data):

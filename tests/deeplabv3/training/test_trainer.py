@@ -18,7 +18,7 @@ from conftest import small_config
 from torch import nn
 from torch.nn import functional as F
 
-from deeplabv3.config import VOID, TrainingSettings
+from deeplabv3.config import VOID, TrainingConfig
 from deeplabv3.data.loader import TrainingSamples, batches
 from deeplabv3.data.transforms import normalize
 from deeplabv3.distributed import ProcessGroup
@@ -38,9 +38,9 @@ def fresh_model(**changes) -> DeepLabV3:
     return DeepLabV3(small_config(**changes))
 
 
-def settings(**changes) -> TrainingSettings:
+def settings(**changes) -> TrainingConfig:
     defaults = {"iterations": 4, "batch": 2, "crop": 33, "lr": 0.05, "batch_norm_momentum": 0.1}
-    return TrainingSettings(**defaults | changes)
+    return TrainingConfig(**defaults | changes)
 
 
 def logged_steps(folder: Path) -> list[int]:

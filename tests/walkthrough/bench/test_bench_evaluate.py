@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import CLASSES, write_voc
 
-from deeplabv3.config import VOID, EvaluationSettings
+from deeplabv3.config import VOID, EvaluationConfig
 from deeplabv3.data.transforms import normalize, pad, padded_size
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
@@ -31,7 +31,7 @@ def checkpoint(make_model, tmp_path):
 
 @pytest.mark.parametrize("padding", ["tight", "crop"])
 def test_both_see_the_same_pixels(voc_root, padding):
-    data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationSettings(8, crop=65, padding=padding)
+    data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationConfig(8, crop=65, padding=padding)
     for index, (image, label) in enumerate(_Samples(data, settings)[index] for index in range(len(data))):
         picture, truth = data[index]
         size = padded_size(*truth.shape, settings)
@@ -42,7 +42,7 @@ def test_both_see_the_same_pixels(voc_root, padding):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_torchvisions_loop_counts_what_ours_counts(make_model, voc_root, workers):
-    data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationSettings(padding="tight")
+    data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationConfig(padding="tight")
     model: DeepLabV3 = make_model().eval()
     loader = torch.utils.data.DataLoader(_Samples(data, settings), num_workers=workers)
     theirs = reference_loop(_AsTorchvision(model), loader, "cpu")
@@ -96,7 +96,7 @@ def test_a_checkpoint_that_does_not_know_its_classes(make_model, tmp_path, capsy
 
 def test_a_difference_would_be_seen(make_model, data):
     """One pixel of ours changed, one more where the truth is void: one is counted."""
-    model, settings = make_model().eval(), EvaluationSettings(padding="tight")
+    model, settings = make_model().eval(), EvaluationConfig(padding="tight")
     theirs = _AsTorchvision(model)
     loader = torch.utils.data.DataLoader(_Samples(data, settings))
     predictions = [

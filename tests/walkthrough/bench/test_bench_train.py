@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import segmentation
 
-from deeplabv3.config import VOID, TrainingSettings
+from deeplabv3.config import VOID, TrainingConfig
 from deeplabv3.data.transforms import normalize
 from deeplabv3.errors import UserError
 from deeplabv3.model.weights import from_torchvision
@@ -31,7 +31,7 @@ def test_equal_weights_have_equal_loss(output_stride):
     pictures, labels = TrainBench(**TINY | {"crop": 65}).batch_of_noise()
     with torch.no_grad():
         expected = F.cross_entropy(theirs(normalize(pictures))["out"], labels.long(), ignore_index=VOID)
-        found = ModelWithLoss(ours, TrainingSettings(batch=2, crop=65))(pictures, labels)
+        found = ModelWithLoss(ours, TrainingConfig(batch=2, crop=65))(pictures, labels)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import write_voc
 
-from deeplabv3.config import MULTI_SCALE, EvaluationSettings, ModelConfig, TrainingSettings
+from deeplabv3.config import MULTI_SCALE, EvaluationConfig, ModelConfig, TrainingConfig
 from deeplabv3.data.voc import fingerprint
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.metrics import mean_iou, pixel_accuracy
@@ -74,7 +74,7 @@ def test_the_name_follows_nothing_else(run, profile, tmp_path, voc_root):
 
 def test_the_name_stays_when_a_setting_with_a_default_is_added(run):
     """Records of before do not know the setting; its default is what the code did then."""
-    for part, defaults in (("model", ModelConfig()), ("training", TrainingSettings())):
+    for part, defaults in (("model", ModelConfig()), ("training", TrainingConfig())):
         for key, value in list(run.identity[part].items()):
             if json.loads(json.dumps(getattr(defaults, key))) == value:
                 identity = copy.deepcopy(run.identity)
@@ -96,11 +96,11 @@ def test_names_of_published_records_stay():
 
 
 PUBLISHED = {
-    "eval-75c6857a59bb": EvaluationSettings(16, padding="tight"),
-    "eval-b9972f50059e": EvaluationSettings(8, padding="tight"),
-    "eval-26ebc9f7187b": EvaluationSettings(8, MULTI_SCALE, padding="tight"),
-    "eval-cc5a4daa987d": EvaluationSettings(8, MULTI_SCALE, True, padding="tight"),
-    "eval-52cf70cde73f": EvaluationSettings(16, padding="crop"),
+    "eval-75c6857a59bb": EvaluationConfig(16, padding="tight"),
+    "eval-b9972f50059e": EvaluationConfig(8, padding="tight"),
+    "eval-26ebc9f7187b": EvaluationConfig(8, MULTI_SCALE, padding="tight"),
+    "eval-cc5a4daa987d": EvaluationConfig(8, MULTI_SCALE, True, padding="tight"),
+    "eval-52cf70cde73f": EvaluationConfig(16, padding="crop"),
 }
 
 
@@ -156,17 +156,17 @@ def test_what_is_written_is_read(run, profile, workspace):
 
 def test_every_strategy_has_its_own_record(run, profile):
     strategies = [
-        EvaluationSettings(crop=65),
-        EvaluationSettings(crop=65, output_stride=8),
-        EvaluationSettings(crop=65, flip=True),
-        EvaluationSettings(crop=65, scales=(0.5, 1.0)),
-        EvaluationSettings(crop=65, padding="tight"),
-        EvaluationSettings(crop=97),
-        EvaluationSettings(crop=65, bf16=True),
+        EvaluationConfig(crop=65),
+        EvaluationConfig(crop=65, output_stride=8),
+        EvaluationConfig(crop=65, flip=True),
+        EvaluationConfig(crop=65, scales=(0.5, 1.0)),
+        EvaluationConfig(crop=65, padding="tight"),
+        EvaluationConfig(crop=97),
+        EvaluationConfig(crop=65, bf16=True),
     ]
     names = [run.evaluation_name(settings) for settings in strategies]
     assert len(set(names)) == len(names)
-    assert run.evaluation_name(EvaluationSettings(crop=65, scales=[0.5, 1.0])) == names[3]
+    assert run.evaluation_name(EvaluationConfig(crop=65, scales=[0.5, 1.0])) == names[3]
     other = Run(replace(profile, data=replace(profile.data, val_list="trainval")), run.identity)
     assert other.evaluation_name(strategies[0]) not in names
 
