@@ -46,7 +46,7 @@ decided = sum(verdict in ("supported", "contradicted") for verdict in verdicts.v
 if len(verdicts) < 14 or decided < 10:
     problems.append(f"only {decided} of {len(verdicts)} claims are decided")
 if not (output / "claims.png").is_file():
-    problems.append("the claims page has no picture")
+    problems.append("the claims page has no image")
 
 print(
     "\n".join(problems)

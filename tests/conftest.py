@@ -44,10 +44,10 @@ def write_voc(root: Path, train: int = 6, val: int = 3, seed: int = 0) -> Path:
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    names = [f"picture_{number}" for number in range(train + val)]
+    names = [f"image_{number}" for number in range(train + val)]
     for number, name in enumerate(names):
         height, width = ((40, 48), (48, 40), (37, 53))[number % 3]
-        picture = rng.integers(90, 160, (height, width, 3)).astype(np.uint8)
+        image = rng.integers(90, 160, (height, width, 3)).astype(np.uint8)
         label = np.zeros((height, width), dtype=np.uint8)
         y, x = np.mgrid[:height, :width]
         square = np.maximum(abs(y - rng.integers(10, 28)), abs(x - 12))
@@ -55,8 +55,8 @@ def write_voc(root: Path, train: int = 6, val: int = 3, seed: int = 0) -> Path:
         for distance, value, color in ((square, 3, (220, 30, 30)), (disc, 7, (30, 220, 30))):
             label[distance < 9] = VOID
             label[distance < 8] = value
-            picture[distance < 8] = color
-        Image.fromarray(picture).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
+            image[distance < 8] = color
+        Image.fromarray(image).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
         write_label(root / "SegmentationClass" / f"{name}.png", label)
     for list_name, chosen in (("train", names[:train]), ("val", names[train:]), ("trainval", names)):
         (root / "ImageSets" / "Segmentation" / f"{list_name}.txt").write_text("\n".join(chosen) + "\n")
@@ -73,19 +73,19 @@ def write_label(path: Path, label: np.ndarray) -> None:
 
 @pytest.fixture
 def voc_root(tmp_path: Path) -> Path:
-    """A data set of 6 training and 3 validation pictures."""
+    """A data set of 6 training and 3 validation images."""
     return write_voc(tmp_path / "VOC2012")
 
 
 @pytest.fixture
 def data(voc_root: Path) -> VOCData:
-    """Its training pictures."""
+    """Its training images."""
     return VOCData(voc_root, "train", CLASSES, cache=True)
 
 
 @pytest.fixture
 def profile_file(tmp_path: Path, voc_root: Path) -> Path:
-    """A profile of three training steps on those pictures."""
+    """A profile of three training steps on those images."""
     values = {
         "title": "Three steps of a small network",
         "data": {"kind": "voc", "root": str(voc_root), "classes": CLASSES},

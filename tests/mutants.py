@@ -65,7 +65,7 @@ features are added to large numbers | deeplabv3/model/heads.py | deeplabv3/model
 pooling reads channels last as channels first | deeplabv3/model/heads.py | deeplabv3/model/test_variants.py -k channels_last
     features.mean(dim=(2, 3), keepdim=True)
     features.as_strided(features.shape, torch.empty(features.shape).stride()).mean((2, 3), keepdim=True)
-an export fixes the size of the picture | deeplabv3/model/deeplab.py | deeplabv3/model/test_variants.py -k exported
+an export fixes the size of the image | deeplabv3/model/deeplab.py | deeplabv3/model/test_variants.py -k exported
     images.shape[2:], self.config.align_corners)
     [int(n) for n in images.shape[2:]], self.config.align_corners)
 a checkpoint rounds its tensors | deeplabv3/model/checkpoint.py | deeplabv3/model/test_variants.py -k saved
@@ -98,7 +98,7 @@ the receptive field forgets the stride | deeplabv3/model/atrous.py | deeplabv3/m
 other classes are background instead of void | deeplabv3/data/voc.py | deeplabv3/data/test_check.py -k other_classes
     self._lookup = np.full(256, VOID if others == "void" else -1, dtype=np.int16)
     self._lookup = np.full(256, 0 if others == "void" else -1, dtype=np.int16)
-trainaug keeps VOC's val pictures | deeplabv3/data/prepare.py | deeplabv3/data/test_prepare.py -k end_to_end
+trainaug keeps VOC's val images | deeplabv3/data/prepare.py | deeplabv3/data/test_prepare.py -k end_to_end
     names = sorted({*train, *sbd_names} - set(val))
     names = sorted({*train, *sbd_names})
 SBD's labels are preferred to VOC's | deeplabv3/data/voc.py | deeplabv3/data/test_prepare.py -k end_to_end
@@ -113,7 +113,7 @@ a wrong checksum is not noticed | deeplabv3/data/download.py | deeplabv3/data/te
 an archive may leave its folder | deeplabv3/data/download.py | deeplabv3/data/test_download.py -k hostile
     outside = any(path.anchor or ".." in path.parts for path in paths)
     outside = False
-a replaced picture keeps its stamp | deeplabv3/data/voc.py | deeplabv3/data/test_voc.py -k stamp
+a replaced image keeps its stamp | deeplabv3/data/voc.py | deeplabv3/data/test_voc.py -k stamp
     return " ".join([self.names[index], *(f"{file.st_size}@{file.st_mtime_ns}" for file in found)])
     return " ".join([self.names[index], *(f"{file.st_size}" for file in found)])
 255 is learned as background | deeplabv3/training/step.py | deeplabv3/training/test_trainer.py -k void
@@ -191,7 +191,7 @@ the mirror images of an evaluation are no work | walkthrough/experiments/task.py
 work of before counts as the speed of now | walkthrough/experiments/progress.py | walkthrough/experiments/test_sweep.py -k of_this_start
     done = sum(self._positions) - self._before
     done = sum(self._positions)
-an unreadable picture ends the whole pool | walkthrough/experiments/run.py | walkthrough/experiments/test_experiments.py -k unreadable_pictures
+an unreadable image ends the whole pool | walkthrough/experiments/run.py | walkthrough/experiments/test_experiments.py -k unreadable_images
     return type(self), (str(self), self.values)
     return super().__reduce__()
 all processes share the first GPU | walkthrough/experiments/local.py | walkthrough/experiments/test_experiments.py -k gpu_of_its_own
@@ -206,9 +206,9 @@ a run that fails by itself is tried again | walkthrough/experiments/ray_cluster.
 an interrupt leaves the cluster's tasks training | walkthrough/experiments/ray_cluster.py | walkthrough/experiments/test_ray_cluster.py -k tasks_save
     ray.cancel(reference, force=False)
     pass
-differences are not paired by picture | walkthrough/report/intervals.py | walkthrough/report/test_intervals.py -k paired
-    totals = (_weights(pictures) @ confusions.reshape(pictures, -1)).reshape(-1, classes, classes)
-    totals = (np.random.permutation(_weights(pictures)) @ confusions.reshape(pictures, -1)).reshape(-1, *2 * [classes])
+differences are not paired by image | walkthrough/report/intervals.py | walkthrough/report/test_intervals.py -k paired
+    totals = (_weights(images) @ confusions.reshape(images, -1)).reshape(-1, classes, classes)
+    totals = (np.random.permutation(_weights(images)) @ confusions.reshape(images, -1)).reshape(-1, *2 * [classes])
 an interval is one of 90 % | walkthrough/report/intervals.py | walkthrough/report/test_intervals.py -k known
     tail = (1 - level) / 2
     tail = 1 - level

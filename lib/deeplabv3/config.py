@@ -39,7 +39,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def require_scales(scales: tuple, setting: str = "scales") -> None:
-    """Scales of pictures: at least one, each a number above 0 and below 100."""
+    """Scales of images: at least one, each a number above 0 and below 100."""
     fits = bool(scales) and all(isinstance(scale, (int, float)) and 0 < scale < 100 for scale in scales)
     require(fits, setting, scales, "a list of numbers above 0 and below 100")
 
@@ -85,7 +85,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pictures: ``kind`` is ``embedded`` (drawn, ``train`` + ``val`` of them) or ``voc`` (files in VOC's layout).
+    """Which images: ``kind`` is ``embedded`` (drawn, ``train`` + ``val`` of them) or ``voc`` (files in VOC's layout).
 
     ``classes`` maps label values to names; without it the kind's own classes are used. ``root`` is relative to the
     workspace, and gives way to ``$DEEPLABV3_DATA``, unless it is absolute. ``others`` says what a label value outside
@@ -122,7 +122,7 @@ class TrainingConfig:
     """How a run trains. The defaults are the paper's stage 1 (Section 4.1), with the authors' public weight decay.
 
     ``batch`` is the number of crops in a step, over all processes and all ``accumulate`` parts. ``batch_norm_momentum``
-    is PyTorch's, 1 minus the paper's decay. Pictures with one of ``hard_classes`` stand ``hard_class_copies`` times in
+    is PyTorch's, 1 minus the paper's decay. Images with one of ``hard_classes`` stand ``hard_class_copies`` times in
     the list: the paper's bootstrapping, whose factor it does not say.
 
     Not from the paper: ``precision`` bfloat16 computes the network's features so (the loss and the weights stay in
@@ -175,8 +175,8 @@ class TrainingConfig:
 class EvaluationConfig:
     """How a trained model is evaluated.
 
-    ``padding="crop"`` pads every picture bottom and right with the mean pixel to ``crop`` x ``crop`` as the paper does
-    (a larger picture is padded to its own size in whole strides); ``"tight"`` only to the next size that the output
+    ``padding="crop"`` pads every image bottom and right with the mean pixel to ``crop`` x ``crop`` as the paper does
+    (a larger image is padded to its own size in whole strides); ``"tight"`` only to the next size that the output
     stride divides, plus one. ``bf16`` computes the logits in bfloat16: twice as fast or more where the processor has
     it, at the price of some pixels that are nearly tied.
     """

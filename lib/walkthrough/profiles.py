@@ -24,7 +24,7 @@ class Profile:
 
     ``backbones`` and ``rates`` name what stands in for the paper's ResNets and for its ASPP rates at output stride 16.
     ``side_by_side`` is how many runs train at once, each with its share of the cores (0: one a GPU, or one a core).
-    ``cache`` says whether training keeps its pictures decoded in memory: ``auto`` does where they fit into a quarter of
+    ``cache`` says whether training keeps its images decoded in memory: ``auto`` does where they fit into a quarter of
     what is free. ``start`` is a checkpoint that training starts from, as stage 2 does from stage 1's ("?" asks for one
     by name); ``seeds`` is how many seeds a table's cell is trained with, from ``seed`` on (``$DEEPLABV3_SEEDS`` goes
     before it); ``compiled`` has torch.compile translate the training step; ``keep`` is how many checkpoints of a run
@@ -103,7 +103,7 @@ class Profile:
         return Path(named or paths.workspace() / self.data.root)
 
     def open_data(self, list_name: str | None = None) -> voc.VOCData:
-        """The pictures of ``list_name``, by default those of the evaluation list."""
+        """The images of ``list_name``, by default those of the evaluation list."""
         return voc.VOCData(
             self.data_root(),
             list_name or self.data.val_list,
@@ -115,7 +115,7 @@ class Profile:
     def _caches(self, list_name: str | None) -> bool | None:
         if self.data.kind == "embedded":
             return self.cache != "never"
-        # Evaluation looks at every picture once, training at every picture of its list many times.
+        # Evaluation looks at every image once, training at every image of its list many times.
         if list_name != self.data.train_list:
             return False
         return {"auto": None, "always": True, "never": False}[self.cache]

@@ -102,7 +102,7 @@ def test_the_command_trains_and_evaluates_in_two_processes(profile_file, tmp_pat
     assert not list((workspace / "records").glob("*/*/partial-*"))
 
 
-def test_more_processes_than_the_batch_has_pictures_are_refused_in_one_sentence(profile_file):
+def test_more_processes_than_the_batch_has_images_are_refused_in_one_sentence(profile_file):
     result = torchrun("-m", "walkthrough", "train", "--profile", profile_file, processes=3)
     assert result.returncode != 0
     assert "setting 'batch' is 2; 3 processes" in result.stderr
@@ -110,10 +110,10 @@ def test_more_processes_than_the_batch_has_pictures_are_refused_in_one_sentence(
 
 def test_what_one_process_cannot_read_ends_all(profile_file, tmp_path):
     """The others wait for its gradients, and are ended by torchrun."""
-    (tmp_path / "VOC2012" / "JPEGImages" / "picture_0.jpg").write_bytes(b"no picture")
+    (tmp_path / "VOC2012" / "JPEGImages" / "image_0.jpg").write_bytes(b"no image")
     result = torchrun("-m", "walkthrough", "train", "--profile", profile_file)
     assert result.returncode != 0
-    assert "picture_0.jpg cannot be read" in result.stderr
+    assert "image_0.jpg cannot be read" in result.stderr
 
 
 def test_a_process_that_failed_waits_for_no_other(monkeypatch):
@@ -124,7 +124,7 @@ def test_a_process_that_failed_waits_for_no_other(monkeypatch):
     monkeypatch.setattr(distributed.dist, "get_rank", lambda: 0)
     monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: called.append("destroyed"))
     with pytest.raises(UserError), join():
-        raise UserError("a picture cannot be read.")
+        raise UserError("a image cannot be read.")
     assert called == []
     with join() as processes:
         assert processes == ProcessGroup(0, 2)

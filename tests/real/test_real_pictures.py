@@ -1,7 +1,7 @@
-"""Real VOC pictures and ImageNet weights, where they are at hand; nothing is downloaded.
+"""Real VOC images and ImageNet weights, where they are at hand; nothing is downloaded.
 
 ``$DEEPLABV3_REAL_DATA`` names a VOCdevkit and ``$DEEPLABV3_REAL_WEIGHTS`` MobileNetV2's weights; otherwise both are
-looked for in ``shared/`` beside the checkout. What the committed records say of single pictures is measured again where
+looked for in ``shared/`` beside the checkout. What the committed records say of single images is measured again where
 the checkpoint that they were measured with lies in ``data/runs/``.
 """
 
@@ -34,7 +34,7 @@ CHECKPOINT = paths.home() / "data" / "runs" / "mobile" / RUN / "checkpoint.safet
 CLASSES = {0: "background", 8: "cat", 10: "cow", 12: "dog", 13: "horse", 15: "person", 17: "sheep"}
 
 pytestmark = pytest.mark.skipif(
-    not DATA.is_dir(), reason=f"no real pictures at {DATA}; set DEEPLABV3_REAL_DATA to a VOCdevkit with the animals"
+    not DATA.is_dir(), reason=f"no real images at {DATA}; set DEEPLABV3_REAL_DATA to a VOCdevkit with the animals"
 )
 needs_weights = pytest.mark.skipif(
     not WEIGHTS.is_file(), reason=f"no weights at {WEIGHTS}; set DEEPLABV3_REAL_WEIGHTS to MobileNetV2's"
@@ -47,7 +47,7 @@ def lists() -> dict[str, VOCData]:
 
 
 def first(data: VOCData, count: int) -> VOCData:
-    """The same data set cut to ``count`` pictures spread over the list."""
+    """The same data set cut to ``count`` images spread over the list."""
     part = VOCData(data.root, data.list_name, CLASSES)
     chosen = np.linspace(0, len(part) - 1, count).astype(int)
     part.names = [part.names[index] for index in chosen]
@@ -84,8 +84,8 @@ def test_labels_hold_the_seven_classes_and_void(lists):
     seen = set()
     for data in (first(lists["trainaug"], 20), first(lists["val"], 20)):
         for index in range(20):
-            picture, label = data[index]
-            assert picture.shape == (*label.shape, 3)
+            image, label = data[index]
+            assert image.shape == (*label.shape, 3)
             assert 100 < min(label.shape) <= max(label.shape) <= 500
             seen |= set(np.unique(label).tolist())
     assert seen <= {*range(7), VOID}
@@ -110,7 +110,7 @@ def test_two_training_steps(lists, tmp_path):
 
 @needs_weights
 @pytest.mark.parametrize("output_stride", [16, 8])
-def test_whole_pictures_are_evaluated(lists, output_stride):
+def test_whole_images_are_evaluated(lists, output_stride):
     model, data = network(), first(lists["val"], 3)
     settings = EvaluationConfig(output_stride=output_stride, padding="tight")
     confusions = evaluate(model, data, settings)
@@ -120,10 +120,10 @@ def test_whole_pictures_are_evaluated(lists, output_stride):
 
 
 @needs_weights
-def test_the_crop_of_513_holds_every_picture(lists):
-    """The paper pads to 513 x 513: the prediction still has the picture's own size."""
-    picture, label = first(lists["val"], 1)[0]
-    (prediction,) = predict_batches(network(), iter([picture]), EvaluationConfig())
+def test_the_crop_of_513_holds_every_image(lists):
+    """The paper pads to 513 x 513: the prediction still has the image's own size."""
+    image, label = first(lists["val"], 1)[0]
+    (prediction,) = predict_batches(network(), iter([image]), EvaluationConfig())
     assert prediction.shape == label.shape
     assert prediction.max() < 7
 
@@ -140,7 +140,7 @@ PUBLISHED = {
 @pytest.mark.skipif(not CHECKPOINT.is_file(), reason=f"no checkpoint at {CHECKPOINT}; train the mobile profile")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_counts_come_out_again(lists, name):
-    """Two pictures of 445, with batch norm folded and as it is."""
+    """Two images of 445, with batch norm folded and as it is."""
     settings, data = PUBLISHED[name], first(lists["val"], 2)
     with np.load(paths.home() / "data" / "records" / "mobile" / RUN / f"{name}.npz") as file:
         expected = file["confusion"][[lists["val"].names.index(name) for name in data.names]].astype(np.int64)

@@ -1,4 +1,4 @@
-"""The command: from pictures to mIoU, and one sentence for everything that a user can get wrong."""
+"""The command: from images to mIoU, and one sentence for everything that a user can get wrong."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def test_train_evaluate_and_records_end_to_end(profile_file, workspace, capsys):
     assert main(["train", *profile]) == 0
     trained = capsys.readouterr()
     assert "Traceback" not in trained.err
-    assert "mIoU" in trained.out and "3 classes, 3 pictures, output stride 16" in trained.out
+    assert "mIoU" in trained.out and "3 classes, 3 images, output stride 16" in trained.out
     path = checkpoint_of(workspace)
     assert f"run {path.parent.name}" in trained.out
     assert load_checkpoint(path).step == 3
@@ -232,4 +232,4 @@ def test_sigterm_saves_and_says_how_to_go_on(profile_file, workspace):
 
 def test_the_smoke_profile_runs(capsys):
     assert main(["train", "--profile", "smoke", "--backbone", "resnet50"]) == 0
-    assert "over all 11 classes, 6 pictures" in capsys.readouterr().out
+    assert "over all 11 classes, 6 images" in capsys.readouterr().out

@@ -169,13 +169,13 @@ def test_unknown_profiles_are_named_with_the_known_ones(name):
 
 def test_data_and_weights_of_ones_own(profile, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    changed = with_data(profile, "pictures", "weights.pth")
-    assert changed.data_root() == tmp_path / "pictures"
+    changed = with_data(profile, "images", "weights.pth")
+    assert changed.data_root() == tmp_path / "images"
     assert changed.backbone_weights == str(tmp_path / "weights.pth")
     assert with_data(profile, None, "imagenet").backbone_weights == "imagenet"
     assert with_data(profile) == profile
     with pytest.raises(UserError, match="'offline' draws its own data"):
-        with_data(load_profile("offline"), "pictures")
+        with_data(load_profile("offline"), "images")
 
 
 def test_embedded_data_is_drawn_on_first_use(workspace):
@@ -188,7 +188,7 @@ def test_embedded_data_is_drawn_on_first_use(workspace):
 
 
 @pytest.mark.parametrize(("cache", "kept"), [("always", True), ("never", False), ("auto", True)])
-def test_training_keeps_its_pictures_in_memory(voc_root, profile_file, monkeypatch, cache, kept):
+def test_training_keeps_its_images_in_memory(voc_root, profile_file, monkeypatch, cache, kept):
     monkeypatch.setattr(voc, "allowance", lambda: 10**9)
     profile = load_profile(str(profile_file), {"cache": cache})
     assert profile.open_data("train").cached is kept

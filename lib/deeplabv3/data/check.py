@@ -1,6 +1,6 @@
 """Looks at a data set in VOC's layout before hours are spent on it: lists, files, sizes, label values, classes.
 
-Every picture and label of every list is decoded once; the result is one line for each question.
+Every image and label of every list is decoded once; the result is one line for each question.
 """
 
 import os
@@ -20,7 +20,7 @@ from deeplabv3.data import voc
 from deeplabv3.errors import UserError
 
 OVERLAPS = (("train", "val"), ("trainaug", "val"), ("train", "test"), ("trainaug", "test"), ("val", "test"))
-"""Lists that must share no picture: SBD's own train list holds pictures of VOC's val list."""
+"""Lists that must share no image: SBD's own train list holds images of VOC's val list."""
 
 NAMED = 10
 """So many files are named where many have the same fault."""
@@ -38,7 +38,7 @@ class Line:
 
 @dataclass
 class Examined:
-    """What a picture and its label are: sizes are width x height, ``counts`` the pixels of each value ``(256,)``."""
+    """What a image and its label are: sizes are width x height, ``counts`` the pixels of each value ``(256,)``."""
 
     name: str
     errors: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ def check(
         except UserError as error:
             yield Line("wrong", str(error))
     if not lists:
-        yield Line("wrong", f"{root}/ImageSets/Segmentation has no list; write one picture name a line into train.txt.")
+        yield Line("wrong", f"{root}/ImageSets/Segmentation has no list; write one image name a line into train.txt.")
         return
     # Stage 2 trains on trainval, with val in it, and is for the test set.
     apart = OVERLAPS if used in (None, *OVERLAPS) or used[0] == "trainval" else (*OVERLAPS, used)
@@ -86,27 +86,27 @@ def _list_line(name: str, names: list[str], of_voc: bool) -> Line:
 def _overlap_line(lists: dict[str, list[str]], one: str, other: str) -> Line:
     shared = sorted(set(lists[one]) & set(lists[other]))
     if not shared:
-        return Line("ok", f"lists {one} and {other} share no picture")
-    return Line("wrong", f"lists {one} and {other} share {_named(shared, 'picture')}")
+        return Line("ok", f"lists {one} and {other} share no image")
+    return Line("wrong", f"lists {one} and {other} share {_named(shared, 'image')}")
 
 
 def examine(root: Path, lists: dict[str, list[str]]) -> list[Examined]:
-    """Every picture of every list, once, and its label, which only VOC's list ``test`` does not have."""
+    """Every image of every list, once, and its label, which only VOC's list ``test`` does not have."""
     home = {name: list_name for list_name, names in lists.items() for name in names}
     labeled = {name for list_name, names in lists.items() if list_name != "test" for name in names}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = threads.map(lambda name: _examine(root, name, home[name], name in labeled), home)
-        return list(tqdm(found, total=len(home), desc="looking at", unit="picture", disable=None, leave=False))
+        return list(tqdm(found, total=len(home), desc="looking at", unit="image", disable=None, leave=False))
 
 
 def _examine(root: Path, name: str, list_name: str, labeled: bool) -> Examined:
     found = Examined(name)
     try:
-        path = voc.picture_path(root, name, list_name)
-        with voc.readable(path), Image.open(path) as picture:
-            found.size = picture.size
-            picture.draft("L", (1, 1))  # an eighth of the pixels: all of the file is read, most of the work saved
-            picture.load()
+        path = voc.image_path(root, name, list_name)
+        with voc.readable(path), Image.open(path) as image:
+            found.size = image.size
+            image.draft("L", (1, 1))  # an eighth of the pixels: all of the file is read, most of the work saved
+            image.load()
     except UserError as error:
         found.errors.append(str(error))
     if labeled:
@@ -137,11 +137,11 @@ def _file_lines(files: list[Examined], classes: dict[int, str], others: str) -> 
     sizes = [file.size for file in files if file.size]
     labels = [file for file in files if file.counts is not None]
     if not (sizes and labels):
-        yield Line("wrong", f"{len(sizes):,} pictures and {len(labels):,} labels can be read")
+        yield Line("wrong", f"{len(sizes):,} images and {len(labels):,} labels can be read")
         return
     widths, heights = ((min(found), max(found)) for found in zip(*sizes, strict=True))
     yield Line(
-        "ok", f"{len(sizes):,} pictures, {'{} to {}'.format(*widths)} pixels wide, {'{} to {}'.format(*heights)} high"
+        "ok", f"{len(sizes):,} images, {'{} to {}'.format(*widths)} pixels wide, {'{} to {}'.format(*heights)} high"
     )
     yield _size_line([file for file in labels if file.size and file.size != file.label_size], len(labels))
     yield _value_line(labels, classes, others)
@@ -151,11 +151,11 @@ def _file_lines(files: list[Examined], classes: dict[int, str], others: str) -> 
 
 def _size_line(unequal: list[Examined], total: int) -> Line:
     if not unequal:
-        return Line("ok", f"{total:,} labels, each of its picture's size")
+        return Line("ok", f"{total:,} labels, each of its image's size")
     first = unequal[0]
-    example = f"{first.label_size[0]} x {first.label_size[1]} for a picture of {first.size[0]} x {first.size[1]}"
+    example = f"{first.label_size[0]} x {first.label_size[1]} for a image of {first.size[0]} x {first.size[1]}"
     names = _named([file.name for file in unequal], "label")
-    return Line("wrong", f"another size than its picture's: {names}; the first is {example}")
+    return Line("wrong", f"another size than its image's: {names}; the first is {example}")
 
 
 def _value_line(labels: list[Examined], classes: dict[int, str], others: str) -> Line:
@@ -182,12 +182,12 @@ def _palette_line(labels: list[Examined]) -> Line:
 def _class_lines(labels: list[Examined], classes: dict[int, str]) -> Iterator[Line]:
     """Each class's share of the pixels that count, and void's share of all."""
     pixels = sum(file.counts for file in labels)
-    pictures = sum((file.counts > 0).astype(int) for file in labels)
+    images = sum((file.counts > 0).astype(int) for file in labels)
     counted = max(1, sum(int(pixels[value]) for value in classes))
     width = max(map(len, classes.values()))
     for value, name in classes.items():
-        share = f"{100 * pixels[value] / counted:6.2f} % of the pixels, in {pictures[value]:6,} pictures"
-        yield Line("ok" if pictures[value] else "note", f"class {value:3} {name:<{width}} {share}")
+        share = f"{100 * pixels[value] / counted:6.2f} % of the pixels, in {images[value]:6,} images"
+        yield Line("ok" if images[value] else "note", f"class {value:3} {name:<{width}} {share}")
     void = 100 * (1 - counted / pixels.sum())
     yield Line("ok", f"void      {'':<{width}} {void:6.2f} % of all pixels")
 

@@ -24,10 +24,10 @@ from deeplabv3.errors import UserError
 
 
 class TrainingSamples(Dataset):
-    """Sample ``n`` of a training run: which picture, and how it is cropped, follow from ``(seed, n)`` alone.
+    """Sample ``n`` of a training run: which image, and how it is cropped, follow from ``(seed, n)`` alone.
 
-    Each epoch is a permutation of the list, cut to whole batches (10,582 mod 16 = 6 pictures wait for the next epoch).
-    The pictures with numbers ``again`` stand in the list once more for each time that they are named there.
+    Each epoch is a permutation of the list, cut to whole batches (10,582 mod 16 = 6 images wait for the next epoch).
+    The images with numbers ``again`` stand in the list once more for each time that they are named there.
     """
 
     def __init__(
@@ -44,20 +44,20 @@ class TrainingSamples(Dataset):
         self._list = np.concatenate([np.arange(len(data)), np.array(again, dtype=np.int64)])
         self.per_epoch = len(self._list) // batch * batch
         if self.per_epoch == 0:
-            raise UserError(f"list {data.list_name!r} has {len(data)} pictures, fewer than 'batch' {batch}; lower it.")
+            raise UserError(f"list {data.list_name!r} has {len(data)} images, fewer than 'batch' {batch}; lower it.")
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def index(self, n: int) -> int:
-        """Which picture of the list is sample ``n``."""
+        """Which image of the list is sample ``n``."""
         epoch, position = divmod(n, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self._list)
         return int(self._order[position])
 
     def __getitem__(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        picture, label = self.data[self.index(n)]
+        image, label = self.data[self.index(n)]
         rng = np.random.default_rng([self.seed, n, 1])
-        return random_crop(picture, label, self.crop, rng, self.scales, self.flip)
+        return random_crop(image, label, self.crop, rng, self.scales, self.flip)
 
 
 class _ErrorsAsValues(Dataset):
@@ -78,8 +78,8 @@ def collate(items: list) -> tuple[Tensor, Tensor] | UserError:
     for item in items:
         if isinstance(item, UserError):
             return item
-    pictures, labels = zip(*items, strict=True)
-    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(labels))
+    images, labels = zip(*items, strict=True)
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
 
 
 def _ignore_ctrl_c(_: int) -> None:
@@ -90,7 +90,7 @@ def _ignore_ctrl_c(_: int) -> None:
 def batches(
     samples: TrainingSamples, first: int, last: int, batch: int, workers: int = 0, share: int = 0, shares: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches ``first`` … ``last - 1`` of a run: pictures ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
+    """Batches ``first`` … ``last - 1`` of a run: images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
 
     Of ``shares`` processes that divide every batch evenly among them, this is number ``share``.
     """

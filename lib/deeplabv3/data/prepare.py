@@ -1,6 +1,6 @@
-"""VOC 2012 and SBD, fetched and put together to ``trainaug``, the 10,582 pictures that the paper trains on (Section 4).
+"""VOC 2012 and SBD, fetched and put together to ``trainaug``, the 10,582 images that the paper trains on (Section 4).
 
-SBD labels 11,355 pictures of VOC, some of VOC's val list among them, with coarser borders. ``trainaug`` is VOC's train
+SBD labels 11,355 images of VOC, some of VOC's val list among them, with coarser borders. ``trainaug`` is VOC's train
 list with VOC's own labels, and everything in SBD that is not in VOC's val list.
 """
 
@@ -95,7 +95,7 @@ def _archive(source: Source, folder: Path, urls: Sequence[str], archive: Path | 
 
 
 def verify_voc(folder: Path) -> None:
-    """That VOC's own lists have their counts, and each picture and label is there."""
+    """That VOC's own lists have their counts, and each image and label is there."""
     for name in ("train", "val", "trainval"):
         try:
             found, expected = len(_opened(folder, name)), voc.VOC_COUNTS[name]
@@ -109,7 +109,7 @@ def verify_voc(folder: Path) -> None:
 
 
 def _opened(folder: Path, list_name: str) -> voc.VOCData:
-    """A list's pictures and labels, which are all there."""
+    """A list's images and labels, which are all there."""
     return voc.VOCData(folder, list_name, {0: "background"})
 
 
@@ -124,10 +124,10 @@ def _has_trainaug(folder: Path) -> bool:
 def convert(archive: Path, folder: Path) -> list[str]:
     """Write SBD's labels as palette PNGs into ``SegmentationClassAug``; the names in SBD's own two lists.
 
-    The archive is read once, from front to end; labels that are there already are not made again. Pictures that VOC
+    The archive is read once, from front to end; labels that are there already are not made again. Images that VOC
     does not have (with the whole of VOC 2012 there are none) are written beside VOC's.
     """
-    labels, pictures = folder / "SegmentationClassAug", folder / "JPEGImages"
+    labels, images = folder / "SegmentationClassAug", folder / "JPEGImages"
     names = []
     with writing(labels):
         labels.mkdir(exist_ok=True)
@@ -139,8 +139,8 @@ def convert(archive: Path, folder: Path) -> list[str]:
             continue
         elif kind == "cls" and path.suffix == ".mat" and not target.is_file():
             _write_whole(target, voc.palette_png(_label(member.read(), path.name, archive)))
-        elif kind == "img" and path.suffix == ".jpg" and not (pictures / path.name).is_file():
-            _write_whole(pictures / path.name, member.read())
+        elif kind == "img" and path.suffix == ".jpg" and not (images / path.name).is_file():
+            _write_whole(images / path.name, member.read())
     return names
 
 
@@ -179,14 +179,14 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 
 def write_trainaug(folder: Path, sbd_names: Sequence[str]) -> None:
-    """Write the list ``trainaug`` from VOC's lists and the names in SBD's; a missing picture or label is an error."""
+    """Write the list ``trainaug`` from VOC's lists and the names in SBD's; a missing image or label is an error."""
     train, val = voc.read_list(folder, "train"), voc.read_list(folder, "val")
     names = sorted({*train, *sbd_names} - set(val))
     for name in names:
-        voc.picture_path(folder, name, "trainaug")
+        voc.image_path(folder, name, "trainaug")
         voc.label_path(folder, name, "trainaug")
     if len(names) != voc.VOC_COUNTS["trainaug"]:
         paper = voc.VOC_COUNTS["trainaug"]
-        say(f"trainaug has {len(names):,} pictures here and {paper:,} in the paper; these are not SBD's usual lists.")
+        say(f"trainaug has {len(names):,} images here and {paper:,} in the paper; these are not SBD's usual lists.")
     path = folder / "ImageSets" / "Segmentation" / "trainaug.txt"
     _write_whole(path, "".join(f"{name}\n" for name in names).encode())

@@ -2,9 +2,9 @@
 
 It is made so that the paper's mechanisms matter in seconds of training:
 
-- rings and rods are a few pixels thin, and discs and crates range from tiny to half the picture (output stride,
+- rings and rods are a few pixels thin, and discs and crates range from tiny to half the image (output stride,
   multi-scale inference);
-- a pond is water in summer and ice in winter, which look the same; the season shows in the frame around the picture,
+- a pond is water in summer and ice in winter, which look the same; the season shows in the frame around the image,
   up to five features of output stride 16 away on every side (deeper cascades, larger rates);
 - a lamp is dark by day and lit by night, and close by the two look the same; only the sun or the moon in one of the
   other three corners tells (image-level features).
@@ -34,7 +34,7 @@ VERSION = 2
 """Raise it with any change of the pixels: records of other pixels are other records."""
 
 SIZES = ((160, 160), (128, 160), (160, 128), (144, 160))
-"""Height and width of pictures; the crop of the offline profile, 161, holds each of them whole."""
+"""Height and width of images; the crop of the offline profile, 161, holds each of them whole."""
 
 LAMP_COLOUR = (160, 70, 180)
 SKY_COLORS = {SUN: (255, 225, 60), MOON: (80, 210, 235)}
@@ -44,7 +44,7 @@ FRAME = 10
 
 
 def make(root: Path, train: int, val: int, seed: int = 0) -> Path:
-    """Write the data set of ``train`` + ``val`` pictures below ``root`` unless it is there already; returns ``root``.
+    """Write the data set of ``train`` + ``val`` images below ``root`` unless it is there already; returns ``root``.
 
     The folder appears whole or not at all: it is written beside ``root`` and renamed.
     """
@@ -87,9 +87,9 @@ def _write(root: Path, train: int, val: int, seed: int) -> str:
     digest = hashlib.sha256()
     colors = palette().flatten().tolist()
     for number in range(train + val):
-        picture, label = draw(number, seed)
-        digest.update(picture.tobytes() + label.tobytes())
-        Image.fromarray(picture).save(root / "JPEGImages" / f"{number:06d}.png", compress_level=1)
+        image, label = draw(number, seed)
+        digest.update(image.tobytes() + label.tobytes())
+        Image.fromarray(image).save(root / "JPEGImages" / f"{number:06d}.png", compress_level=1)
         palette_image = Image.fromarray(label, mode="P")
         palette_image.putpalette(colors)
         palette_image.save(root / "SegmentationClass" / f"{number:06d}.png")
@@ -100,25 +100,25 @@ def _write(root: Path, train: int, val: int, seed: int) -> str:
 
 
 def draw(number: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Picture ``number``: ``(H, W, 3)`` uint8 and its label ``(H, W)`` uint8 of classes, 255 on void borders."""
+    """Image ``number``: ``(H, W, 3)`` uint8 and its label ``(H, W)`` uint8 of classes, 255 on void borders."""
     random = np.random.RandomState([seed, number])
     height, width = SIZES[random.randint(len(SIZES))]
-    picture = _texture(random, height, width)
+    image = _texture(random, height, width)
     label = np.zeros((height, width), dtype=np.uint8)
 
     season = (WATER, ICE)[random.randint(2)]
     if random.randint(8) < 7:
-        _draw_pond(random, picture, label, season)
+        _draw_pond(random, image, label, season)
     for kind in _kinds(random):
         mask = _shape(random, kind, height, width)
-        _paint(picture, label, mask, kind, _surface(random, kind, height, width))
+        _paint(image, label, mask, kind, _surface(random, kind, height, width))
     if random.randint(8) < 7:
-        _draw_lamp(random, picture, label)
-    for array, value in ((picture, FRAME_COLORS[season]), (label, 0)):
+        _draw_lamp(random, image, label)
+    for array, value in ((image, FRAME_COLORS[season]), (label, 0)):
         for edge in (array[:FRAME], array[-FRAME:], array[:, :FRAME], array[:, -FRAME:]):
             edge[:] = value
-    noise = random.randint(-12, 13, size=picture.shape)
-    return np.clip(picture + noise, 0, 255).astype(np.uint8), label
+    noise = random.randint(-12, 13, size=image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8), label
 
 
 def _kinds(random: np.random.RandomState) -> list[int]:
@@ -160,7 +160,7 @@ def _rod(random: np.random.RandomState, dy: np.ndarray, dx: np.ndarray) -> np.nd
     return (4 * distance**2 <= width**2 * squared) & (position**2 <= half_length**2 * squared)
 
 
-def _draw_pond(random: np.random.RandomState, picture: np.ndarray, label: np.ndarray, season: int) -> None:
+def _draw_pond(random: np.random.RandomState, image: np.ndarray, label: np.ndarray, season: int) -> None:
     """A gray pond near the middle, under everything else; its surface is the same in summer and winter."""
     height, width = label.shape
     y, x = np.mgrid[:height, :width]
@@ -168,10 +168,10 @@ def _draw_pond(random: np.random.RandomState, picture: np.ndarray, label: np.nda
     center_y, center_x = height // 2 + random.randint(-24, 25), width // 2 + random.randint(-24, 25)
     dy, dx = y - center_y, x - center_x
     gray = 120 + _value_noise(random, height, width, cell=24, strength=20)
-    _paint(picture, label, dy * dy + dx * dx <= radius**2, season, np.repeat(gray[..., None], 3, axis=2))
+    _paint(image, label, dy * dy + dx * dx <= radius**2, season, np.repeat(gray[..., None], 3, axis=2))
 
 
-def _draw_lamp(random: np.random.RandomState, picture: np.ndarray, label: np.ndarray) -> None:
+def _draw_lamp(random: np.random.RandomState, image: np.ndarray, label: np.ndarray) -> None:
     """A lamp near one corner, and in another the sun or the moon, which tells whether it is dark or lit."""
     height, width = label.shape
     sky = (SUN, MOON)[random.randint(2)]
@@ -184,19 +184,19 @@ def _draw_lamp(random: np.random.RandomState, picture: np.ndarray, label: np.nda
     radius = random.randint(14, 26)
     dy, dx = y - random.randint(radius, height // 3), x - random.randint(radius, width // 3)
     stripes = 24 * (((x + y) // 3) % 2)[..., None]
-    _paint(picture, label, abs(dy) + abs(dx) <= radius, LAMP_UNDER[sky], np.array(LAMP_COLOUR) + stripes)
+    _paint(image, label, abs(dy) + abs(dx) <= radius, LAMP_UNDER[sky], np.array(LAMP_COLOUR) + stripes)
 
     radius = random.randint(15, 23)
     margin = FRAME + 2 + radius
     above, beside = ((False, False), (True, False), (False, True))[random.randint(3)]
     dy, dx = y - (margin if above else height - margin), x - (margin if beside else width - margin)
-    surface = np.broadcast_to(np.array(SKY_COLORS[sky]), picture.shape)
-    _paint(picture, label, dy * dy + dx * dx <= radius**2, sky, surface)
+    surface = np.broadcast_to(np.array(SKY_COLORS[sky]), image.shape)
+    _paint(image, label, dy * dy + dx * dx <= radius**2, sky, surface)
 
 
-def _paint(picture: np.ndarray, label: np.ndarray, mask: np.ndarray, kind: int, surface: np.ndarray) -> None:
+def _paint(image: np.ndarray, label: np.ndarray, mask: np.ndarray, kind: int, surface: np.ndarray) -> None:
     """Put an object on top, and a void border of one pixel around it."""
-    picture[mask] = surface[mask]
+    image[mask] = surface[mask]
     grown = mask.copy()
     for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
         shifted = np.roll(mask, step, axis)

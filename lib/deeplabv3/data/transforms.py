@@ -14,11 +14,11 @@ STD = (0.229, 0.224, 0.225)
 
 
 MEAN_PIXEL = tuple(round(255 * value) for value in MEAN)
-"""What pictures are padded with: it is zero, or nearly, after normalization."""
+"""What images are padded with: it is zero, or nearly, after normalization."""
 
 
 def random_crop(
-    picture: np.ndarray,
+    image: np.ndarray,
     label: np.ndarray,
     crop: int,
     rng: np.random.Generator,
@@ -27,7 +27,7 @@ def random_crop(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scale by one of ``scales``, pad bottom and right with the mean pixel (label 255), crop at random, flip or not.
 
-    Only the part of the picture that the crop keeps is resized, which is the same and much faster. Returns
+    Only the part of the image that the crop keeps is resized, which is the same and much faster. Returns
     ``(crop, crop, 3)`` and ``(crop, crop)``, both uint8.
     """
     height, width = label.shape
@@ -43,25 +43,25 @@ def random_crop(
 
     def cut(array: np.ndarray, method: Image.Resampling, padding: int | tuple[int, ...]) -> np.ndarray:
         # Pillow pads and mirrors five times faster than numpy, which goes pixel by pixel where a pixel is three bytes.
-        image = Image.fromarray(array).resize((kept_width, kept_height), method, box)
-        if image.size != (crop, crop):
-            padded = Image.new(image.mode, (crop, crop), padding)
-            padded.paste(image)
-            image = padded
-        return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else image)
+        resized = Image.fromarray(array).resize((kept_width, kept_height), method, box)
+        if resized.size != (crop, crop):
+            padded = Image.new(resized.mode, (crop, crop), padding)
+            padded.paste(resized)
+            resized = padded
+        return np.asarray(resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else resized)
 
-    return cut(picture, Image.Resampling.BILINEAR, MEAN_PIXEL), cut(label, Image.Resampling.NEAREST, VOID)
+    return cut(image, Image.Resampling.BILINEAR, MEAN_PIXEL), cut(label, Image.Resampling.NEAREST, VOID)
 
 
-def normalize(pictures: Tensor) -> Tensor:
-    """Pictures ``(N, H, W, 3)`` uint8 to images ``(N, 3, H, W)`` float32, with ImageNet's mean and deviation."""
-    mean = torch.tensor(MEAN, device=pictures.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=pictures.device).view(1, 3, 1, 1)
-    return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
+def normalize(images: Tensor) -> Tensor:
+    """Images ``(N, H, W, 3)`` uint8 to images ``(N, 3, H, W)`` float32, with ImageNet's mean and deviation."""
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 def padded_size(height: int, width: int, settings: EvaluationConfig) -> tuple[int, int]:
-    """The size that a picture is padded to before it enters the network."""
+    """The size that a image is padded to before it enters the network."""
 
     def one(length: int) -> int:
         if settings.padding == "crop" and length <= settings.crop:
@@ -72,9 +72,9 @@ def padded_size(height: int, width: int, settings: EvaluationConfig) -> tuple[in
     return one(height), one(width)
 
 
-def pad(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``picture (H, W, 3)`` in the top left corner of a mean-colored picture of ``size``."""
+def pad(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """``image (H, W, 3)`` in the top left corner of a mean-colored image of ``size``."""
     padded = np.empty((*size, 3), dtype=np.uint8)
     padded[:] = MEAN_PIXEL
-    padded[: picture.shape[0], : picture.shape[1]] = picture
+    padded[: image.shape[0], : image.shape[1]] = image
     return padded

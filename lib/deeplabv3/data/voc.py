@@ -1,8 +1,8 @@
-"""Reads everything in VOC's layout: pictures, palette labels with 255 = void, and lists of names (Section 4).
+"""Reads everything in VOC's layout: images, palette labels with 255 = void, and lists of names (Section 4).
 
 ``JPEGImages/NAME.jpg`` (or ``.png``), ``SegmentationClass/NAME.png`` and ``ImageSets/Segmentation/LIST.txt``. Names
 whose label is not in ``SegmentationClass`` are looked up in ``SegmentationClassAug``, where SBD's labels lie: the 1,464
-pictures that VOC labeled itself keep VOC's finer labels in ``trainaug``.
+images that VOC labeled itself keep VOC's finer labels in ``trainaug``.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from deeplabv3.config import VOID
 from deeplabv3.errors import UserError
 
 VOC_COUNTS = {"train": 1464, "val": 1449, "trainval": 2913, "test": 1456, "trainaug": 10582}
-"""How many pictures VOC 2012's lists hold, and the one that SBD's labels enlarge (Section 4)."""
+"""How many images VOC 2012's lists hold, and the one that SBD's labels enlarge (Section 4)."""
 
 
 def palette() -> np.ndarray:
@@ -59,7 +59,7 @@ def find_root(root: Path | str) -> Path:
 
 
 def read_list(root: Path, list_name: str) -> list[str]:
-    """The picture names of a list, in order; none, or no such list, is a :class:`UserError`."""
+    """The image names of a list, in order; none, or no such list, is a :class:`UserError`."""
     path = root / "ImageSets" / "Segmentation" / f"{list_name}.txt"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
@@ -67,19 +67,19 @@ def read_list(root: Path, list_name: str) -> list[str]:
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise UserError(f"list {path} is not a text file in UTF-8; write one picture name a line into it.") from error
+        raise UserError(f"list {path} is not a text file in UTF-8; write one image name a line into it.") from error
     if not names:
-        raise UserError(f"list {path} is empty; write one picture name a line into it.")
+        raise UserError(f"list {path} is empty; write one image name a line into it.")
     return names
 
 
-def picture_path(root: Path, name: str, list_name: str) -> Path:
-    """The file of a list's picture; a missing one is a :class:`UserError`."""
+def image_path(root: Path, name: str, list_name: str) -> Path:
+    """The file of a list's image; a missing one is a :class:`UserError`."""
     folder = root / "JPEGImages"
     for suffix in (".jpg", ".png"):
         if (folder / f"{name}{suffix}").is_file():
             return folder / f"{name}{suffix}"
-    raise UserError(f"picture {folder / name}.jpg of list {list_name!r} is missing; restore it or its list.")
+    raise UserError(f"image {folder / name}.jpg of list {list_name!r} is missing; restore it or its list.")
 
 
 def label_path(root: Path, name: str, list_name: str) -> Path:
@@ -92,10 +92,10 @@ def label_path(root: Path, name: str, list_name: str) -> Path:
 
 
 class VOCData:
-    """The pictures and labels of one list.
+    """The images and labels of one list.
 
     ``classes`` maps the label values in the PNG files to names, in the order of the model's classes. Any other value
-    than these and 255 is an error that names the file, or void where ``others`` is ``"void"``. ``cache`` keeps pictures
+    than these and 255 is an error that names the file, or void where ``others`` is ``"void"``. ``cache`` keeps images
     in memory once they are decoded; None keeps them where all of the list fit into a quarter of what is free.
     """
 
@@ -116,41 +116,41 @@ class VOCData:
         self._lookup[VOID] = VOID
         self.names = read_list(self.root, list_name)
         self._files = [
-            (picture_path(self.root, name, list_name), label_path(self.root, name, list_name)) for name in self.names
+            (image_path(self.root, name, list_name), label_path(self.root, name, list_name)) for name in self.names
         ]
         if cache is None:
             cache = self.decoded_bytes() <= allowance()
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
 
     def __getstate__(self) -> dict:
-        """What a process that is spawned gets: not the pictures in memory, which it would have a second copy of."""
+        """What a process that is spawned gets: not the images in memory, which it would have a second copy of."""
         return self.__dict__ | {"_cache": None}
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Picture ``(H, W, 3)`` uint8 and label ``(H, W)`` uint8 of class indices, 255 where void."""
+        """Image ``(H, W, 3)`` uint8 and label ``(H, W)`` uint8 of class indices, 255 where void."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
-        picture_path, label_path = self._files[index]
-        picture, label = read_picture(picture_path), self._read_label(label_path)
-        if picture.shape[:2] != label.shape:
+        image_path, label_path = self._files[index]
+        image, label = read_image(image_path), self._read_label(label_path)
+        if image.shape[:2] != label.shape:
             raise UserError(
-                f"label {label_path} is {label.shape[1]} x {label.shape[0]} pixels and its picture "
-                f"{picture.shape[1]} x {picture.shape[0]}; they must have one size: replace one of them."
+                f"label {label_path} is {label.shape[1]} x {label.shape[0]} pixels and its image "
+                f"{image.shape[1]} x {image.shape[0]}; they must have one size: replace one of them."
             )
         if self._cache is not None:
-            self._cache[index] = (picture, label)
-        return picture, label
+            self._cache[index] = (image, label)
+        return image, label
 
     @property
     def cached(self) -> bool:
-        """Whether pictures stay in memory once they are decoded."""
+        """Whether images stay in memory once they are decoded."""
         return self._cache is not None
 
     def decoded_bytes(self) -> int:
-        """About how much memory all pictures and labels take: four bytes a pixel, by the headers of a hundred files."""
+        """About how much memory all images and labels take: four bytes a pixel, by the headers of a hundred files."""
         some = self._files[:: -(-len(self) // 100)]
         pixels = 0
         for path, _ in some:
@@ -159,13 +159,13 @@ class VOCData:
         return 4 * pixels * len(self) // len(some)
 
     def cache_all(self) -> None:
-        """Decode all pictures into memory, where the processes that are forked afterwards find them."""
+        """Decode all images into memory, where the processes that are forked afterwards find them."""
         with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock to others
             for _ in pool.map(self.__getitem__, range(len(self))):
                 pass
 
     def indices_with_classes(self, class_names: Sequence[str]) -> list[int]:
-        """The numbers of the pictures that show one of these classes: what bootstrapping repeats (Section 4.3)."""
+        """The numbers of the images that show one of these classes: what bootstrapping repeats (Section 4.3)."""
         for name in class_names:
             if name not in self.class_names:
                 raise UserError(f"class {name!r} is not in the class list; choose from {', '.join(self.class_names)}.")
@@ -175,7 +175,7 @@ class VOCData:
             return [number for number, label in enumerate(labels) if np.isin(label, wanted).any()]
 
     def file_signature(self, index: int) -> str:
-        """Name, sizes and times of a picture and its label: what is replaced by another file gets another stamp."""
+        """Name, sizes and times of a image and its label: what is replaced by another file gets another stamp."""
         found = [file.stat() for file in self._files[index]]
         return " ".join([self.names[index], *(f"{file.st_size}@{file.st_mtime_ns}" for file in found)])
 
@@ -191,13 +191,13 @@ class VOCData:
         return label.astype(np.uint8)
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """An RGB picture ``(H, W, 3)`` uint8; a damaged file is a :class:`UserError` that names it."""
-    return np.asarray(open_picture(path).convert("RGB"))
+def read_image(path: Path) -> np.ndarray:
+    """An RGB image ``(H, W, 3)`` uint8; a damaged file is a :class:`UserError` that names it."""
+    return np.asarray(open_image(path).convert("RGB"))
 
 
-def open_picture(path: Path) -> Image.Image:
-    """A picture file, decoded; a damaged one is a :class:`UserError` that names it."""
+def open_image(path: Path) -> Image.Image:
+    """A image file, decoded; a damaged one is a :class:`UserError` that names it."""
     with readable(path):
         image = Image.open(path)
         image.load()
@@ -205,20 +205,20 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def open_label(path: Path) -> Image.Image:
-    """A label file, decoded, whose pixels are class numbers; any other picture is a :class:`UserError`."""
-    image = open_picture(path)
+    """A label file, decoded, whose pixels are class numbers; any other image is a :class:`UserError`."""
+    image = open_image(path)
     if image.mode not in ("P", "L"):
-        raise UserError(f"label {path} is a {image.mode} picture; labels are palette PNGs of class numbers.")
+        raise UserError(f"label {path} is a {image.mode} image; labels are palette PNGs of class numbers.")
     return image
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """What a damaged picture file does to its decoder is a :class:`UserError` that names the file."""
+    """What a damaged image file does to its decoder is a :class:`UserError` that names the file."""
     try:
         yield
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"picture {path} cannot be read ({error}); replace the file.") from error
+        raise UserError(f"image {path} cannot be read ({error}); replace the file.") from error
 
 
 def fingerprint(root: Path | str, *lists: str) -> str:
@@ -242,7 +242,7 @@ def fingerprint(root: Path | str, *lists: str) -> str:
 
 
 SHARE = 0.25
-"""The part of the free memory that decoded pictures may take: training wants the rest, and so may other programs."""
+"""The part of the free memory that decoded images may take: training wants the rest, and so may other programs."""
 
 
 MEMINFO = Path("/proc/meminfo")
@@ -252,7 +252,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def allowance() -> int:
-    """Bytes that this process may fill with decoded pictures; 0 where the system does not say what is free."""
+    """Bytes that this process may fill with decoded images; 0 where the system does not say what is free."""
     try:
         lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
         free = 1024 * int(lines["MemAvailable"].split()[0])

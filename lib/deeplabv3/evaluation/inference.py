@@ -20,17 +20,17 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.heads import resize
 
 MAX_BATCH_LAG = 16
-"""A picture waits for others of its padded size until the stream is this many batches further."""
+"""A image waits for others of its padded size until the stream is this many batches further."""
 
 
 @torch.inference_mode()
-def probabilities(model: DeepLabV3, pictures: Tensor, settings: EvaluationConfig) -> Tensor:
-    """Class probabilities ``(N, K, H, W)`` of padded pictures ``(N, H, W, 3)`` uint8, averaged over scales and flip.
+def probabilities(model: DeepLabV3, images: Tensor, settings: EvaluationConfig) -> Tensor:
+    """Class probabilities ``(N, K, H, W)`` of padded images ``(N, H, W, 3)`` uint8, averaged over scales and flip.
 
     The model must be at ``settings.output_stride`` and in evaluation mode; :func:`predict_batches` sees to both.
     """
     total, count = None, 0
-    for logits in _tta_logits(model, pictures, settings):
+    for logits in _tta_logits(model, images, settings):
         shares = logits.softmax(dim=1)
         total = shares if total is None else total.add_(shares)
         count += 1
@@ -38,26 +38,26 @@ def probabilities(model: DeepLabV3, pictures: Tensor, settings: EvaluationConfig
 
 
 @torch.inference_mode()
-def predict_classes(model: DeepLabV3, pictures: Tensor, settings: EvaluationConfig) -> Tensor:
-    """The most probable class of every pixel of padded pictures ``(N, H, W, 3)``, as ``(N, H, W)`` uint8."""
+def predict_classes(model: DeepLabV3, images: Tensor, settings: EvaluationConfig) -> Tensor:
+    """The most probable class of every pixel of padded images ``(N, H, W, 3)``, as ``(N, H, W)`` uint8."""
     if len(settings.scales) == 1 and not settings.flip:
-        (scores,) = _tta_logits(model, pictures, settings)  # the largest logit is the largest probability
+        (scores,) = _tta_logits(model, images, settings)  # the largest logit is the largest probability
     else:
-        scores = probabilities(model, pictures, settings)
+        scores = probabilities(model, images, settings)
     # argmax() finds the same classes, on a CPU up to twenty times as slowly
     return scores.max(dim=1).indices.to(torch.uint8)
 
 
-def _tta_logits(model: DeepLabV3, pictures: Tensor, settings: EvaluationConfig) -> Iterator[Tensor]:
-    """Logits ``(N, K, H, W)`` from every scale, of the pictures and, with flip, of their mirror images turned back."""
-    images = normalize(pictures.to(next(model.parameters()).device))
-    height, width = images.shape[2:]
+def _tta_logits(model: DeepLabV3, images: Tensor, settings: EvaluationConfig) -> Iterator[Tensor]:
+    """Logits ``(N, K, H, W)`` from every scale, of the images and, with flip, of their mirror normalized turned back."""
+    normalized = normalize(images.to(next(model.parameters()).device))
+    height, width = normalized.shape[2:]
     for scale in settings.scales:
         # k * s + 1 pixels become k' * s + 1 pixels, so that corners stay aligned with the features
         size = tuple(_in_strides(side, scale, model.output_stride) for side in (height, width))
-        scaled = resize(images, size, align_corners=True)
+        scaled = resize(normalized, size, align_corners=True)
         for mirrored in (False, True) if settings.flip else (False,):
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
+            with torch.autocast(normalized.device.type, torch.bfloat16, enabled=settings.bf16):
                 logits = model.features_to_logits(scaled.flip(3) if mirrored else scaled).float()
             logits = logits.flip(3) if mirrored else logits
             yield resize(logits, (height, width), model.config.align_corners)
@@ -69,18 +69,18 @@ def _in_strides(side: int, scale: float, stride: int) -> int:
 
 
 class _Item(NamedTuple):
-    """A picture ``(H, W, 3)`` on its way through the network, with its number and, where it has one, its label."""
+    """A image ``(H, W, 3)`` on its way through the network, with its number and, where it has one, its label."""
 
     index: int
-    picture: np.ndarray
+    image: np.ndarray
     label: np.ndarray | None = None
 
 
 def in_batches(items: Iterable[_Item], settings: EvaluationConfig, batch: int) -> Iterator[list[_Item]]:
-    """The items in groups of at most ``batch`` whose pictures share a padded size, each soon after its turn."""
+    """The items in groups of at most ``batch`` whose images share a padded size, each soon after its turn."""
     waiting: dict[tuple[int, int], list[_Item]] = {}
     for item in items:
-        size = padded_size(*item.picture.shape[:2], settings)
+        size = padded_size(*item.image.shape[:2], settings)
         group = waiting.setdefault(size, [])
         group.append(item)
         if len(group) == batch:
@@ -93,8 +93,8 @@ def in_batches(items: Iterable[_Item], settings: EvaluationConfig, batch: int) -
 
 
 def _stack(group: list[_Item], settings: EvaluationConfig) -> Tensor:
-    size = padded_size(*group[0].picture.shape[:2], settings)
-    return torch.from_numpy(np.stack([pad(item.picture, size) for item in group]))
+    size = padded_size(*group[0].image.shape[:2], settings)
+    return torch.from_numpy(np.stack([pad(item.image, size) for item in group]))
 
 
 @contextmanager
@@ -109,37 +109,37 @@ def eval_mode(model: DeepLabV3, settings: EvaluationConfig) -> Iterator[None]:
 
 
 def predict_batches(
-    model: DeepLabV3, pictures: Iterable[np.ndarray], settings: EvaluationConfig, batch: int = 1
+    model: DeepLabV3, images: Iterable[np.ndarray], settings: EvaluationConfig, batch: int = 1
 ) -> Iterator[np.ndarray]:
-    """Predicted class of every pixel of every picture ``(H, W, 3)``, as ``(H, W)`` uint8 at the picture's own size.
+    """Predicted class of every pixel of every image ``(H, W, 3)``, as ``(H, W)`` uint8 at the image's own size.
 
-    Pictures of one padded size share a batch, and come back in their own order. The model's output stride and mode are
+    Images of one padded size share a batch, and come back in their own order. The model's output stride and mode are
     restored afterwards.
     """
     done: dict[int, np.ndarray] = {}
     due = 0
     with eval_mode(model, settings):
-        for group in in_batches((_Item(*item) for item in enumerate(pictures)), settings, batch):
+        for group in in_batches((_Item(*item) for item in enumerate(images)), settings, batch):
             classes = predict_classes(model, _stack(group, settings), settings).cpu().numpy()
-            for (index, picture, _), found in zip(group, classes, strict=True):
-                done[index] = found[: picture.shape[0], : picture.shape[1]]
+            for (index, image, _), found in zip(group, classes, strict=True):
+                done[index] = found[: image.shape[0], : image.shape[1]]
             while due in done:
                 yield done.pop(due)
                 due += 1
 
 
-def predict(model: DeepLabV3, picture: np.ndarray, settings: EvaluationConfig) -> np.ndarray:
-    """Predicted classes ``(H, W)`` uint8 of one picture ``(H, W, 3)`` uint8."""
-    (prediction,) = predict_batches(model, [picture], settings)
+def predict(model: DeepLabV3, image: np.ndarray, settings: EvaluationConfig) -> np.ndarray:
+    """Predicted classes ``(H, W)`` uint8 of one image ``(H, W, 3)`` uint8."""
+    (prediction,) = predict_batches(model, [image], settings)
     return prediction
 
 
 def confusion_per_image(
     model: DeepLabV3, data: VOCData, settings: EvaluationConfig, batch: int = 1, indices: Iterable[int] | None = None
 ) -> Iterator[tuple[int, np.ndarray | UserError]]:
-    """Index and confusion matrix ``(K, K)`` int64 of every whole picture of ``data``, or of those at ``indices``.
+    """Index and confusion matrix ``(K, K)`` int64 of every whole image of ``data``, or of those at ``indices``.
 
-    They come as they are done, nearly in order; a picture that cannot be read comes with its error instead. Files are
+    They come as they are done, nearly in order; a image that cannot be read comes with its error instead. Files are
     read while the network works.
     """
     broken: list[tuple[int, UserError]] = []
@@ -166,7 +166,7 @@ def confusion_per_image(
 
 
 def _read_ahead(data: VOCData, indices: Iterable[int], ahead: int) -> Iterator[tuple[int, tuple | UserError]]:
-    """Pictures with their labels, in order, read by threads up to ``ahead`` before they are asked for."""
+    """Images with their labels, in order, read by threads up to ``ahead`` before they are asked for."""
 
     def read(index: int) -> tuple[int, tuple | UserError]:
         try:
@@ -194,9 +194,9 @@ def evaluate(
     batch: int = 1,
     report: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
-    """Confusion matrices ``(pictures, K, K)`` int64 of every whole picture of ``data``, at its original size.
+    """Confusion matrices ``(images, K, K)`` int64 of every whole image of ``data``, at its original size.
 
-    The first picture that cannot be read ends it.
+    The first image that cannot be read ends it.
     """
     classes = model.config.num_classes
     matrices = np.zeros((len(data), classes, classes), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The paper's metric: one confusion matrix over all pixels of all pictures, void ignored (Section 4).
+"""The paper's metric: one confusion matrix over all pixels of all images, void ignored (Section 4).
 
 A class is present where it occurs in the truth or in the prediction. On VOC's val every class is, and the mIoU over all
 classes and over those present are one number, the paper's. They part on lists that lack a class: VOC's development kit
@@ -20,9 +20,9 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
 
 
 def confusion_matrices(truth: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
-    """The same for a batch ``(N, H, W)`` on any device, picture by picture: ``(N, num_classes, num_classes)`` int64."""
-    pictures = torch.arange(len(truth), device=truth.device).view(-1, 1, 1)
-    cells = (pictures * num_classes + truth.long()) * num_classes + prediction.long()
+    """The same for a batch ``(N, H, W)`` on any device, image by image: ``(N, num_classes, num_classes)`` int64."""
+    images = torch.arange(len(truth), device=truth.device).view(-1, 1, 1)
+    cells = (images * num_classes + truth.long()) * num_classes + prediction.long()
     counts = torch.bincount(cells[truth != VOID], minlength=len(truth) * num_classes**2)
     return counts.view(len(truth), num_classes, num_classes)
 

@@ -1,4 +1,4 @@
-"""Anybody's pictures through a trained network: from a file on disk to classes at the picture's own size."""
+"""Anybody's images through a trained network: from a file on disk to classes at the image's own size."""
 
 import contextlib
 import glob
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deeplabv3.config import VOC_CLASSES, EvaluationConfig
 from deeplabv3.data.transforms import pad, padded_size
-from deeplabv3.data.voc import open_picture
+from deeplabv3.data.voc import open_image
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import eval_mode, predict, probabilities
 from deeplabv3.files import CHECKPOINT
@@ -22,10 +22,10 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.weights import from_torchvision, read_weights
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-"""What is taken for a picture in a folder; a file that is named may end in anything."""
+"""What is taken for a image in a folder; a file that is named may end in anything."""
 
 MAX_SIZE = 513
-"""Pixels of a picture's longer side as the network sees it: VOC's pictures, and so its objects, are of that size."""
+"""Pixels of a image's longer side as the network sees it: VOC's images, and so its objects, are of that size."""
 
 TORCHVISION = ("resnet50", "resnet101")
 
@@ -34,7 +34,7 @@ def load_weights(source: str) -> tuple[DeepLabV3, dict[int, str]]:
     """A network for inference and its classes, label value to name in the order of its outputs.
 
     ``source`` is a checkpoint of ours or the folder of a run, ``torchvision`` for torchvision's DeepLabV3
-    with ResNet-101 (downloaded, trained on the pictures of COCO that show VOC's classes), ``torchvision:resnet50``, or
+    with ResNet-101 (downloaded, trained on the images of COCO that show VOC's classes), ``torchvision:resnet50``, or
     ``torchvision:FILE`` for a ``.pth`` file of either.
     """
     kind, _, which = source.partition(":")
@@ -79,10 +79,10 @@ def _download(backbone: str) -> dict[str, Tensor]:
         ) from error
 
 
-def find_pictures(inputs: Sequence[str], own: Path | None = None) -> list[Path]:
-    """The picture files that files, folders and patterns such as ``"holiday/*.jpg"`` name, each once, in order.
+def find_images(inputs: Sequence[str], own: Path | None = None) -> list[Path]:
+    """The image files that files, folders and patterns such as ``"holiday/*.jpg"`` name, each once, in order.
 
-    A folder counts with the pictures directly in it. In ``own``, the folder of the predictions, folders and patterns
+    A folder counts with the images directly in it. In ``own``, the folder of the predictions, folders and patterns
     find nothing that an earlier prediction wrote.
     """
     found: dict[Path, Path] = {}
@@ -92,10 +92,10 @@ def find_pictures(inputs: Sequence[str], own: Path | None = None) -> list[Path]:
             files = [path]
         elif path.is_dir():
             files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-            reason = f"folder {item} holds no pictures ({', '.join(sorted(SUFFIXES))}); name another one."
+            reason = f"folder {item} holds no images ({', '.join(sorted(SUFFIXES))}); name another one."
         else:
             files = [Path(name) for name in sorted(glob.glob(item, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
-            reason = f"{item} is neither a file nor a folder, and no picture matches it; check the path."
+            reason = f"{item} is neither a file nor a folder, and no image matches it; check the path."
         if own is not None and not path.is_file():
             files = [file for file in files if not (file.name.endswith(RESULTS) and _is_in(file, own))]
         if not files:
@@ -107,7 +107,7 @@ def find_pictures(inputs: Sequence[str], own: Path | None = None) -> list[Path]:
 
 OVERLAY, CLASSES, SHARES = "_overlay.jpg", "_classes.png", "shares.csv"
 RESULTS = (OVERLAY, CLASSES)
-"""Both files of a picture's results, behind its name; the table is of all."""
+"""Both files of a image's results, behind its name; the table is of all."""
 
 ABOUT = ("file", "results", "width", "height", "seconds")
 """The table's columns before those of the classes."""
@@ -117,11 +117,11 @@ def _is_in(file: Path, folder: Path) -> bool:
     return file.parent.resolve() == folder.resolve()
 
 
-def refuse_to_overwrite(pictures: Iterable[Path], names: Iterable[str], output: Path) -> None:
+def refuse_to_overwrite(images: Iterable[Path], names: Iterable[str], output: Path) -> None:
     """Results replace earlier results, which have their table beside them, and nothing else of anybody's."""
-    for picture in pictures:
-        if _is_in(picture, output):
-            raise UserError(f"picture {picture} lies in {output} itself; name another folder with --output.")
+    for image in images:
+        if _is_in(image, output):
+            raise UserError(f"image {image} lies in {output} itself; name another folder with --output.")
     table = output / SHARES
     if table.is_file() and table.read_bytes().startswith(",".join(ABOUT).encode()):
         return
@@ -133,22 +133,22 @@ def refuse_to_overwrite(pictures: Iterable[Path], names: Iterable[str], output: 
             )
 
 
-def output_names(pictures: Iterable[Path]) -> list[str]:
-    """A name for the results of each picture: its stem, and a number behind it where the stem is taken."""
+def output_names(images: Iterable[Path]) -> list[str]:
+    """A name for the results of each image: its stem, and a number behind it where the stem is taken."""
     taken: set[str] = set()
     names = []
-    for picture in pictures:
-        name, number = picture.stem, 1
+    for image in images:
+        name, number = image.stem, 1
         while name.lower() in taken:  # some file systems do not tell Cat from cat
             number += 1
-            name = f"{picture.stem}_{number}"
+            name = f"{image.stem}_{number}"
         taken.add(name.lower())
         names.append(name)
     return names
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """Any picture as people see it, ``(H, W, 3)`` uint8.
+    """Any image as people see it, ``(H, W, 3)`` uint8.
 
     Turned as its EXIF entry says, where that can be read; what is transparent lies on white, as most viewers show it;
     of 16 bits the upper 8 count; gray, palette and CMYK become RGB; of an animation the first frame. A damaged file is
@@ -156,13 +156,13 @@ def read_photo(path: Path) -> np.ndarray:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of many pixels, and of what is odd in a file that can be read all the same
-        image = open_picture(path)
-        with contextlib.suppress(Exception):  # damaged EXIF data can fail in any way, and the picture itself is whole
+        image = open_image(path)
+        with contextlib.suppress(Exception):  # damaged EXIF data can fail in any way, and the image itself is whole
             image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8).astype(np.uint8))
     elif image.mode == "F":
-        raise UserError(f"picture {path} has floating-point pixels, which have no fixed white; convert it to 8 bits.")
+        raise UserError(f"image {path} has floating-point pixels, which have no fixed white; convert it to 8 bits.")
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -174,9 +174,9 @@ def predict_photo(
 ) -> np.ndarray:
     """Predicted class indices ``(H, W)`` uint8 of a photograph ``(H, W, 3)`` uint8 of any size, at that size.
 
-    A picture whose longer side exceeds ``longest`` pixels is reduced to it, since the network knows objects of the size
-    that VOC's pictures show; the class *probabilities* are then enlarged, which leaves smooth borders. Any other
-    picture is predicted as in evaluation.
+    A image whose longer side exceeds ``longest`` pixels is reduced to it, since the network knows objects of the size
+    that VOC's images show; the class *probabilities* are then enlarged, which leaves smooth borders. Any other
+    image is predicted as in evaluation.
     """
     height, width = photo.shape[:2]
     scale = longest / max(height, width)

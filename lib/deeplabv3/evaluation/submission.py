@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from deeplabv3.config import VOC_CLASSES, EvaluationConfig
-from deeplabv3.data.voc import find_root, palette_png, picture_path, read_list, read_picture
+from deeplabv3.data.voc import find_root, image_path, palette_png, read_image, read_list
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import predict_batches
 from deeplabv3.files import write_atomically, writing
@@ -43,28 +43,28 @@ def refuse_other_classes(classes: dict[int, str]) -> None:
         )
 
 
-def test_pictures(root: Path) -> dict[str, Path]:
-    """The test pictures' names and files, in the order of the list; that they are missing is a :class:`UserError`."""
+def test_images(root: Path) -> dict[str, Path]:
+    """The test images' names and files, in the order of the list; that they are missing is a :class:`UserError`."""
     root = find_root(root)
     try:
-        return {name: picture_path(root, name, "test") for name in read_list(root, "test")}
+        return {name: image_path(root, name, "test") for name in read_list(root, "test")}
     except UserError as error:
         raise UserError(
-            f"the test pictures are not in {root} ({str(error).split(';')[0]}); the evaluation server gives them to "
+            f"the test images are not in {root} ({str(error).split(';')[0]}); the evaluation server gives them to "
             "registered users as VOC2012test.tar, which is unpacked over VOCdevkit."
         ) from error
 
 
 def submit(
     model: DeepLabV3,
-    pictures: dict[str, Path],
+    images: dict[str, Path],
     settings: EvaluationConfig,
     output: Path,
     weights: str,
     report: Callable[[], None] = lambda: None,
     batch: int = 1,
 ) -> Path:
-    """Write a label file for each of ``pictures`` below ``output``, and the archive to upload, whose path is returned.
+    """Write a label file for each of ``images`` below ``output``, and the archive to upload, whose path is returned.
 
     Label files that are there already are not made again: an interrupted call goes on. ``weights`` names the network's
     values, so that the predictions of two networks or two strategies never end up in one archive.
@@ -73,12 +73,12 @@ def submit(
     with writing(output):
         folder.mkdir(parents=True, exist_ok=True)
         _claim(output, {"weights": weights, "settings": asdict(settings)})
-    for name in pictures:
+    for name in images:
         if (folder / f"{name}.png").is_file():
             report()
         else:
             missing.append(name)
-    found = predict_batches(model, (read_picture(pictures[name]) for name in missing), settings, batch)
+    found = predict_batches(model, (read_image(images[name]) for name in missing), settings, batch)
     for name, classes in zip(missing, found, strict=True):
         with writing(output):
             write_atomically(folder / f"{name}.png", palette_png(classes))
@@ -86,7 +86,7 @@ def submit(
     buffer = io.BytesIO()
     with writing(output):
         with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-            for name in pictures:
+            for name in images:
                 archive.add(folder / f"{name}.png", (FOLDER / f"{name}.png").as_posix())
         write_atomically(output / ARCHIVE, buffer.getvalue())
     return output / ARCHIVE

@@ -15,7 +15,7 @@ from deeplabv3.model.mobilenet import BLOCK_CHANNELS, STAGES, STEM_FEATURES
 from deeplabv3.model.resnet import EXPANSION, WIDTHS
 
 Size = tuple[int, int]
-"""Height and width in feature positions (in pixels where the picture enters)."""
+"""Height and width in feature positions (in pixels where the image enters)."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class LayerCost:
 
     @property
     def multiply_adds(self) -> int:
-        """For one picture: every weight once per output position, taps that fall on the zero padding included."""
+        """For one image: every weight once per output position, taps that fall on the zero padding included."""
         return self.weights * self.height * self.width
 
 
 def layer_costs(config: ModelConfig, height: int, width: int) -> list[LayerCost]:
-    """Every convolution of the network on a ``height`` x ``width`` picture, in the order of computation.
+    """Every convolution of the network on a ``height`` x ``width`` image, in the order of computation.
 
     A configuration that has no network is a :class:`~deeplabv3.errors.UserError`, as it is when the network is built.
     """
@@ -70,7 +70,7 @@ def parameters(config: ModelConfig) -> int:
 
 
 def multiply_adds(config: ModelConfig, height: int = 513, width: int = 513) -> int:
-    """Multiply-adds of one forward pass on one picture, by default one of the paper's size."""
+    """Multiply-adds of one forward pass on one image, by default one of the paper's size."""
     return sum(layer.multiply_adds for layer in layer_costs(config, height, width))
 
 

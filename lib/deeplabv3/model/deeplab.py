@@ -78,7 +78,7 @@ class DeepLabV3(nn.Module):
 
     def _refuse_one_value_per_channel(self, images: Tensor) -> None:
         """Torch's own error for this says neither where the value is nor what to do."""
-        # Synchronized batch norm, a subclass, sees the pictures of other processes too.
+        # Synchronized batch norm, a subclass, sees the images of other processes too.
         alone = any(type(norm) is nn.BatchNorm2d and norm.training for norm in self._batch_norms())
         if not self.training or images.shape[0] > 1 or not alone:
             return
@@ -86,7 +86,7 @@ class DeepLabV3(nn.Module):
         if pooling or max(images.shape[2:]) <= self.output_stride:
             place = "image pooling" if pooling else f"a crop within one output stride ({self.output_stride} pixels)"
             raise UserError(
-                f"{place} leaves one value per channel in a training batch of one picture, and batch norm needs two; "
+                f"{place} leaves one value per channel in a training batch of one image, and batch norm needs two; "
                 "raise 'batch' to at least 2, or freeze batch norm."
             )
 

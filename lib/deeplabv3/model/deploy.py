@@ -57,7 +57,7 @@ def export_torch(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> t
     """Write ``model`` as an exported program; :func:`check`'s result on the file as it is loaded again.
 
     ``torch.export.load(FILE).module()`` is a function of images and needs no code of this project; ``about`` lies in
-    the file as ``about.json`` (``extra_files``). Pictures have to be larger than the output stride: one feature a side
+    the file as ``about.json`` (``extra_files``). Images have to be larger than the output stride: one feature a side
     would be a special case to PyTorch. ONNX has no such limit.
     """
     folded = fold_batch_norm(model).cpu()
@@ -143,8 +143,8 @@ def optimize_for_inference(model: DeepLabV3, compiled: bool = False) -> nn.Modul
     """A copy of ``model`` for inference with the same logits up to rounding: batch norm folded, channels last.
 
     ``compiled`` adds ``torch.compile`` with frozen weights, which also fuses ReLU and the residual sums into the
-    convolutions. Its first call on every new picture size takes tens of seconds, and on a CPU it needs a C++ compiler:
-    worth it for many pictures of one size. Only calling it is compiled, not the whole-image
+    convolutions. Its first call on every new image size takes tens of seconds, and on a CPU it needs a C++ compiler:
+    worth it for many images of one size. Only calling it is compiled, not the whole-image
     evaluation, which asks for features and has sizes by the hundred. Call the result under ``torch.inference_mode()``
     or ``torch.no_grad()``, without which PyTorch does not freeze.
     """

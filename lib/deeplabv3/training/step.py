@@ -58,12 +58,12 @@ class ModelWithLoss(nn.Module):
         super().__init__()
         self.model, self.settings = model, settings
 
-    def forward(self, pictures: Tensor, labels: Tensor, count: Tensor | None = None) -> Tensor:
-        """The loss of pictures ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8."""
+    def forward(self, images: Tensor, labels: Tensor, count: Tensor | None = None) -> Tensor:
+        """The loss of images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8."""
         settings = self.settings
         return segmentation_loss(
             self.model,
-            normalize(pictures),
+            normalize(images),
             labels.long(),
             settings.upsample_logits,
             count,
@@ -97,11 +97,11 @@ def training_step(
     settings: TrainingConfig,
     seed: int,
     step: int,
-    pictures: Tensor,
+    images: Tensor,
     labels: Tensor,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Tensor:
-    """One step on this process's share of a batch, pictures ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
+    """One step on this process's share of a batch, images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
 
     ``model_with_loss`` is an :class:`ModelWithLoss`, compiled or wrapped or neither. Returns the loss of the whole batch, on the
     network's device: nothing here waits for a GPU.
@@ -120,7 +120,7 @@ def training_step(
         # Processes average their gradients, where the loss of a batch wants their sum.
         count = count / processes.world_size
     loss = torch.zeros((), device=labels.device)
-    for part, (some, theirs) in enumerate(zip(pictures.chunk(parts), labels.chunk(parts), strict=True)):
+    for part, (some, theirs) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
         last = part == parts - 1
         with nullcontext() if last else processes.no_sync(model_with_loss):
             value = model_with_loss(some, theirs, count)

@@ -104,8 +104,8 @@ def train(
     unread: list[tuple[int, Tensor, float]] = []
     saved_at = time.monotonic()
     with worker_errors(), Log(folder, start) if processes.is_main else _NoLog() as log, _stop_requests() as stop:
-        for step, (pictures, labels) in enumerate(stream, start=start):
-            batch = (part.to(device, non_blocking=True) for part in (pictures, labels))
+        for step, (images, labels) in enumerate(stream, start=start):
+            batch = (part.to(device, non_blocking=True) for part in (images, labels))
             with _memory_suffices(settings):
                 loss = training_step(model_with_loss, optimizer, settings, seed, step, *batch, processes)
             unread.append((step, loss, optimizer.param_groups[1]["lr"]))

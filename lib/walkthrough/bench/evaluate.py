@@ -1,8 +1,8 @@
-"""``deeplabv3 bench evaluate``: whole-picture evaluation, ours against torchvision's reference loop.
+"""``deeplabv3 bench evaluate``: whole-image evaluation, ours against torchvision's reference loop.
 
-The loop is that of torchvision's references/segmentation (``evaluate()`` and its ``ConfusionMatrix``): one picture at a
+The loop is that of torchvision's references/segmentation (``evaluate()`` and its ``ConfusionMatrix``): one image at a
 time through the network as it comes. Both see the same files, padded the same way, and the same network; torchvision's
-resizing of pictures and labels is left out, since it makes another metric.
+resizing of images and labels is left out, since it makes another metric.
 """
 
 import tempfile
@@ -35,7 +35,7 @@ from walkthrough.bench.model import give_statistics
 from walkthrough.bench.timing import alternate, describe_machine, threads
 
 SIZES = ((500, 375), (500, 333), (500, 375), (375, 500))
-"""Width and height that the embedded pictures are enlarged to: VOC's most frequent ones."""
+"""Width and height that the embedded images are enlarged to: VOC's most frequent ones."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class EvaluationBench:
     """What to compare.
 
     ``weights`` is what ``predict`` takes (a checkpoint of ours, or torchvision's), or nothing for torchvision's
-    ResNet-50 with random weights; ``data`` a folder in VOC's layout, or nothing for embedded pictures enlarged to VOC's
+    ResNet-50 with random weights; ``data`` a folder in VOC's layout, or nothing for embedded images enlarged to VOC's
     sizes. ``workers`` processes read for torchvision's loop, ours has threads for that; ``threads`` 0 leaves PyTorch's
     own choice.
     """
 
     weights: str = ""
     data: str = ""
-    pictures: int = 8
+    images: int = 8
     output_stride: int = 8
     padding: str = "tight"
     batch: int = 1
@@ -61,14 +61,14 @@ class EvaluationBench:
     bf16: bool = False
 
     def __post_init__(self):
-        for name, lowest in (("pictures", 1), ("batch", 1), ("rounds", 3), ("threads", 0), ("workers", 0)):
+        for name, lowest in (("images", 1), ("batch", 1), ("rounds", 3), ("threads", 0), ("workers", 0)):
             require(getattr(self, name) >= lowest, name, getattr(self, name), f"a whole number of at least {lowest}")
         require(self.device in ("cpu", "cuda"), "device", self.device, "'cpu' or 'cuda'")
         self.strategy()
         if not self.weights and self.output_stride != 8:
             raise UserError("torchvision's network runs at output stride 8 alone; name a checkpoint with --weights.")
         if self.weights and not self.data:
-            raise UserError("a checkpoint is measured on pictures with its classes; name them with --data.")
+            raise UserError("a checkpoint is measured on images with its classes; name them with --data.")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device 'cuda' is not there; choose --device cpu.")
 
@@ -77,12 +77,12 @@ class EvaluationBench:
         return EvaluationConfig(self.output_stride, padding=self.padding, bf16=bf16)
 
     def run(self) -> dict:
-        """Measure. Returns JSON values: ``rows`` holds pictures per second, the speed beside the loop's, and how many
+        """Measure. Returns JSON values: ``rows`` holds images per second, the speed beside the loop's, and how many
         of the ``pixels`` that are not void get another class than the loop gives them.
         """
         with threads(self.threads), tempfile.TemporaryDirectory() as folder:
             theirs, ours, classes = self._networks()
-            data = _First(VOCData(self.data or enlarged(Path(folder), self.pictures), "val", classes), self.pictures)
+            data = _First(VOCData(self.data or enlarged(Path(folder), self.images), "val", classes), self.images)
             samples = _Samples(data, self.strategy())
             loader = DataLoader(samples, num_workers=self.workers, persistent_workers=self.workers > 0)
             variants = {"ours, network as it comes": (ours, False), "ours": (optimize_for_inference(ours), False)}
@@ -92,21 +92,21 @@ class EvaluationBench:
             for name, (network, bf16) in variants.items():
                 calls[name] = partial(evaluate, network, data, self.strategy(bf16), self.batch)
             rows = alternate("evaluation", calls, self.rounds, self.device)
-            pictures = [data[index][0] for index in range(len(data))]
+            images = [data[index][0] for index in range(len(data))]
             differing = {
-                name: _differing(theirs, loader, predict_batches(network, pictures, self.strategy(bf16), self.batch))
+                name: _differing(theirs, loader, predict_batches(network, images, self.strategy(bf16), self.batch))
                 for name, (network, bf16) in variants.items()
             }
             return {
                 "bench": "evaluate",
                 "settings": asdict(self) | {"weights": Path(self.weights).name, "data": Path(self.data).name},
                 "machine": describe_machine(self.device, ("torch", "torchvision")),
-                "pictures": len(data),
+                "images": len(data),
                 "pixels": sum(int((data[index][1] != VOID).sum()) for index in range(len(data))),
                 "rows": [
                     {
                         "name": row.name,
-                        "pictures_per_second": len(data) / row.median,
+                        "images_per_second": len(data) / row.median,
                         "speed": rows[0].median / row.median,
                         "differing_pixels": differing.get(row.name),
                         "seconds": row.seconds,
@@ -141,7 +141,7 @@ class _AsTorchvision(nn.Module):
 
 
 class _First:
-    """The first pictures of a list."""
+    """The first images of a list."""
 
     def __init__(self, data: VOCData, count: int):
         self.data, self.count = data, min(count, len(data))
@@ -154,7 +154,7 @@ class _First:
 
 
 class _Samples(Dataset):
-    """Pictures as torchvision's loop takes them, ``(3, H, W)`` normalized, and labels ``(H, W)`` with void padding."""
+    """Images as torchvision's loop takes them, ``(3, H, W)`` normalized, and labels ``(H, W)`` with void padding."""
 
     def __init__(self, data: _First, settings: EvaluationConfig):
         self.data, self.settings = data, settings
@@ -163,16 +163,16 @@ class _Samples(Dataset):
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        picture, label = self.data[index]
+        image, label = self.data[index]
         size = padded_size(*label.shape, self.settings)
-        image = transforms.normalize(transforms.to_tensor(pad(picture, size)), MEAN, STD)
+        normalized = transforms.normalize(transforms.to_tensor(pad(image, size)), MEAN, STD)
         padded = np.full(size, VOID, dtype=np.int64)
         padded[: label.shape[0], : label.shape[1]] = label
-        return image, torch.from_numpy(padded)
+        return normalized, torch.from_numpy(padded)
 
 
 def reference_loop(network: nn.Module, loader: DataLoader, device: str) -> np.ndarray:
-    """torchvision's evaluation: the confusion matrix ``(K, K)`` of all pictures."""
+    """torchvision's evaluation: the confusion matrix ``(K, K)`` of all images."""
     matrix = None
     with torch.inference_mode():
         for images, labels in loader:
@@ -200,15 +200,15 @@ def _differing(network: nn.Module, loader: DataLoader, predictions: Iterable[np.
 
 
 def enlarged(folder: Path, count: int) -> Path:
-    """``count`` embedded pictures at the sizes of VOC's, in VOC's layout, below ``folder``."""
+    """``count`` embedded images at the sizes of VOC's, in VOC's layout, below ``folder``."""
     small = VOCData(synthetic.make(folder / "small", 1, count), "val", dict(enumerate(config.SYNTHETIC_CLASSES)))
     root = folder / "enlarged"
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / part).mkdir(parents=True)
     for number, name in enumerate(small.names):
-        picture, label = (Image.fromarray(array) for array in small[number])
+        image, label = (Image.fromarray(array) for array in small[number])
         size = SIZES[number % len(SIZES)]
-        picture.resize(size, Image.Resampling.BICUBIC).save(root / "JPEGImages" / f"{name}.jpg", quality=90)
+        image.resize(size, Image.Resampling.BICUBIC).save(root / "JPEGImages" / f"{name}.jpg", quality=90)
         label.resize(size, Image.Resampling.NEAREST).save(root / "SegmentationClass" / f"{name}.png")
     (root / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(small.names) + "\n")
     return root
@@ -219,14 +219,14 @@ def render(result: dict) -> str:
     settings = result["settings"]
     network = settings["weights"] or "torchvision's ResNet-50, random weights"
     lines = [
-        f"evaluation of {result['pictures']} whole pictures ({settings['data'] or 'embedded, enlarged'}), {network}, "
+        f"evaluation of {result['images']} whole images ({settings['data'] or 'embedded, enlarged'}), {network}, "
         f"output stride {settings['output_stride']}, {settings['padding']} padding, batch {settings['batch']}, medians "
         f"of {settings['rounds']} rounds",
         ", ".join(f"{name} {value}" for name, value in result["machine"].items()),
         "",
-        f"{'':26}  pictures/s   speed  pixels that differ of {result['pixels']}",
+        f"{'':26}  images/s   speed  pixels that differ of {result['pixels']}",
     ]
     for row in result["rows"]:
         end = "" if row["differing_pixels"] is None else f"{row['differing_pixels']:18}"
-        lines.append(f"{row['name']:26}  {row['pictures_per_second']:10.3f}  {row['speed']:5.2f}x  {end}".rstrip())
+        lines.append(f"{row['name']:26}  {row['images_per_second']:10.3f}  {row['speed']:5.2f}x  {end}".rstrip())
     return "\n".join(lines)

@@ -31,7 +31,7 @@ CHANNELS_LAST = {"memory_format": torch.channels_last}
 
 @dataclass(frozen=True)
 class ModelBench:
-    """What to compare: ``size`` is the side of the square pictures; ``threads`` 0 leaves PyTorch's own choice."""
+    """What to compare: ``size`` is the side of the square images; ``threads`` 0 leaves PyTorch's own choice."""
 
     backbone: str = "resnet50"
     size: int = 513

@@ -40,15 +40,15 @@ def all_workers() -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class PipelineBench:
-    """What to measure: ``batches`` batches a turn, of pictures read from files and of pictures decoded in memory.
+    """What to measure: ``batches`` batches a turn, of images read from files and of images decoded in memory.
 
-    ``data`` is a folder in VOC's layout, or nothing for ``pictures`` embedded ones enlarged to VOC's sizes; ``eats`` is
+    ``data`` is a folder in VOC's layout, or nothing for ``images`` embedded ones enlarged to VOC's sizes; ``eats`` is
     how many crops a second the card takes. ``workers`` () stands for none up to one a core.
     """
 
     data: str = ""
     list_name: str = "train"
-    pictures: int = 64
+    images: int = 64
     crop: int = 513
     batch: int = 16
     workers: tuple[int, ...] = ()
@@ -58,7 +58,7 @@ class PipelineBench:
 
     def __post_init__(self):
         object.__setattr__(self, "workers", tuple(self.workers))
-        for name, lowest in (("pictures", 1), ("crop", 1), ("batch", 1), ("batches", 1), ("rounds", 3)):
+        for name, lowest in (("images", 1), ("crop", 1), ("batch", 1), ("batches", 1), ("rounds", 3)):
             require(getattr(self, name) >= lowest, name, getattr(self, name), f"a whole number of at least {lowest}")
         require(min(self.workers, default=0) >= 0, "workers", self.workers, "whole numbers of at least 0")
         require(self.eats > 0, "eats", self.eats, "a number of crops a second above 0")
@@ -86,7 +86,7 @@ class PipelineBench:
                 "bench": "pipeline",
                 "settings": asdict(self) | {"data": Path(self.data).name, "workers": list(self.workers)},
                 "machine": describe_machine("cpu", ("torch", "pillow")) | {"cores": cores()},
-                "pictures": len(files),
+                "images": len(files),
                 "decoded_bytes": files.decoded_bytes(),
                 "rows": [self._row(name, workers, times) for (name, workers), times in found.items()],
                 "parts": self._parts(samples["files"]),
@@ -98,7 +98,7 @@ class PipelineBench:
             return VOCData(self.data, self.list_name, classes, cache, others="void")
         root = folder / "enlarged"
         if not root.exists():
-            enlarged(folder, max(self.pictures, self.batch))
+            enlarged(folder, max(self.images, self.batch))
         return VOCData(root, "val", dict(enumerate(config.SYNTHETIC_CLASSES)), cache)
 
     def _turn(self, samples: TrainingSamples, workers: int) -> tuple[float, float]:
@@ -168,8 +168,8 @@ def render(result: dict) -> str:
     """The measurements as text."""
     settings, machine = result["settings"], result["machine"]
     lines = [
-        f"training crops {settings['crop']} x {settings['crop']}, batch {settings['batch']}, of {result['pictures']} "
-        f"pictures ({settings['data'] or 'embedded, enlarged'}; {result['decoded_bytes'] / 1e9:.2f} GB decoded), "
+        f"training crops {settings['crop']} x {settings['crop']}, batch {settings['batch']}, of {result['images']} "
+        f"images ({settings['data'] or 'embedded, enlarged'}; {result['decoded_bytes'] / 1e9:.2f} GB decoded), "
         f"medians of {settings['rounds']} turns of {settings['batches']} batches",
         ", ".join(f"{name} {value}" for name, value in machine.items()),
         "",
@@ -181,6 +181,6 @@ def render(result: dict) -> str:
             f"{1000 * row['core_seconds_per_crop']:11.2f}  {row['cores_needed']:9.1f}"
         )
     if not any(row["source"] == "memory" for row in result["rows"]):
-        lines.append("decoded, the pictures do not fit into a quarter of the free memory")
+        lines.append("decoded, the images do not fit into a quarter of the free memory")
     parts = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in result["parts"].items())
     return "\n".join([*lines, "", f"where a core spends a crop's time: {parts}"])

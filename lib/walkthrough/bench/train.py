@@ -3,7 +3,7 @@
 The script is torchvision's references/segmentation/train.py with the options that its README gives for DeepLabV3:
 auxiliary head and loss, SGD, its own mean over pixels, on a GPU float16 with a gradient scaler (``--amp``), and a loss
 that is read in every step. Its input comes as its loader hands it over, float32 and int64 in ordinary memory; ours as
-uint8 in memory that a GPU can fetch from. All variants see the same pictures and labels, and take turns.
+uint8 in memory that a GPU can fetch from. All variants see the same images and labels, and take turns.
 """
 
 from collections.abc import Callable
@@ -104,10 +104,10 @@ class TrainBench:
         torch.backends.cudnn.benchmark = True  # as the script and our trainer have it
         try:
             with threads(self.threads):
-                pictures, labels = self.batch_of_noise()
+                images, labels = self.batch_of_noise()
                 variants = {
                     name: Contender(make, self.steps, self.device)
-                    for name, make in self._makers(pictures, labels).items()
+                    for name, make in self._makers(images, labels).items()
                 }
                 rows = alternate("training", variants, self.rounds, self.device)
                 machine = describe_machine(self.device, ("torch", "torchvision"))
@@ -139,32 +139,32 @@ class TrainBench:
         }
 
     def batch_of_noise(self) -> tuple[Tensor, Tensor]:
-        """Pictures ``(N, H, W, 3)`` and labels ``(N, H, W)``, uint8, every class in them, and void."""
+        """Images ``(N, H, W, 3)`` and labels ``(N, H, W)``, uint8, every class in them, and void."""
         random = torch.Generator().manual_seed(0)
-        pictures = torch.randint(256, (self.batch, self.crop, self.crop, 3), dtype=torch.uint8, generator=random)
-        labels = torch.randint(len(VOC_CLASSES), pictures.shape[:3], dtype=torch.uint8, generator=random)
+        images = torch.randint(256, (self.batch, self.crop, self.crop, 3), dtype=torch.uint8, generator=random)
+        labels = torch.randint(len(VOC_CLASSES), images.shape[:3], dtype=torch.uint8, generator=random)
         labels[:, :8] = VOID
-        return pictures, labels
+        return images, labels
 
-    def _makers(self, pictures: Tensor, labels: Tensor) -> dict[str, Callable[[], Callable[[], Tensor]]]:
+    def _makers(self, images: Tensor, labels: Tensor) -> dict[str, Callable[[], Callable[[], Tensor]]]:
         makers: dict[str, Callable] = {
-            "torchvision, its script": lambda: self.theirs(pictures, labels, self.output_stride),
-            "torchvision, channels last": lambda: self.theirs(pictures, labels, self.output_stride, True),
+            "torchvision, its script": lambda: self.theirs(images, labels, self.output_stride),
+            "torchvision, channels last": lambda: self.theirs(images, labels, self.output_stride, True),
         }
         if self.output_stride != 8:
-            makers["torchvision, output stride 8"] = lambda: self.theirs(pictures, labels, 8)
+            makers["torchvision, output stride 8"] = lambda: self.theirs(images, labels, 8)
         for name, switches in OURS.items():
             if self.compiled or not switches.compiled:
-                makers[name] = lambda switches=switches: self.ours(pictures, labels, switches)
+                makers[name] = lambda switches=switches: self.ours(images, labels, switches)
         return makers
 
     def theirs(
-        self, pictures: Tensor, labels: Tensor, output_stride: int, channels_last: bool = False
+        self, images: Tensor, labels: Tensor, output_stride: int, channels_last: bool = False
     ) -> Callable[[], Tensor]:
         """A step of torchvision's script; with ``channels_last`` also with its input where the network is, for free."""
         torch.manual_seed(0)
         network = torchvision_network(self.backbone, output_stride).to(self.device).train()
-        images, targets = normalize(pictures).contiguous(), labels.long()
+        images, targets = normalize(images).contiguous(), labels.long()
         if channels_last:
             network.to(**CHANNELS_LAST)
             images, targets = images.to(self.device, **CHANNELS_LAST), targets.to(self.device)
@@ -189,7 +189,7 @@ class TrainBench:
 
         return step
 
-    def ours(self, pictures: Tensor, labels: Tensor, switches: Switches) -> Callable[[], Tensor]:
+    def ours(self, images: Tensor, labels: Tensor, switches: Switches) -> Callable[[], Tensor]:
         """A step of our trainer."""
         torch.manual_seed(0)
         settings = TrainingConfig(batch=self.batch, crop=self.crop, precision=switches.precision)
@@ -197,10 +197,10 @@ class TrainBench:
         if switches.channels_last:
             model.to(**CHANNELS_LAST)
         else:
-            # The same values in planes: a picture whose channels lie last would pull every layer along.
-            pictures = pictures.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+            # The same values in planes: a image whose channels lie last would pull every layer along.
+            images = images.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
         if self.device == "cuda":
-            pictures, labels = pictures.pin_memory(), labels.pin_memory()
+            images, labels = images.pin_memory(), labels.pin_memory()
         optimizer = make_optimizer(model, settings)
         for group in optimizer.param_groups:
             group["fused"] = switches.fused
@@ -212,7 +212,7 @@ class TrainBench:
         def step() -> Tensor:
             nonlocal number
             number += 1
-            batch = (part.to(self.device, non_blocking=True) for part in (pictures, labels))
+            batch = (part.to(self.device, non_blocking=True) for part in (images, labels))
             return training_step(model_with_loss, optimizer, settings, 0, number - 1, *batch)
 
         return step
@@ -304,7 +304,7 @@ def render(result: dict) -> str:
             *lines,
             "",
             f"torchvision's network has one convolution more, and its script trains an auxiliary head: {theirs:.1f} G "
-            f"multiply-adds a picture, ours {ours:.1f} G; its row 'channels last' finds its input where the network is",
+            f"multiply-adds a image, ours {ours:.1f} G; its row 'channels last' finds its input where the network is",
             GOALS[result["settings"]["device"]],
         ]
     )

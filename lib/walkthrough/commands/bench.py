@@ -18,20 +18,20 @@ def add(verbs: Any) -> None:
     kind = kinds.add_parser("model", help="the network alone: ours, torchvision's, segmentation_models_pytorch's")
     kind.set_defaults(verb=bench_model)
     kind.add_argument("--backbone", choices=("resnet50", "resnet101"), default="resnet50")
-    kind.add_argument("--size", type=int, default=513, help="side of the square pictures, in pixels (513)")
-    kind.add_argument("--batch", type=int, default=1, help="pictures at once (1; training takes at least 2)")
+    kind.add_argument("--size", type=int, default=513, help="side of the square images, in pixels (513)")
+    kind.add_argument("--batch", type=int, default=1, help="images at once (1; training takes at least 2)")
     kind.add_argument("--rounds", type=int, default=9, help="turns of every variant; the median counts (9)")
     kind.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it compiles for a minute)")
     _common(kind)
 
-    kind = kinds.add_parser("evaluate", help="evaluation of whole pictures: ours, and torchvision's reference loop")
+    kind = kinds.add_parser("evaluate", help="evaluation of whole images: ours, and torchvision's reference loop")
     kind.set_defaults(verb=bench_evaluate)
     kind.add_argument("--weights", default="", metavar="CHECKPOINT", help="by default ResNet-50 with random weights")
-    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: embedded pictures, enlarged)")
-    kind.add_argument("--pictures", type=int, default=8, help="how many of the list val (8)")
+    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: embedded images, enlarged)")
+    kind.add_argument("--images", type=int, default=8, help="how many of the list val (8)")
     kind.add_argument("--output-stride", type=int, default=8, help="8, or another with --weights")
     kind.add_argument("--padding", choices=("tight", "crop"), default="tight")
-    kind.add_argument("--batch", type=int, default=1, help="pictures at once, for ours (1; a GPU wants 16)")
+    kind.add_argument("--batch", type=int, default=1, help="images at once, for ours (1; a GPU wants 16)")
     kind.add_argument("--rounds", type=int, default=5, help="turns of every variant; the median counts (5)")
     kind.add_argument("--workers", type=int, default=0, help="processes that read for torchvision's loop (0)")
     _common(kind)
@@ -46,9 +46,9 @@ def add(verbs: Any) -> None:
 
     kind = kinds.add_parser("pipeline", help="training crops without a network, by the number of data workers")
     kind.set_defaults(verb=bench_pipeline)
-    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: embedded pictures, enlarged)")
+    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: embedded images, enlarged)")
     kind.add_argument("--list", default="train", dest="list_name", help="which list of --data (train)")
-    kind.add_argument("--pictures", type=int, default=64, help="how many embedded pictures (64)")
+    kind.add_argument("--images", type=int, default=64, help="how many embedded images (64)")
     kind.add_argument("--crop", type=int, default=513, help="in pixels (513)")
     kind.add_argument("--batch", type=int, default=16, help="crops at once (16)")
     kind.add_argument("--workers", type=int, nargs="+", default=(), help="how many to try (none up to one a core)")
@@ -59,8 +59,8 @@ def add(verbs: Any) -> None:
 
     kind = kinds.add_parser("all", help="model, train, evaluate and pipeline, one after the other")
     kind.set_defaults(verb=bench_all)
-    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: embedded pictures, enlarged)")
-    kind.add_argument("--pictures", type=int, default=8, help="how many evaluate looks at (8; a GPU wants 64)")
+    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: embedded images, enlarged)")
+    kind.add_argument("--images", type=int, default=8, help="how many evaluate looks at (8; a GPU wants 64)")
     _scale(kind)
     _machine(kind)
     kind.add_argument("--json-folder", type=Path, metavar="FOLDER", help="write each one's measurements there")
@@ -101,7 +101,7 @@ def bench_evaluate(options: argparse.Namespace) -> int:
     from walkthrough.bench.evaluate import EvaluationBench, render
 
     names = (
-        "weights", "data", "pictures", "output_stride", "padding", "batch", "rounds", "device", "threads", "workers",
+        "weights", "data", "images", "output_stride", "padding", "batch", "rounds", "device", "threads", "workers",
         "bf16",
     )  # fmt: skip
     values = {name: getattr(options, name) for name in names}
@@ -118,7 +118,7 @@ def bench_train(options: argparse.Namespace) -> int:
 def bench_pipeline(options: argparse.Namespace) -> int:
     from walkthrough.bench.pipeline import PipelineBench, render
 
-    names = ("data", "list_name", "pictures", "crop", "batch", "workers", "batches", "rounds", "eats")
+    names = ("data", "list_name", "images", "crop", "batch", "workers", "batches", "rounds", "eats")
     values = {name: getattr(options, name) for name in names}
     return _measure(lambda: PipelineBench(**values), render, options.json)
 
@@ -137,7 +137,7 @@ def bench_all(options: argparse.Namespace) -> int:
         ),
         "train": (lambda: training, train.render),
         "evaluate": (
-            lambda: evaluate.EvaluationBench(data=data, pictures=options.pictures, workers=workers, **shared),
+            lambda: evaluate.EvaluationBench(data=data, images=options.images, workers=workers, **shared),
             evaluate.render,
         ),
         "pipeline": (

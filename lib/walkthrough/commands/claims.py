@@ -11,9 +11,7 @@ def add(verbs: Any) -> None:
     verb = profile_verb(verbs, "claims", main, "print each claim of the paper with the verdict of what was measured")
     seeds_option(verb)
     verb.add_argument("--format", choices=("text", "markdown", "csv", "html"), default="text")
-    verb.add_argument(
-        "--figure", type=Path, metavar="FILE", help="draw the page as a picture as well (.png, .svg, .pdf)"
-    )
+    verb.add_argument("--figure", type=Path, metavar="FILE", help="draw the page as a image as well (.png, .svg, .pdf)")
     data_options(verb)
 
 

@@ -1,4 +1,4 @@
-"""``deeplabv3 evaluate``: trained networks on whole pictures."""
+"""``deeplabv3 evaluate``: trained networks on whole images."""
 
 import argparse
 from dataclasses import replace
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Any) -> None:
-    verb = profile_verb(verbs, "evaluate", main, "evaluate trained networks on whole pictures")
+    verb = profile_verb(verbs, "evaluate", main, "evaluate trained networks on whole images")
     data_options(verb)
     verb.add_argument("runs", nargs="+", metavar="RUN", help="checkpoint files, or runs by their folder or name")
     strategy_options(verb, output_stride=None)
@@ -75,7 +75,7 @@ def show_evaluation(run: "Run", settings: "EvaluationConfig") -> None:
 
 
 def _measured(run: "Run", settings: "EvaluationConfig", checkpoint: Path) -> dict:
-    """Evaluate; the record's values. Where pictures cannot be read, those of the others are printed all the same."""
+    """Evaluate; the record's values. Where images cannot be read, those of the others are printed all the same."""
     from walkthrough.experiments.run import Incomplete, evaluate_run
 
     try:
@@ -96,7 +96,7 @@ def _print(record: dict) -> None:
         print(f"{name:>14}  {'never seen' if value is None else f'{value:6.2f}'}")
     print(
         f"mIoU {record['miou']:.2f} over the {present} classes present, {over_all:.2f} over all {len(iou)} classes, "
-        f"{record['pictures']} pictures, output stride {record['settings']['output_stride']} "
+        f"{record['images']} images, output stride {record['settings']['output_stride']} "
         f"({record['seconds']:.0f} s)"
     )
     print(f"pixel accuracy {record['pixel_accuracy']:.2f}")
@@ -105,10 +105,10 @@ def _print(record: dict) -> None:
 class _Progress:
     """A bar with the time left; what an interrupted evaluation has done already does not count for its speed."""
 
-    def __init__(self, pictures: int):
+    def __init__(self, images: int):
         from tqdm import tqdm
 
-        self.bar = tqdm(total=pictures, desc="evaluating", unit="picture")
+        self.bar = tqdm(total=images, desc="evaluating", unit="image")
         self.fresh = True
 
     def __enter__(self) -> "_Progress":

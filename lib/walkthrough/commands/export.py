@@ -8,7 +8,7 @@ from walkthrough.commands.options import weights_option
 
 
 def add(verbs: Any) -> None:
-    text = "write a network for other tools, for any batch and picture size, and check it"
+    text = "write a network for other tools, for any batch and image size, and check it"
     verb = verbs.add_parser("export", help=text, description=text[0].upper() + text[1:] + ".")
     verb.set_defaults(verb=main)
     verb.add_argument("kind", choices=("onnx", "torch"), help="ONNX, or a program for torch.export.load")

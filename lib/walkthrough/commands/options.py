@@ -1,4 +1,4 @@
-"""What verbs share: profiles, settings given as ``NAME=VALUE``, and where the pictures are."""
+"""What verbs share: profiles, settings given as ``NAME=VALUE``, and where the images are."""
 
 import argparse
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def seeds_option(verb: argparse.ArgumentParser) -> None:
 
 
 def data_options(verb: argparse.ArgumentParser) -> None:
-    """Where the pictures are."""
+    """Where the images are."""
     verb.add_argument("--data", type=Path, metavar="ROOT", help="data set in VOC's layout, such as VOCdevkit")
 
 
@@ -75,10 +75,10 @@ def strategy_options(verb: argparse.ArgumentParser, output_stride: int | None = 
     own = "by default the one that the network was trained at"
     verb.add_argument("--output-stride", type=int, default=output_stride, help=finer if output_stride else own)
     scales = verb.add_mutually_exclusive_group()
-    # One value, not several: those would swallow the pictures behind them.
-    scales.add_argument("--scales", metavar="LIST", help="average over the picture in these sizes, such as 0.5,1,1.5")
+    # One value, not several: those would swallow the images behind them.
+    scales.add_argument("--scales", metavar="LIST", help="average over the image in these sizes, such as 0.5,1,1.5")
     scales.add_argument("--multi-scale", action="store_true", help="the paper's: 0.5,0.75,1,1.25,1.5,1.75")
-    verb.add_argument("--flip", action="store_true", help="average with the mirrored picture")
+    verb.add_argument("--flip", action="store_true", help="average with the mirrored image")
 
 
 def scales_of(options: argparse.Namespace, default: tuple[float, ...] = (1.0,)) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""``deeplabv3 predict``: your own pictures."""
+"""``deeplabv3 predict``: your own images."""
 
 import argparse
 import csv
@@ -17,38 +17,38 @@ JPEG_LIMIT = 65500
 
 
 def add(verbs: Any) -> None:
-    text = "segment your own pictures: overlays, label files and each class's share of the pixels"
+    text = "segment your own images: overlays, label files and each class's share of the pixels"
     verb = verbs.add_parser("predict", help=text, description=text[0].upper() + text[1:] + ".")
     verb.set_defaults(verb=main)
-    verb.add_argument("pictures", nargs="+", metavar="PICTURE", help="files, folders, or patterns such as 'trip/*.jpg'")
+    verb.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, or patterns such as 'trip/*.jpg'")
     weights_option(verb)
     verb.add_argument("--output", type=Path, default=Path("predictions"), metavar="DIR", help="default: predictions")
     strategy_options(verb)
     verb.add_argument(
         "--longest", type=int, default=MAX_SIZE, metavar="PIXELS",
-        help=f"the network sees larger pictures reduced to this ({MAX_SIZE}); results have the picture's own size",
+        help=f"the network sees larger images reduced to this ({MAX_SIZE}); results have the image's own size",
     )  # fmt: skip
 
 
 def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from deeplabv3.evaluation.predict import find_pictures, output_names, refuse_to_overwrite
+    from deeplabv3.evaluation.predict import find_images, output_names, refuse_to_overwrite
     from deeplabv3.files import write_atomically
 
     require(options.longest >= 1, "longest", options.longest, "a whole number of at least 1")
-    pictures = find_pictures(options.pictures, options.output)
-    names = output_names(pictures)
-    refuse_to_overwrite(pictures, names, options.output)
-    settings = strategy_of(options, padding="tight")  # what a picture is padded with should not be most of it
+    images = find_images(options.images, options.output)
+    names = output_names(images)
+    refuse_to_overwrite(images, names, options.output)
+    settings = strategy_of(options, padding="tight")  # what a image is padded with should not be most of it
     from walkthrough.commands.options import load_network
 
     model, classes = load_network(options.weights)
     network = ready(model, settings), classes, settings
     make_folder(options.output)
     rows, broken = [], 0
-    bar = tqdm(zip(pictures, names, strict=True), total=len(pictures), unit="picture", desc="predicting",
-               disable=len(pictures) == 1)  # fmt: skip
+    bar = tqdm(zip(images, names, strict=True), total=len(images), unit="image", desc="predicting",
+               disable=len(images) == 1)  # fmt: skip
     try:
         with bar:
             for path, name in bar:
@@ -64,19 +64,19 @@ def main(options: argparse.Namespace) -> int:
                 rows.append(row)
                 tqdm.write(_line(row, classes), file=sys.stdout)
     except KeyboardInterrupt:
-        print(f"deeplabv3: interrupted; {len(rows)} of {len(pictures)} pictures are done.", file=sys.stderr)
+        print(f"deeplabv3: interrupted; {len(rows)} of {len(images)} images are done.", file=sys.stderr)
         return 130
     finally:
         if rows:
             with writing(options.output):
                 write_atomically(options.output / SHARES, _table(rows))
     if rows:
-        print(f"overlays, label files and {SHARES} of {len(rows)} of {len(pictures)} pictures in {options.output}")
+        print(f"overlays, label files and {SHARES} of {len(rows)} of {len(images)} images in {options.output}")
     return 1 if broken else 0
 
 
 def _predict(path: Path, name: str, network: tuple, longest: int) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Predict one picture: its row of the table, and its files by the end of their names."""
+    """Predict one image: its row of the table, and its files by the end of their names."""
     import numpy as np
     from PIL import Image
 
@@ -88,7 +88,7 @@ def _predict(path: Path, name: str, network: tuple, longest: int) -> tuple[dict[
     began = time.monotonic()
     photo = read_photo(path)
     if max(photo.shape) > JPEG_LIMIT:
-        raise UserError(f"picture {path} is {max(photo.shape)} pixels long, a JPEG {JPEG_LIMIT} at most; cut it.")
+        raise UserError(f"image {path} is {max(photo.shape)} pixels long, a JPEG {JPEG_LIMIT} at most; cut it.")
     found = predict_photo(model, photo, settings, longest)
     values = np.array(list(classes), dtype=np.uint8)
     painted = Image.fromarray(segmentation.overlay(photo, found, palette()[values], list(classes.values())))
@@ -102,12 +102,12 @@ def _predict(path: Path, name: str, network: tuple, longest: int) -> tuple[dict[
 
 
 def _column(name: str) -> str:
-    """A class's column, which is never one of those about the picture."""
+    """A class's column, which is never one of those about the image."""
     return f"{name} %"
 
 
 def _line(row: dict[str, Any], classes: dict[int, str]) -> str:
-    """What is in a picture, the largest share first."""
+    """What is in a image, the largest share first."""
     shares = sorted(((row[_column(name)], name) for name in classes.values()), reverse=True)
     found = ", ".join(f"{name} {share:.1f} %" for share, name in shares if share >= 0.05)
     return f"{row['file']}  {row['width']} x {row['height']}  {row['seconds']:.2f} s  {found}"

@@ -60,7 +60,7 @@ def long_main(options: argparse.Namespace) -> int:
                 print(f"    {evaluation.path.name}: {evaluation.flaw}")
                 continue
             values = evaluation.values
-            print(f"    {sentence(evaluation.settings)}: mIoU {values['miou']:.2f} on {values['pictures']} pictures")
+            print(f"    {sentence(evaluation.settings)}: mIoU {values['miou']:.2f} on {values['images']} images")
     _say_if_none(found, profile)
     return 0
 
@@ -148,9 +148,9 @@ def _circumstances(evaluation: "Evaluation") -> str:
     from walkthrough.records.compare import sentence
 
     values = evaluation.values
-    words = [sentence(evaluation.settings), f"{values['pictures']} pictures of {values['list']}"]
+    words = [sentence(evaluation.settings), f"{values['images']} images of {values['list']}"]
     words += [_duration(values["seconds"])] if "seconds" in values else []
-    words += [f"{values['pictures_per_second']:.2f} pictures/s"] if "pictures_per_second" in values else []
+    words += [f"{values['images_per_second']:.2f} images/s"] if "images_per_second" in values else []
     words += [f"{values['peak_memory_mib']} MiB"] if values.get("peak_memory_mib") else []
     return ", ".join([*words, values.get("device", "device unknown")])
 
@@ -167,13 +167,13 @@ def diff_main(options: argparse.Namespace) -> int:
         _print_section(title, [["", "A", "B"], *rows] if rows else [["the same"]])
     shared = comparable(*pair)
     for both in shared:
-        print(f"\n{label(both[0], profile)}, {both[0].values['pictures']} pictures")
+        print(f"\n{label(both[0], profile)}, {both[0].values['images']} images")
         rows = []
         for name, a, b in _by_class(both):
             rows.append([name, a, b, f"{float(b) - float(a):+.2f}" if "-" not in (a, b) else ""])
         _print_columns([["IoU", "A", "B", "B - A"], *rows], right=(1, 2, 3))
     if not shared:
-        print("\nno strategy that both were evaluated with on the same pictures")
+        print("\nno strategy that both were evaluated with on the same images")
     return 0
 
 

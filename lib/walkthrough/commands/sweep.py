@@ -53,9 +53,9 @@ def _show_plan(profile: "Profile", numbers: Sequence[int]) -> None:
     except UserError as error:
         if profile.data.kind != "voc":
             raise
-        with sweep.plan_without_pictures(profile, numbers) as everything:
+        with sweep.plan_without_images(profile, numbers) as everything:
             _print_plan(profile, everything, names=False)
-        print(f"note: {error} Without pictures nobody can tell which runs are recorded already, so all are listed.")
+        print(f"note: {error} Without images nobody can tell which runs are recorded already, so all are listed.")
     else:
         _print_plan(profile, found)
 

@@ -1,4 +1,4 @@
-"""``deeplabv3 train``: one network, trained and evaluated on whole pictures, by one process or by torchrun's."""
+"""``deeplabv3 train``: one network, trained and evaluated on whole images, by one process or by torchrun's."""
 
 import argparse
 import shutil
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Any) -> None:
-    verb = profile_verb(verbs, "train", main, "train one network and evaluate it on whole pictures")
+    verb = profile_verb(verbs, "train", main, "train one network and evaluate it on whole images")
     data_options(verb)
     verb.add_argument("--backbone-weights", metavar="FILE", help="ImageNet weights: a file, or 'imagenet' to download")
     verb.add_argument("--start", type=Path, metavar="CHECKPOINT", help="start from its weights, as stage 2 does")
@@ -137,4 +137,4 @@ def _say_what_was_trained_on(run: "Run") -> None:
     data = run.profile.data
     trained, evaluated = (set(run.profile.open_data(name).names) for name in (data.train_list, data.val_list))
     if both := trained & evaluated:
-        print(f"note: {len(both)} of these {len(evaluated)} pictures were trained on, so this is no validation result")
+        print(f"note: {len(both)} of these {len(evaluated)} images were trained on, so this is no validation result")

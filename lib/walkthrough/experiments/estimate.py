@@ -10,7 +10,7 @@ import torch
 from deeplabv3.config import TrainingConfig
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.step import ModelWithLoss, make_optimizer, training_step
-from walkthrough.experiments.task import Task, device, picture_work, side_by_side, step_work, threads_of
+from walkthrough.experiments.task import Task, device, image_work, side_by_side, step_work, threads_of
 from walkthrough.profiles import Profile
 from walkthrough.records.catalogue import all_records
 from walkthrough.records.environment import environment
@@ -46,21 +46,21 @@ def recorded_speed(profile: Profile) -> Throughput | None:
             if values["device"] == here and values.get("threads", threads) == threads:
                 settings = type(profile.evaluation)(**values["settings"])
                 evaluation[0] += values["seconds"]
-                evaluation[1] += values["pictures"] * picture_work(run.config, settings)
+                evaluation[1] += values["images"] * image_work(run.config, settings)
     if not training[0]:
         return None
     per_step = training[0] / training[1]
-    per_picture = evaluation[0] / evaluation[1] if evaluation[0] else per_step
+    per_image = evaluation[0] / evaluation[1] if evaluation[0] else per_step
     many = "run" if runs == 1 else "runs"
-    return Throughput(per_step, per_picture, f"by {runs} recorded {many} of this profile on {here}")
+    return Throughput(per_step, per_image, f"by {runs} recorded {many} of this profile on {here}")
 
 
 LONGEST_STEP = 1e12
-"""A step on the CPU that is timed has no more multiply-adds, some seconds' worth: of a larger batch, two pictures."""
+"""A step on the CPU that is timed has no more multiply-adds, some seconds' worth: of a larger batch, two images."""
 
 
 def timed_speed(tasks: Sequence[Task]) -> Throughput:
-    """The speed of one training step of the smallest network of ``tasks``, on random pictures, after one to warm up."""
+    """The speed of one training step of the smallest network of ``tasks``, on random images, after one to warm up."""
     run = min((task.run for task in tasks), key=lambda run: step_work(run.config, run.training))
     torch.set_num_threads(threads_of(run.profile))
     training = run.training
@@ -77,11 +77,11 @@ def _step_seconds(run: Run, training: TrainingConfig) -> Iterator[float]:
     model.freeze_batch_norm(training.freeze_batch_norm).train()
     model_with_loss, optimizer = ModelWithLoss(model, training), make_optimizer(model, training)
     shape = (training.batch, training.crop, training.crop)
-    pictures = torch.randint(256, (*shape, 3), dtype=torch.uint8, device=where)
+    images = torch.randint(256, (*shape, 3), dtype=torch.uint8, device=where)
     labels = torch.randint(run.config.num_classes, shape, dtype=torch.uint8, device=where)
     for step in range(2):
         began = time.monotonic()
-        training_step(model_with_loss, optimizer, training, 0, step, pictures, labels).item()  # waits for a GPU
+        training_step(model_with_loss, optimizer, training, 0, step, images, labels).item()  # waits for a GPU
         yield time.monotonic() - began
 
 

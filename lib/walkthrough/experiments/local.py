@@ -19,8 +19,8 @@ from walkthrough.experiments.task import (
     Report,
     Task,
     Work,
+    image_work,
     missing,
-    picture_work,
     side_by_side,
     step_work,
     tasks_of,
@@ -114,9 +114,9 @@ def run_task(task: Task, report: Report) -> None:
     train_run(task.run, lambda number, loss, lr: report((number + 1) * step, loss))
     position = task.training
     for settings in task.evaluations:
-        picture = picture_work(task.run.config, settings)
+        image = image_work(task.run.config, settings)
         if task.run.evaluation_record(settings) is None:  # another sweep of the folder may have been faster
-            evaluate_run(task.run, settings, lambda done, before=position, each=picture: report(before + done * each))
+            evaluate_run(task.run, settings, lambda done, before=position, each=image: report(before + done * each))
         position += task.evaluation(settings)
 
 

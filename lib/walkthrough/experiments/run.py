@@ -27,7 +27,7 @@ from walkthrough.records.run import Run
 from walkthrough.records.store import PartialCounts
 
 Report = Callable[[int], None]
-"""Told how many pictures are evaluated so far."""
+"""Told how many images are evaluated so far."""
 
 
 def train_run(
@@ -97,7 +97,7 @@ def initial_model(run: Run) -> DeepLabV3:
 
 
 def _score(run: Run, model: DeepLabV3, processes: ProcessGroup) -> float:
-    """The mIoU in percent of ``model`` as it stands, over all pictures of the evaluation list."""
+    """The mIoU in percent of ``model`` as it stands, over all images of the evaluation list."""
     data = run.profile.open_data()
     settings = replace(run.profile.evaluation, output_stride=run.config.output_stride)
     share = range(len(data))[processes.rank :: processes.world_size]
@@ -110,7 +110,7 @@ def _score(run: Run, model: DeepLabV3, processes: ProcessGroup) -> float:
 
 
 class Incomplete(UserError):
-    """Some pictures could not be read. ``values`` is what the others have given, in the form of a record."""
+    """Some images could not be read. ``values`` is what the others have given, in the form of a record."""
 
     def __init__(self, message: str, values: dict):
         super().__init__(message)
@@ -133,7 +133,7 @@ def evaluate_run(
 
     The record is written unless the checkpoint is one on the way: that is not the run's result. SIGINT, SIGTERM and any
     error keep what is counted so far, a process that is killed outright loses at most ``save_every_s`` seconds of it,
-    and the next call goes on from there. Pictures that cannot be read do not hold the others up; afterwards they are
+    and the next call goes on from there. Images that cannot be read do not hold the others up; afterwards they are
     named by :class:`Incomplete`. Every process of ``team`` calls it and evaluates its share; counts add up exactly.
     While another process evaluates the run so, this one waits, and then returns the other's record.
     """
@@ -161,7 +161,7 @@ def _evaluated(
     report: Report,
     processes: ProcessGroup,
 ) -> tuple[dict, np.ndarray]:
-    """What :func:`evaluate_run` finds: a record's values, and the confusion matrices ``(pictures, K, K)``."""
+    """What :func:`evaluate_run` finds: a record's values, and the confusion matrices ``(images, K, K)``."""
     model = optimize_for_inference(model).to(device())
     data = run.profile.open_data()
     stamps = [data.file_signature(index) for index in range(len(data))]
@@ -184,7 +184,7 @@ def _evaluated(
             partial.save()
             if isinstance(error, torch.OutOfMemoryError):
                 raise UserError(
-                    "the GPU's memory does not hold a batch of pictures in every scale; lower 'evaluation_batch' "
+                    "the GPU's memory does not hold a batch of images in every scale; lower 'evaluation_batch' "
                     f"({run.profile.evaluation_batch}), what is counted stays."
                 ) from error
             raise
@@ -204,7 +204,7 @@ def _evaluated(
     if errors:
         partial.save()
         raise Incomplete(
-            f"{len(errors)} of {len(data)} pictures could not be evaluated: {'; '.join(map(str, errors))} The others "
+            f"{len(errors)} of {len(data)} images could not be evaluated: {'; '.join(map(str, errors))} The others "
             "are done and need not be evaluated again.",
             values,
         )

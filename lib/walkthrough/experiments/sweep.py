@@ -96,10 +96,10 @@ def _keys(keys: dict[str, str]) -> str:
 
 
 @contextmanager
-def plan_without_pictures(profile: Profile, numbers: Sequence[int]) -> Iterator[Plan]:
-    """The plan of everything where the pictures are missing, and with them the names of the runs and their records.
+def plan_without_images(profile: Profile, numbers: Sequence[int]) -> Iterator[Plan]:
+    """The plan of everything where the images are missing, and with them the names of the runs and their records.
 
-    Two drawn pictures give the runs names of their own; VOC's lists have the lengths that they are known to have.
+    Two drawn images give the runs names of their own; VOC's lists have the lengths that they are known to have.
     """
     with tempfile.TemporaryDirectory(prefix="deeplabv3-") as folder:
         root = synthetic.make(Path(folder) / "stand-in", 1, 1)
@@ -107,8 +107,8 @@ def plan_without_pictures(profile: Profile, numbers: Sequence[int]) -> Iterator[
             profile.data, root=str(root), train_list="train", val_list="val", classes=profile.data.class_map()
         )
         found = plan(replace(profile, data=data), numbers)
-        pictures = VOC_COUNTS.get(profile.data.val_list, VOC_COUNTS["val"])
-        yield replace(found, tasks=tuple(replace(task, pictures=pictures) for task in found.tasks))
+        images = VOC_COUNTS.get(profile.data.val_list, VOC_COUNTS["val"])
+        yield replace(found, tasks=tuple(replace(task, images=images) for task in found.tasks))
 
 
 def describe(found: Plan, speed: Throughput, workers: int, names: bool = True) -> str:

@@ -27,8 +27,8 @@ def step_work(config: ModelConfig, training: TrainingConfig) -> int:
     return BACKWARD * training.batch * multiply_adds(config, training.crop, training.crop)
 
 
-def picture_work(config: ModelConfig, settings: EvaluationConfig) -> int:
-    """Multiply-adds of evaluating one picture that is padded to the crop, in every scale and with its mirror image."""
+def image_work(config: ModelConfig, settings: EvaluationConfig) -> int:
+    """Multiply-adds of evaluating one image that is padded to the crop, in every scale and with its mirror image."""
     config = replace(config, output_stride=settings.output_stride)
     sides = [round((settings.crop - 1) * scale) + 1 for scale in settings.scales]
     return (1 + settings.flip) * sum(multiply_adds(config, side, side) for side in sides)
@@ -36,11 +36,11 @@ def picture_work(config: ModelConfig, settings: EvaluationConfig) -> int:
 
 @dataclass(frozen=True)
 class Task:
-    """A run that is to be trained, unless it is, and then evaluated on the ``pictures`` of its evaluation list."""
+    """A run that is to be trained, unless it is, and then evaluated on the ``images`` of its evaluation list."""
 
     run: Run
     evaluations: tuple[EvaluationConfig, ...]
-    pictures: int
+    images: int
 
     @property
     def training(self) -> int:
@@ -48,8 +48,8 @@ class Task:
         return self.run.training.iterations * step_work(self.run.config, self.run.training)
 
     def evaluation(self, settings: EvaluationConfig) -> int:
-        """Multiply-adds of evaluating every picture."""
-        return self.pictures * picture_work(self.run.config, settings)
+        """Multiply-adds of evaluating every image."""
+        return self.images * image_work(self.run.config, settings)
 
     @property
     def total(self) -> int:
@@ -76,11 +76,11 @@ def tasks_of(jobs: Iterable[Job]) -> list[Task]:
     by_run: dict[Run, list[EvaluationConfig]] = {}
     for run, settings in dict.fromkeys(jobs):
         by_run.setdefault(run, []).append(settings)
-    tasks = [Task(run, tuple(settings), _pictures(run)) for run, settings in by_run.items()]
+    tasks = [Task(run, tuple(settings), _images(run)) for run, settings in by_run.items()]
     return sorted(tasks, key=Task.left, reverse=True)
 
 
-def _pictures(run: Run) -> int:
+def _images(run: Run) -> int:
     profile = run.profile
     return len(read_list(find_root(profile.data_root()), profile.data.val_list))
 

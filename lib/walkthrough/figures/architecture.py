@@ -191,7 +191,7 @@ CONTEXTS = {
 
 
 def figure2() -> Figure:
-    """Fig. 2: four ways to multi-scale context, from the picture at the bottom to the output; width is resolution."""
+    """Fig. 2: four ways to multi-scale context, from the image at the bottom to the output; width is resolution."""
     figure, axes = plt.subplots(1, len(CONTEXTS), squeeze=False, figsize=(8.4, 1.9), layout="constrained")
     for axis, (title, (slabs, arrows)) in zip(axes[0], CONTEXTS.items(), strict=True):
         for center, height, width, kind in slabs:

@@ -13,23 +13,23 @@ from walkthrough.figures.charts import COLORS, _axes
 
 
 def kernel_positions(
-    picture: np.ndarray,
+    image: np.ndarray,
     rates: Sequence[int],
     center: tuple[int, int],
     responses: Sequence[np.ndarray] = (),
     kernel: int = 3,
     size: float = 2.2,
 ) -> Figure:
-    """Fig. 1: where the weights of an atrous convolution fall on a picture, one column a rate.
+    """Fig. 1: where the weights of an atrous convolution fall on a image, one column a rate.
 
     ``responses``, one ``(H, W)`` map a rate, come below: blue where the filter answers above zero, orange below.
     """
     figure, axes = _axes(len(rates), size, size, rows=2 if len(responses) else 1)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     reach = kernel // 2
     for column, rate in zip(axes.T, rates, strict=True):
         axis = column[0]
-        axis.imshow(picture)
+        axis.imshow(image)
         extent = 2 * reach * rate
         corner = (center[1] - reach * rate - 0.5, center[0] - reach * rate - 0.5)
         axis.add_patch(Rectangle(corner, extent + 1, extent + 1, fill=False, color="white", linewidth=0.8))
@@ -138,20 +138,20 @@ def _positions(layers: Sequence[tuple[int, int]], length: int) -> list[range]:
     return rows
 
 
-def dense_features(picture: np.ndarray, maps: Mapping[int, np.ndarray], size: float = 3.2) -> Figure:
-    """A picture and one channel of its features at several output strides ``{stride: (h, w)}``, in the same place.
+def dense_features(image: np.ndarray, maps: Mapping[int, np.ndarray], size: float = 3.2) -> Figure:
+    """A image and one channel of its features at several output strides ``{stride: (h, w)}``, in the same place.
 
     A feature is drawn as the square of pixels that it stands for, and a dot marks the ones of the coarsest map.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     figure, axes = _axes(2, size, size * height / width + 0.2, rows=-(-(1 + len(maps)) // 2))
     for axis in axes.flat:
         axis.axis("off")
     places = axes.flat
-    next(places).imshow(picture)
+    next(places).imshow(image)
     coarsest, highest = max(maps), max(values.max() for values in maps.values())
     y, x = np.mgrid[0:height:coarsest, 0:width:coarsest]
-    area = min(10.0, (72 * size / x.shape[1] / 5) ** 2)  # dots leave room between them on a large picture too
+    area = min(10.0, (72 * size / x.shape[1] / 5) ** 2)  # dots leave room between them on a large image too
     for axis, (stride, values) in zip(places, maps.items(), strict=False):
         rows, columns = values.shape
         extent = (-stride / 2, (columns - 0.5) * stride, (rows - 0.5) * stride, -stride / 2)

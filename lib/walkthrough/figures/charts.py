@@ -28,15 +28,15 @@ def _axes(columns: int = 1, width: float = 4.2, height: float = 2.4, rows: int =
     return plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained")
 
 
-def pictures(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = (), size: float = 1.6) -> Figure:
-    """A grid of pictures ``(H, W, 3)`` uint8 or maps ``(H, W)``, with one title a column."""
+def images(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = (), size: float = 1.6) -> Figure:
+    """A grid of images ``(H, W, 3)`` uint8 or maps ``(H, W)``, with one title a column."""
     columns = max(len(row) for row in rows)
     figure, axes = _axes(columns, size, size, rows=len(rows))
     for line, row in zip(axes, rows, strict=True):
         for axis in line:
             axis.axis("off")
-        for axis, picture in zip(line, row, strict=False):
-            axis.imshow(picture, interpolation="nearest")
+        for axis, image in zip(line, row, strict=False):
+            axis.imshow(image, interpolation="nearest")
     for axis, title in zip(axes[0], titles, strict=False):
         axis.set_title(title)
     return figure
@@ -133,9 +133,9 @@ def stacked(rows: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
     return figure
 
 
-def mosaic(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Pictures ``(H, W, 3)``, each cut to the smallest height and width of all, side by side in one picture."""
-    height, width = (min(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    cut = [picture[:height, :width] for picture in pictures]
+def mosaic(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Images ``(H, W, 3)``, each cut to the smallest height and width of all, side by side in one image."""
+    height, width = (min(image.shape[axis] for image in images) for axis in (0, 1))
+    cut = [image[:height, :width] for image in images]
     rows = [np.concatenate(cut[first : first + columns], axis=1) for first in range(0, len(cut), columns)]
     return np.concatenate(rows)

@@ -1,4 +1,4 @@
-"""Pictures of segmentations: arrays in, figure or picture out.
+"""Images of segmentations: arrays in, figure or image out.
 
 Colors alone do not tell classes apart for everybody, and VOC's palette has several dark ones: every region also has an
 outline and its name. ``classes`` are maps ``(H, W)`` of class indices, 255 where void; ``colors`` is ``(K, 3)`` uint8
@@ -26,10 +26,10 @@ REPAIRED, BROKEN = COLORS[0], COLORS[1]
 
 @dataclass(frozen=True)
 class Example:
-    """One picture ``(H, W, 3)`` with its true and its predicted classes ``(H, W)``, and what to call it."""
+    """One image ``(H, W, 3)`` with its true and its predicted classes ``(H, W)``, and what to call it."""
 
     name: str
-    picture: np.ndarray
+    image: np.ndarray
     truth: np.ndarray
     prediction: np.ndarray
 
@@ -45,7 +45,7 @@ def outlines(classes: np.ndarray) -> np.ndarray:
 def name_places(classes: np.ndarray, smallest: float = 0.01) -> list[tuple[int, int, int]]:
     """Where to write the classes' names: (class, y, x) at the widest place of each region.
 
-    Large regions come first. Regions below ``smallest``, a share of the picture, get none, except the largest one of
+    Large regions come first. Regions below ``smallest``, a share of the image, get none, except the largest one of
     each class, and neither do regions where a name would stand on that of a larger one.
     """
     step = -(-max(classes.shape) // 96)  # a hundred pixels are enough to find a place
@@ -101,18 +101,18 @@ def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
     return mask
 
 
-def overlay(picture: np.ndarray, classes: np.ndarray, colors: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """``picture (H, W, 3)`` with its classes painted over it, outlined and named, at the picture's own size."""
+def overlay(image: np.ndarray, classes: np.ndarray, colors: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """``image (H, W, 3)`` with its classes painted over it, outlined and named, at the image's own size."""
     longest = max(classes.shape)
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(colors)] = colors
-    painted = (picture // 2) + (table // 2)[classes]
-    painted[classes == 0] = picture[classes == 0]
+    painted = (image // 2) + (table // 2)[classes]
+    painted[classes == 0] = image[classes == 0]
     edges = _grown(outlines(classes), longest // 800)
-    painted[_grown(edges, longest // 400)] = 0  # a dark rim, or the white line is lost on a bright picture
+    painted[_grown(edges, longest // 400)] = 0  # a dark rim, or the white line is lost on a bright image
     painted[edges] = 255
-    image = Image.fromarray(painted)
-    draw = ImageDraw.Draw(image)
+    canvas = Image.fromarray(painted)
+    draw = ImageDraw.Draw(canvas)
     font = ImageFont.truetype(findfont("DejaVu Sans"), max(10, longest // 25))
     for found, y, x in name_places(classes):
         _, _, width, height = (side / 2 for side in draw.textbbox((0, 0), names[found], font))
@@ -124,26 +124,26 @@ def overlay(picture: np.ndarray, classes: np.ndarray, colors: np.ndarray, names:
             draw.text(
                 place, names[found], "white", font, "mm", stroke_width=max(1, longest // 400), stroke_fill="black"
             )
-    return np.asarray(image)
+    return np.asarray(canvas)
 
 
 def draw_classes(
-    axis: Axes, classes: np.ndarray, colors: np.ndarray, names: Sequence[str], picture: np.ndarray | None = None
+    axis: Axes, classes: np.ndarray, colors: np.ndarray, names: Sequence[str], image: np.ndarray | None = None
 ) -> None:
-    """Draw a class map into ``axis``, over ``picture`` where there is one, with outlines and names."""
+    """Draw a class map into ``axis``, over ``image`` where there is one, with outlines and names."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(colors)] = colors
     table[VOID] = VOID_COLOUR
     shown = table[classes]
-    if picture is not None:
-        shown = picture // 2 + shown // 2
-        shown[classes == 0] = picture[classes == 0]
+    if image is not None:
+        shown = image // 2 + shown // 2
+        shown[classes == 0] = image[classes == 0]
     axis.imshow(shown, interpolation="nearest")
     for found in np.unique(classes[(classes != 0) & (classes != VOID)]):
         if min(classes.shape) > 1:
             axis.contour(classes == found, [0.5], colors="white", linewidths=0.7)
     for found, y, x in name_places(classes):
-        # Near the rim a centered name would reach out of the picture.
+        # Near the rim a centered name would reach out of the image.
         across, down = x / classes.shape[1], y / classes.shape[0]
         ha = "left" if across < 0.15 else "right" if across > 0.85 else "center"
         va = "top" if down < 0.05 else "bottom" if down > 0.95 else "center"
@@ -151,24 +151,24 @@ def draw_classes(
         text.set_path_effects([withStroke(linewidth=1.6, foreground="black")])
 
 
-def error_map(picture: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """``(H, W, 3)``: the picture in pale gray where the prediction is right, orange where it is wrong, void gray."""
-    shown = _pale(picture)
+def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """``(H, W, 3)``: the image in pale gray where the prediction is right, orange where it is wrong, void gray."""
+    shown = _pale(image)
     shown[truth == VOID] = VOID_COLOUR
     shown[(prediction != truth) & (truth != VOID)] = _rgb(BROKEN)
     return shown
 
 
-def change_map(picture: np.ndarray, truth: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """``(H, W, 3)``: blue where only ``after`` is right, orange where only ``before`` is, else the picture, pale."""
-    shown = _pale(picture)
+def change_map(image: np.ndarray, truth: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """``(H, W, 3)``: blue where only ``after`` is right, orange where only ``before`` is, else the image, pale."""
+    shown = _pale(image)
     shown[(after == truth) & (before != truth)] = _rgb(REPAIRED)
     shown[(before == truth) & (after != truth)] = _rgb(BROKEN)
     return shown
 
 
-def _pale(picture: np.ndarray) -> np.ndarray:
-    gray = picture.mean(axis=2, keepdims=True) / 255
+def _pale(image: np.ndarray) -> np.ndarray:
+    gray = image.mean(axis=2, keepdims=True) / 255
     return np.repeat((255 * (0.8 + 0.2 * gray)).astype(np.uint8), 3, axis=2)
 
 
@@ -177,8 +177,8 @@ def _rgb(color: str) -> tuple[int, ...]:
 
 
 def _grid(rows: Sequence[Sequence[np.ndarray]], columns: int, size: float, extra: float) -> tuple[Figure, np.ndarray]:
-    """Axes for rows of pictures, ``columns`` each; a row is as high as its tallest picture is at the common width."""
-    heights = [size * min(1.3, max(picture.shape[0] / picture.shape[1] for picture in row)) for row in rows]
+    """Axes for rows of images, ``columns`` each; a row is as high as its tallest image is at the common width."""
+    heights = [size * min(1.3, max(image.shape[0] / image.shape[1] for image in row)) for row in rows]
     heights = [max(height, 0.3 * size) for height in heights]
     figure, axes = plt.subplots(
         len(rows),
@@ -200,16 +200,16 @@ def _class_legend(figure: Figure, seen: Sequence[int], colors: np.ndarray, names
 
 
 def comparison(examples: Sequence[Example], colors: np.ndarray, names: Sequence[str], size: float = 1.7) -> Figure:
-    """A row for each example: picture, truth, prediction and errors, with a legend of the classes that occur."""
+    """A row for each example: image, truth, prediction and errors, with a legend of the classes that occur."""
     seen = sorted(set().union(*(np.unique([*np.unique(e.truth), *np.unique(e.prediction)]) for e in examples)) - {VOID})
-    figure, axes = _grid([[example.picture] for example in examples], 4, size, 0.6)
+    figure, axes = _grid([[example.image] for example in examples], 4, size, 0.6)
     for row, example in zip(axes, examples, strict=True):
-        row[0].imshow(example.picture, interpolation="nearest")
+        row[0].imshow(example.image, interpolation="nearest")
         row[0].set_ylabel(example.name)
         draw_classes(row[1], example.truth, colors, names)
         draw_classes(row[2], example.prediction, colors, names)
-        row[3].imshow(error_map(example.picture, example.truth, example.prediction), interpolation="nearest")
-    for axis, title in zip(axes[0], ("picture", "truth", "prediction", "errors"), strict=True):
+        row[3].imshow(error_map(example.image, example.truth, example.prediction), interpolation="nearest")
+    for axis, title in zip(axes[0], ("image", "truth", "prediction", "errors"), strict=True):
         axis.set_title(title)
     void = Patch(facecolor=np.array(VOID_COLOUR) / 255, edgecolor="black", linewidth=0.5, label="void")
     _class_legend(figure, seen, colors, names, void, Patch(color=BROKEN, label="wrong"))
@@ -217,27 +217,27 @@ def comparison(examples: Sequence[Example], colors: np.ndarray, names: Sequence[
 
 
 def changes(
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
     predictions: Mapping[str, Sequence[np.ndarray]],
     size: float = 1.7,
 ) -> Figure:
-    """What each strategy repairs and breaks against the one before it: a row a picture, a column a strategy.
+    """What each strategy repairs and breaks against the one before it: a row a image, a column a strategy.
 
-    ``predictions`` maps the strategies' names, in order, to their class maps of ``pictures``. Below each map is how
+    ``predictions`` maps the strategies' names, in order, to their class maps of ``images``. Below each map is how
     many pixels were repaired and broken; void counts as neither.
     """
     steps = list(predictions)
-    figure, axes = _grid([[picture] for picture in pictures], len(steps), size, 0.5 + 0.2 * len(pictures))
-    for number, (row, picture, truth) in enumerate(zip(axes, pictures, truths, strict=True)):
-        row[0].imshow(picture, interpolation="nearest")
+    figure, axes = _grid([[image] for image in images], len(steps), size, 0.5 + 0.2 * len(images))
+    for number, (row, image, truth) in enumerate(zip(axes, images, truths, strict=True)):
+        row[0].imshow(image, interpolation="nearest")
         for axis, former, latter in zip(row[1:], steps, steps[1:], strict=False):
             before, after = predictions[former][number], predictions[latter][number]
-            axis.imshow(change_map(picture, truth, before, after), interpolation="nearest")
+            axis.imshow(change_map(image, truth, before, after), interpolation="nearest")
             repaired = ((after == truth) & (before != truth)).sum()
             broken = ((before == truth) & (after != truth)).sum()
             axis.set_xlabel(f"+{repaired}  −{broken}", fontsize=8)
-    for axis, title in zip(axes[0], ("picture", *(f"+ {step}" for step in steps[1:])), strict=True):
+    for axis, title in zip(axes[0], ("image", *(f"+ {step}" for step in steps[1:])), strict=True):
         axis.set_title(title)
     patches = [Patch(color=REPAIRED, label="repaired"), Patch(color=BROKEN, label="broken")]
     figure.legend(handles=patches, loc="outside lower center", ncols=2)
@@ -247,13 +247,13 @@ def changes(
 def gallery(
     rows: Sequence[Sequence[Example]], colors: np.ndarray, names: Sequence[str], failures: int = 1, size: float = 1.5
 ) -> Figure:
-    """Fig. 6: pairs of a picture and its prediction, several in a row; the last ``failures`` rows are failures."""
-    pictures = [[example.picture for example in row] for row in rows]
-    figure, axes = _grid(pictures, 2 * max(map(len, rows)), size, 0.2 * len(rows))
+    """Fig. 6: pairs of a image and its prediction, several in a row; the last ``failures`` rows are failures."""
+    images = [[example.image for example in row] for row in rows]
+    figure, axes = _grid(images, 2 * max(map(len, rows)), size, 0.2 * len(rows))
     for number, (line, row) in enumerate(zip(axes, rows, strict=True)):
         for (left, right), example in zip(line.reshape(-1, 2), row, strict=False):
-            left.imshow(example.picture, interpolation="nearest")
-            draw_classes(right, example.prediction, colors, names, example.picture)
+            left.imshow(example.image, interpolation="nearest")
+            draw_classes(right, example.prediction, colors, names, example.image)
             right.set_title(example.name, fontsize=8)
         if number >= len(rows) - failures:
             line[0].set_ylabel("failures")
@@ -281,11 +281,11 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
     return figure
 
 
-def photo(picture: np.ndarray, classes: np.ndarray, colors: np.ndarray, names: Sequence[str]) -> Figure:
-    """One picture, the same with its classes over it, and each class's share of the pixels."""
+def photo(image: np.ndarray, classes: np.ndarray, colors: np.ndarray, names: Sequence[str]) -> Figure:
+    """One image, the same with its classes over it, and each class's share of the pixels."""
     figure, axes = plt.subplots(1, 3, figsize=(8, 2.6), width_ratios=(1.2, 1.2, 1), layout="constrained")
-    axes[0].imshow(picture, interpolation="nearest")
-    draw_classes(axes[1], classes, colors, names, picture)
+    axes[0].imshow(image, interpolation="nearest")
+    draw_classes(axes[1], classes, colors, names, image)
     for axis in axes[:2]:
         axis.axis("off")
     shares = 100 * np.bincount(classes.ravel(), minlength=len(names)) / classes.size

@@ -54,10 +54,10 @@ def _show_knobs(draw: Callable[..., Figure], offered: dict[str, list], defaults:
     from IPython.display import display
 
     knobs = {name: _knob(name, values, defaults[name]) for name, values in offered.items()}
-    # A notebook that is saved like this still has a picture for those who only read it: GitHub, nbconvert.
-    picture = _png(draw())
+    # A notebook that is saved like this still has a image for those who only read it: GitHub, nbconvert.
+    image = _png(draw())
     box = ipywidgets.VBox([*knobs.values(), ipywidgets.interactive_output(draw, knobs)])
-    display({**box._repr_mimebundle_(), "image/png": picture}, raw=True)
+    display({**box._repr_mimebundle_(), "image/png": image}, raw=True)
 
 
 def _knob(name: str, values: list, default: Any) -> Any:

@@ -236,7 +236,7 @@ def _kernel_environment(profile: str) -> Iterator[None]:
     """What kernels inherit: the profile, folders that hold in any working folder, and none of the user's own set-up."""
     with tempfile.TemporaryDirectory(prefix="deeplabv3-", ignore_cleanup_errors=True) as private:
         values = {"DEEPLABV3_PROFILE": profile, "IPYTHONDIR": private, "JUPYTER_RUNTIME_DIR": private}
-        # An MPLBACKEND such as Agg, usual on servers, would leave the notebooks without pictures.
+        # An MPLBACKEND such as Agg, usual on servers, would leave the notebooks without images.
         values["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
         values["DEEPLABV3_WIDGETS"] = "0"  # nobody is there to turn a knob, even where a Jupyter kernel started this
         for name in ("DEEPLABV3_HOME", "DEEPLABV3_WORKSPACE", "DEEPLABV3_DATA"):

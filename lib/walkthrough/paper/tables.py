@@ -113,7 +113,7 @@ def _cascade_inference(keys: dict[str, str]) -> dict[str, Any]:
 
 
 def _aspp_inference(keys: dict[str, str]) -> dict[str, Any]:
-    # What pre-training on COCO adds is not measured: the pictures are not part of any profile.
+    # What pre-training on COCO adds is not measured: the images are not part of any profile.
     return {"variant": None if keys["coco"] == "yes" else _BEST, "evaluation": _strategy(keys)}
 
 

@@ -92,9 +92,9 @@ def all_records(profile_name: str) -> list[tuple[dict, list[dict]]]:
 
 
 def all_counts(profile_name: str, run: str) -> dict[EvaluationConfig, np.ndarray]:
-    """The confusion matrices ``(pictures, K, K)`` int64 of every recorded evaluation of a run, by its strategy.
+    """The confusion matrices ``(images, K, K)`` int64 of every recorded evaluation of a run, by its strategy.
 
-    Neither the run's network nor its pictures need be there, as :meth:`Run.confusion_counts` wants the latter to be.
+    Neither the run's network nor its images need be there, as :meth:`Run.confusion_counts` wants the latter to be.
     """
     files = _record_files(profile_name).get(run)
     usable = _entry(run, files).usable if files else []
@@ -102,7 +102,7 @@ def all_counts(profile_name: str, run: str) -> dict[EvaluationConfig, np.ndarray
 
 
 def recorded_inputs(profile_name: str, list_name: str, classes: dict[str, str]) -> set[tuple[str, str]]:
-    """(fingerprint of the pictures, backbone's weights) of the recorded runs on these classes of this list."""
+    """(fingerprint of the images, backbone's weights) of the recorded runs on these classes of this list."""
     found = set()
     for training, _ in all_records(profile_name):
         data = training["settings"]["data"]
@@ -111,8 +111,8 @@ def recorded_inputs(profile_name: str, list_name: str, classes: dict[str, str]) 
     return found
 
 
-def recorded_pictures(profile_name: str, list_name: str) -> set[str]:
-    """Fingerprints of the pictures of ``list_name`` that recorded evaluations saw."""
+def recorded_images(profile_name: str, list_name: str) -> set[str]:
+    """Fingerprints of the images of ``list_name`` that recorded evaluations saw."""
     evaluations = [values for _, found in all_records(profile_name) for values in found]
     return {values["fingerprint"] for values in evaluations if values["list"] == list_name and "fingerprint" in values}
 
@@ -201,7 +201,7 @@ def _plan_refusal(model: dict, changes: dict) -> str:
 
 
 def _evaluation_flaw(path: Path, values: dict, model: dict) -> str:
-    if lacking := [part for part in ("run", "settings", "list", "pictures", "miou", "class_iou") if part not in values]:
+    if lacking := [part for part in ("run", "settings", "list", "images", "miou", "class_iou") if part not in values]:
         return f"damaged: it lacks {' and '.join(lacking)}."
     if not isinstance(values["miou"], int | float) or not isinstance(values["class_iou"], dict):
         return "damaged: its mIoU or its class_iou is no number."
@@ -219,6 +219,6 @@ def _evaluation_flaw(path: Path, values: dict, model: dict) -> str:
     content = counts_beside(path, values)
     if content is None:
         return f"damaged: its counts {counts.name} are not those that it was written with."
-    if len(read_counts(counts, content)) != values["pictures"]:
-        return f"damaged: its counts {counts.name} are not those of {values['pictures']} pictures."
+    if len(read_counts(counts, content)) != values["images"]:
+        return f"damaged: its counts {counts.name} are not those of {values['images']} images."
     return ""

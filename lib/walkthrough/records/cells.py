@@ -18,7 +18,7 @@ _PROTOCOL = {"crop": 513, "batch": 16}
 def in_profile(training: dict[str, Any], profile: Profile) -> dict[str, Any]:
     """Changes of training settings with the paper's crop and batch put into the proportions of ``profile``.
 
-    Another crop than 513 becomes the nearest one that is k * 16 + 1 pixels wide. No batch has fewer than two pictures,
+    Another crop than 513 becomes the nearest one that is k * 16 + 1 pixels wide. No batch has fewer than two images,
     which batch norm behind image pooling needs, and its parts are no larger than the profile's.
     """
     own = {name: value for name, value in training.items() if _PROTOCOL.get(name) != value}

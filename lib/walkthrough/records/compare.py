@@ -25,7 +25,7 @@ def settings_of(entry: RunRecord) -> dict[str, Any]:
 
 
 def default_of(name: str) -> Any:
-    """The default of a setting by its dotted name; None where it has none, such as the pictures' fingerprint."""
+    """The default of a setting by its dotted name; None where it has none, such as the images' fingerprint."""
     part, _, key = name.partition(".")
     return DEFAULTS.get(part, {}).get(key)
 
@@ -45,15 +45,15 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str
 
 
 def comparable(first: RunRecord, second: RunRecord) -> list[tuple[Evaluation, Evaluation]]:
-    """The evaluations of both runs with the same strategy on the same pictures, as far as the records say."""
+    """The evaluations of both runs with the same strategy on the same images, as far as the records say."""
     return [(one, other) for one in first.usable for other in second.usable if _same(one, other)]
 
 
 def _same(one: Evaluation, other: Evaluation) -> bool:
     own, theirs = one.values, other.values
-    # records of before do not hold the pictures' fingerprint
+    # records of before do not hold the images' fingerprint
     known = "fingerprint" in own and "fingerprint" in theirs
-    named = ("list", "pictures", "fingerprint") if known else ("list", "pictures")
+    named = ("list", "images", "fingerprint") if known else ("list", "images")
     return one.settings == other.settings and all(own[name] == theirs[name] for name in named)
 
 

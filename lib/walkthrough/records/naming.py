@@ -49,7 +49,7 @@ def strategy(settings: EvaluationConfig) -> dict:
 
 
 def evaluation_name(settings: EvaluationConfig, fingerprint: str, list_name: str) -> str:
-    """``eval-ID``: the strategy and the pictures."""
+    """``eval-ID``: the strategy and the images."""
     return "eval-" + short_hash({"settings": strategy(settings), "data": [fingerprint, list_name]})
 
 

@@ -2,7 +2,7 @@
 
 A run is named by the hash of everything that determines it (model, training settings, data fingerprint, seed), so
 whoever asks for the same run again gets its record. A finished run has a folder ``records/PROFILE/LABEL-ID/`` with
-``run.json`` and, for each strategy that it was evaluated with, ``eval-ID.npz`` (the confusion counts of every picture)
+``run.json`` and, for each strategy that it was evaluated with, ``eval-ID.npz`` (the confusion counts of every image)
 and ``eval-ID.json``, which names the hash of those counts. ``partial-ID.npz`` is an evaluation on the way. Reading all
 records of a profile is :mod:`walkthrough.records.store`'s.
 """
@@ -43,20 +43,20 @@ def _file_hash(setting: str, path: str) -> str:
 
 
 def _inputs(profile: Profile) -> tuple[str, str]:
-    """The fingerprint of the training pictures and what names the backbone's weights.
+    """The fingerprint of the training images and what names the backbone's weights.
 
-    Where the pictures are not at hand, they are those of the profile's records, if these agree on them: the tables that
+    Where the images are not at hand, they are those of the profile's records, if these agree on them: the tables that
     come with the project can be read without its data.
     """
     weights = profile.backbone_weights
     try:
-        pictures = _fingerprint(profile.data_root(), profile.data.train_list)
+        images = _fingerprint(profile.data_root(), profile.data.train_list)
     except UserError:
         recorded = catalogue.recorded_inputs(profile.name, profile.data.train_list, _classes(profile))
         if len(recorded) != 1:
             raise
         return recorded.pop()
-    return pictures, weights if weights in ("", "imagenet") else _file_hash("backbone_weights", weights)
+    return images, weights if weights in ("", "imagenet") else _file_hash("backbone_weights", weights)
 
 
 def _classes(profile: Profile) -> dict[str, str]:
@@ -65,13 +65,13 @@ def _classes(profile: Profile) -> dict[str, str]:
 
 def identity_of(profile: Profile, config: ModelConfig) -> dict:
     """Everything that determines a run's result, as JSON values."""
-    pictures, weights = _inputs(profile)
+    images, weights = _inputs(profile)
     values = {
         "recipe": RESULTS_VERSION,
         "model": asdict(config),
         "training": asdict(profile.training),
         "data": {
-            "fingerprint": pictures,
+            "fingerprint": images,
             "list": profile.data.train_list,
             "classes": _classes(profile),
         },
@@ -85,7 +85,7 @@ def identity_of(profile: Profile, config: ModelConfig) -> dict:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training run: the profile says on which pictures, ``identity`` everything that determines its result."""
+    """One training run: the profile says on which images, ``identity`` everything that determines its result."""
 
     profile: Profile
     identity: dict
@@ -142,15 +142,15 @@ class Run:
         return store.read_json(path) if path else None
 
     def evaluation_name(self, settings: EvaluationConfig) -> str:
-        """``eval-ID``: the strategy and the pictures."""
+        """``eval-ID``: the strategy and the images."""
         return naming.evaluation_name(settings, self._evaluated(), self.profile.data.val_list)
 
     def _evaluated(self) -> str:
-        """The fingerprint of the pictures that it is evaluated on, from the records where those are not at hand."""
+        """The fingerprint of the images that it is evaluated on, from the records where those are not at hand."""
         try:
             return _fingerprint(self.profile.data_root(), self.profile.data.val_list)
         except UserError:
-            recorded = catalogue.recorded_pictures(self.profile.name, self.profile.data.val_list)
+            recorded = catalogue.recorded_images(self.profile.name, self.profile.data.val_list)
             if len(recorded) != 1:
                 raise
             return recorded.pop()
@@ -182,7 +182,7 @@ class Run:
         return found[0] if found else None
 
     def confusion_counts(self, settings: EvaluationConfig) -> np.ndarray | None:
-        """Confusion matrices ``(pictures, K, K)`` int64 of an evaluation, or None when there is none."""
+        """Confusion matrices ``(images, K, K)`` int64 of an evaluation, or None when there is none."""
         found = self._evaluation(settings)
         return store.read_counts(*found[1:]) if found else None
 
@@ -213,7 +213,7 @@ class Run:
             write_atomically(path, json.dumps(values, indent=2) + "\n")
 
     def evaluation_values(self, settings: EvaluationConfig, confusions: np.ndarray, seconds: float) -> dict:
-        """What an evaluation with these confusion matrices ``(pictures, K, K)`` has found, as JSON values."""
+        """What an evaluation with these confusion matrices ``(images, K, K)`` has found, as JSON values."""
         total = confusions.sum(axis=0)
         names = tuple(self.profile.data.class_map().values())
         iou = [None if np.isnan(value) else round(100 * float(value), 3) for value in class_iou(total)]
@@ -222,13 +222,13 @@ class Run:
             "settings": asdict(settings),
             "list": self.profile.data.val_list,
             "fingerprint": self._evaluated(),
-            "pictures": len(confusions),
+            "images": len(confusions),
             "miou": round(mean_iou(total), 3),  # over the classes present
             "miou_all_classes": round(mean_iou_all(total), 3),
             "class_iou": dict(zip(names, iou, strict=True)),
             "pixel_accuracy": round(pixel_accuracy(total), 3),
             "seconds": round(seconds, 1),
-            "pictures_per_second": round(len(confusions) / max(seconds, 1e-9), 2),
+            "images_per_second": round(len(confusions) / max(seconds, 1e-9), 2),
             "peak_memory_mib": peak_memory_mib(),
             **environment(),
         }

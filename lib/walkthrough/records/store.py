@@ -1,6 +1,6 @@
 """The records on disk: how they are named, where they lie, and which of them still say something about this code.
 
-A run is named by the hash of everything that determines it, an evaluation by that of its strategy and its pictures. A
+A run is named by the hash of everything that determines it, an evaluation by that of its strategy and its images. A
 record is *stale* when its settings no longer exist in the code, *damaged* when it cannot be read or its counts are not
 those that it was written with. Neither is used, and neither keeps anybody from reading the others.
 """
@@ -32,7 +32,7 @@ def read_json(path: Path) -> dict:
 
 
 def read_counts(path: Path, content: bytes) -> np.ndarray:
-    """Confusion matrices ``(pictures, K, K)`` int64; a damaged file is a :class:`UserError` that names it."""
+    """Confusion matrices ``(images, K, K)`` int64; a damaged file is a :class:`UserError` that names it."""
     try:
         with np.load(io.BytesIO(content)) as file:
             return file["confusion"].astype(np.int64)
@@ -58,9 +58,9 @@ def counts_beside(path: Path, values: dict) -> bytes | None:
 
 
 class PartialCounts:
-    """Confusion matrices ``(K, K)`` by picture, saved now and then as ``path``, an NPZ file.
+    """Confusion matrices ``(K, K)`` by image, saved now and then as ``path``, an NPZ file.
 
-    ``identity`` is everything but the picture that determines a matrix, as JSON values; a file with another identity,
+    ``identity`` is everything but the image that determines a matrix, as JSON values; a file with another identity,
     or a damaged one, counts as none. ``seconds`` is the time spent so far, interrupted attempts included.
     """
 
@@ -84,7 +84,7 @@ class PartialCounts:
         return self._seconds_before + time.monotonic() - self._began
 
     def add(self, stamp: str, counts: np.ndarray) -> None:
-        """Keep a picture's matrix; every ``save_every_s`` seconds what is kept is written down."""
+        """Keep a image's matrix; every ``save_every_s`` seconds what is kept is written down."""
         self._counts[stamp] = counts
         if time.monotonic() - self._saved > self.save_every_s:
             self.save()

@@ -43,9 +43,9 @@ class ClaimsView:
     def notes(self) -> list[str]:
         """How to read the verdicts."""
         if self.profile.seeds > 1:
-            chance = "the pictures and the seeds"
+            chance = "the images and the seeds"
         else:
-            chance = "the pictures. One seed: a verdict is on these trained networks, and others may turn it round"
+            chance = "the images. One seed: a verdict is on these trained networks, and others may turn it round"
         notes = [
             self.summary(),
             f"Differences in points of mIoU, ours with the 95 % interval of what chance does through {chance}. "
@@ -153,7 +153,7 @@ def figure_format(path: Path) -> str:
 
 
 def save_figure(view: ClaimsView, path: Path) -> None:
-    """The page as a picture; the file's ending says in which format."""
+    """The page as a image; the file's ending says in which format."""
     form = figure_format(path)
     buffer = io.BytesIO()
     view.figure().savefig(buffer, format=form, dpi=130)
@@ -176,7 +176,7 @@ def write_claims(profile: Profile, output: Path) -> None:
 
 
 def recorded_profiles() -> list[str]:
-    """The profiles of the project that have records of real pictures or were run here."""
+    """The profiles of the project that have records of real images or were run here."""
     return [name for name in profile_names() if name != "smoke" and catalogue.all_records(name)]
 
 
@@ -186,6 +186,6 @@ def _other(name: str, profile: Profile) -> ClaimsView | None:
         return None
     try:
         view = claims_view(load_profile(name))
-    except UserError:  # such as records of pictures that are not at hand and disagree on which they were
+    except UserError:  # such as records of images that are not at hand and disagree on which they were
         return None
     return view if any(verdict.found for verdict in view.verdicts) else None

@@ -29,7 +29,7 @@ class CellResults:
         return found
 
     def _jobs(self, cell: Cell) -> list[Job]:
-        """What fills the cell; nothing where neither pictures nor records can tell."""
+        """What fills the cell; nothing where neither images nor records can tell."""
         try:
             return cell_jobs(cell, self.profile)
         except UserError:

@@ -1,13 +1,13 @@
-"""How sure a measured mIoU is, and a difference of two: bootstrap over pictures, and over seeds.
+"""How sure a measured mIoU is, and a difference of two: bootstrap over images, and over seeds.
 
-mIoU comes from one confusion matrix over all pictures, so the pictures are what chance has drawn. A draw takes as many
+mIoU comes from one confusion matrix over all images, so the images are what chance has drawn. A draw takes as many
 of them as there are, with repetition, and adds up their confusion matrices. Every evaluation of one list takes the
-*same* pictures in its n-th draw: differences between rows are paired, and what makes a picture hard for both cancels.
+*same* images in its n-th draw: differences between rows are paired, and what makes a image hard for both cancels.
 
 Another seed is another draw of the training. With several seeds the interval holds both sources of chance: the
-pictures' own, from the draws of the mean over the seeds, and Student's for the mean of so few seeds, added in
+images' own, from the draws of the mean over the seeds, and Student's for the mean of so few seeds, added in
 quadrature. (To draw seeds as well would not do: of three, all draws are the worst one in 1 of 27.) With one seed it
-holds the pictures alone.
+holds the images alone.
 """
 
 from collections.abc import Sequence
@@ -48,9 +48,9 @@ class Estimate:
 
 
 def bootstrap(confusions: np.ndarray) -> Estimate:
-    """The mIoU of one seed's evaluation, from its pictures' confusion matrices ``(pictures, K, K)``."""
-    pictures, classes, _ = confusions.shape
-    totals = (_weights(pictures) @ confusions.reshape(pictures, -1)).reshape(-1, classes, classes)
+    """The mIoU of one seed's evaluation, from its images' confusion matrices ``(images, K, K)``."""
+    images, classes, _ = confusions.shape
+    totals = (_weights(images) @ confusions.reshape(images, -1)).reshape(-1, classes, classes)
     mious = _mean_iou(np.concatenate([confusions.sum(axis=0)[None], totals]))
     return Estimate(mious[:1], mious[None, 1:])
 
@@ -76,7 +76,7 @@ def _mean_iou(confusions: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _weights(pictures: int) -> np.ndarray:
-    """How often each draw takes each picture, ``(DRAWS, pictures)``: the same for every evaluation of the list."""
-    shares = np.full(pictures, 1 / pictures)
-    return np.random.default_rng(0).multinomial(pictures, shares, size=DRAWS).astype(float)
+def _weights(images: int) -> np.ndarray:
+    """How often each draw takes each image, ``(DRAWS, images)``: the same for every evaluation of the list."""
+    shares = np.full(images, 1 / images)
+    return np.random.default_rng(0).multinomial(images, shares, size=DRAWS).astype(float)

@@ -83,7 +83,7 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
     seeds = f"seed {profile.seed}" if profile.seeds == 1 else f"mean of up to {profile.seeds} seeds"
     notes = [
         f"Paper: {table.measure}. Ours: mIoU with {networks}, profile {profile.name}, {seeds}; 95 % interval over "
-        f"the pictures{' and the seeds' if profile.seeds > 1 else ''}. Compare the order of the rows, not the "
+        f"the images{' and the seeds' if profile.seeds > 1 else ''}. Compare the order of the rows, not the "
         "numbers, unless data and network are the paper's."
     ]
     if stand_ins := _stand_ins(table, profile):

@@ -31,10 +31,10 @@ def test_a_good_data_set_has_no_wrong_line(voc_root):
         "list train: 6 names",
         "list trainval: 9 names",
         "list val: 3 names",
-        "lists train and val share no picture",
+        "lists train and val share no image",
     ]
-    assert "9 pictures, 40 to 53 pixels wide, 37 to 48 high" in told
-    assert "9 labels, each of its picture's size" in told
+    assert "9 images, 40 to 53 pixels wide, 37 to 48 high" in told
+    assert "9 labels, each of its image's size" in told
     assert "palette: VOC's" in told
 
 
@@ -46,7 +46,7 @@ def test_classes_are_counted_as_the_reader_reads_them(voc_root):
     for index, (value, name) in enumerate(CLASSES.items()):
         share = 100 * sum((label == index).sum() for label in labels) / counted
         (line,) = [line for line in told if line.startswith(f"class {value:3} {name}")]
-        assert f" {share:.2f} % of the pixels, in      9 pictures" in line
+        assert f" {share:.2f} % of the pixels, in      9 images" in line
     void = 100 * (1 - counted / sum(label.size for label in labels))
     assert f" {void:.2f} % of all pixels" in told[-1]
 
@@ -62,7 +62,7 @@ def test_what_the_reader_stops_at_is_wrong(voc_root, profile_file, spoil, capsys
     told = capsys.readouterr().out
     wrong = [line for line in told.splitlines() if line.startswith("wrong")]
     assert len(wrong) == 1
-    named = "train.txt" if spoil.__name__.endswith("_list") else "picture_2"
+    named = "train.txt" if spoil.__name__.endswith("_list") else "image_2"
     assert named in wrong[0]
     assert told.endswith(" wrong\n")
     assert "of the pixels" in told
@@ -76,46 +76,46 @@ def test_a_folder_without_lists_is_a_users_error(tmp_path, capsys):
 def test_many_bad_files_are_named_and_counted(voc_root, monkeypatch):
     monkeypatch.setattr(room, "NAMED", 2)
     for number in range(5):
-        (voc_root / "JPEGImages" / f"picture_{number}.jpg").write_bytes(b"\xff\xd8")
+        (voc_root / "JPEGImages" / f"image_{number}.jpg").write_bytes(b"\xff\xd8")
     wrong = lines(voc_root, "wrong")
     assert len(wrong) == 3
-    assert all(f"picture_{number}.jpg cannot be read" in wrong[number] for number in range(2))
+    assert all(f"image_{number}.jpg cannot be read" in wrong[number] for number in range(2))
     assert wrong[2] == "3 more files are missing or cannot be read"
 
 
 @pytest.mark.parametrize("quality", [30, 95])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_picture_that_ends_too_early_is_found(voc_root, quality, progressive):
+def test_a_image_that_ends_too_early_is_found(voc_root, quality, progressive):
     """Decoding an eighth of the pixels is enough to notice, wherever the file ends."""
-    path = voc_root / "JPEGImages" / "picture_0.jpg"
-    with Image.open(path) as picture:
-        picture.resize((500, 375)).save(path, quality=quality, progressive=progressive)
-    with Image.open(path) as picture, Image.open(voc_root / "SegmentationClass" / "picture_0.png") as label:
-        label.resize(picture.size, Image.Resampling.NEAREST).save(voc_root / "SegmentationClass" / "picture_0.png")
+    path = voc_root / "JPEGImages" / "image_0.jpg"
+    with Image.open(path) as image:
+        image.resize((500, 375)).save(path, quality=quality, progressive=progressive)
+    with Image.open(path) as image, Image.open(voc_root / "SegmentationClass" / "image_0.png") as label:
+        label.resize(image.size, Image.Resampling.NEAREST).save(voc_root / "SegmentationClass" / "image_0.png")
     assert lines(voc_root, "wrong") == []
     data = path.read_bytes()
     for share in (0.3, 0.9, 0.99):
         path.write_bytes(data[: int(share * len(data))])
         (wrong,) = lines(voc_root, "wrong")
-        assert "picture_0.jpg cannot be read" in wrong
+        assert "image_0.jpg cannot be read" in wrong
 
 
 @pytest.mark.parametrize("pair", [("train", "val"), ("trainaug", "val"), ("mine", "yours")])
-def test_lists_that_share_pictures(voc_root, pair):
+def test_lists_that_share_images(voc_root, pair):
     """SBD's own val list overlaps VOC's: whoever trains on it is evaluated on what was learned."""
     one, other = pair
-    write_list(voc_root, one, ["picture_1", "picture_2", "picture_7"])
-    write_list(voc_root, other, ["picture_8", "picture_7", "picture_6"])
+    write_list(voc_root, one, ["image_1", "image_2", "image_7"])
+    write_list(voc_root, other, ["image_8", "image_7", "image_6"])
     wrong = lines(voc_root, "wrong", used=("mine", "yours") if one == "mine" else None)
-    assert wrong == [f"lists {one} and {other} share 1 picture (picture_7)"]
+    assert wrong == [f"lists {one} and {other} share 1 image (image_7)"]
     assert (lines(voc_root, "wrong") == []) == (one == "mine")
 
 
 def test_a_profile_keeps_its_own_lists_apart(voc_root, profile_file, capsys):
-    write_list(voc_root, "mine", ["picture_1", "picture_7"])
+    write_list(voc_root, "mine", ["image_1", "image_7"])
     options = ["--profile", str(profile_file), "--set", "data.train_list=mine"]
     assert main(["data", "check", *options]) == 1
-    assert "wrong  lists mine and val share 1 picture (picture_7)" in capsys.readouterr().out
+    assert "wrong  lists mine and val share 1 image (image_7)" in capsys.readouterr().out
     assert main(["data", "check", *options[:2]]) == 0
     assert capsys.readouterr().out.endswith("all is well\n")
 
@@ -125,7 +125,7 @@ def test_values_outside_the_classes(voc_root):
     marks = {others: [line for line in check(voc_root, known, others) if "outside" in line.text]
              for others in ("error", "void")}  # fmt: skip
     assert [line.mark for line in marks["error"]] == ["wrong"]
-    assert marks["error"][0].text.startswith("values outside the 2 classes (7) in 9 labels (picture_0, ")
+    assert marks["error"][0].text.startswith("values outside the 2 classes (7) in 9 labels (image_0, ")
     assert [line.mark for line in marks["void"]] == ["note"]
     assert "read as void" in marks["void"][0].text
 
@@ -147,31 +147,31 @@ def test_other_classes_as_void_are_the_same_labels_with_255(voc_root):
 
 def test_palettes(voc_root):
     labels = voc_root / "SegmentationClass"
-    with Image.open(labels / "picture_0.png") as image:
+    with Image.open(labels / "image_0.png") as image:
         values = np.asarray(image)
-    Image.fromarray(values).save(labels / "picture_0.png")
-    with Image.open(labels / "picture_1.png") as image:
+    Image.fromarray(values).save(labels / "image_0.png")
+    with Image.open(labels / "image_1.png") as image:
         image.putpalette([255 - value for value in image.getpalette()])
-        image.save(labels / "picture_1.png")
+        image.save(labels / "image_1.png")
     (note,) = lines(voc_root, "note")
-    assert note == "palette: VOC's in 7, gray in 1, another in 1 labels (such as picture_1); only the numbers count"
+    assert note == "palette: VOC's in 7, gray in 1, another in 1 labels (such as image_1); only the numbers count"
 
 
 def test_lists_of_voc_are_compared_with_vocs(voc_root):
     found = [line for line in check(voc_root, dict(enumerate(VOC_CLASSES))) if line.text.startswith("list ")]
     assert [line.mark for line in found] == ["note"] * 3
     assert found[0].text == "list train: 6 names (in VOC 2012: 1,464)"
-    write_list(voc_root, "train", ["picture_0", "picture_0", "picture_1"])
+    write_list(voc_root, "train", ["image_0", "image_0", "image_1"])
     assert "list train: 3 names, 1 of them again" in lines(voc_root, "note")
 
 
-def test_test_pictures_have_no_labels(voc_root):
-    """VOC's server keeps them; the pictures are looked at."""
+def test_test_images_have_no_labels(voc_root):
+    """VOC's server keeps them; the images are looked at."""
     for number in range(2):
-        shutil.copy(voc_root / "JPEGImages" / "picture_0.jpg", voc_root / "JPEGImages" / f"hidden_{number}.jpg")
+        shutil.copy(voc_root / "JPEGImages" / "image_0.jpg", voc_root / "JPEGImages" / f"hidden_{number}.jpg")
     write_list(voc_root, "test", ["hidden_0", "hidden_1"])
     assert lines(voc_root, "wrong") == []
-    assert any(line.startswith("11 pictures") for line in lines(voc_root, "ok"))
+    assert any(line.startswith("11 images") for line in lines(voc_root, "ok"))
     assert any(line.startswith("9 labels") for line in lines(voc_root, "ok"))
     (voc_root / "JPEGImages" / "hidden_1.jpg").write_bytes(b"")
     assert "hidden_1.jpg cannot be read" in lines(voc_root, "wrong")[0]
@@ -179,4 +179,4 @@ def test_test_pictures_have_no_labels(voc_root):
 
 def test_a_class_that_never_occurs_is_noted(voc_root):
     told = [line for line in check(voc_root, CLASSES | {9: "triangle"}) if "triangle" in line.text]
-    assert [(line.mark, "in      0 pictures" in line.text) for line in told] == [("note", True)]
+    assert [(line.mark, "in      0 images" in line.text) for line in told] == [("note", True)]

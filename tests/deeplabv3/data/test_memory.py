@@ -1,4 +1,4 @@
-"""What decoded pictures may take: a share of what is free, in a container and among processes too."""
+"""What decoded images may take: a share of what is free, in a container and among processes too."""
 
 import pytest
 

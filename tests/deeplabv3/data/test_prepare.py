@@ -49,7 +49,7 @@ def archives(tmp_path) -> Path:
 
 
 def require_trainaug(root: Path) -> None:
-    """The list, its pictures, and VOC's own labels where there are both."""
+    """The list, its images, and VOC's own labels where there are both."""
     data = VOCData(root, "trainaug", dict(enumerate(VOC_CLASSES)))
     assert data.names == sorted(TRAIN + MORE)
     for name, (_, label) in zip(data.names, data, strict=False):
@@ -63,10 +63,10 @@ def files_of(root: Path) -> dict[Path, int]:
 @pytest.mark.parametrize("named", ["", "VOCdevkit", "VOCdevkit/VOC2012"])
 def test_voc_and_sbd_end_to_end(server, tmp_path, capsys, named):
     """From hosts with faults to a list that trains, whatever the folder is called; the second time nothing is done."""
-    root = tmp_path / "pictures" / named
+    root = tmp_path / "images" / named
     get = ["data", "get", "voc", "sbd", "--root", str(root)]
     assert main(get) == 0
-    folder = tmp_path / "pictures" / "VOCdevkit" / "VOC2012"
+    folder = tmp_path / "images" / "VOCdevkit" / "VOC2012"
     told = capsys.readouterr()
     assert f"voc: {folder}\n" in told.out and f"sbd: {folder}\n" in told.out
     assert "Traceback" not in told.err
@@ -82,7 +82,7 @@ def test_voc_and_sbd_end_to_end(server, tmp_path, capsys, named):
     assert main(["data", "check", str(root)]) == 0
     checked = capsys.readouterr().out
     assert "list trainaug: 9 names, as in VOC 2012" in checked
-    assert "lists trainaug and val share no picture" in checked
+    assert "lists trainaug and val share no image" in checked
 
 
 def test_the_profiles_default_root_is_where_voc_is_put(server, workspace, monkeypatch, tmp_path):
@@ -152,7 +152,7 @@ def test_another_data_set_in_voc_s_place_stays_as_it_is(server, tmp_path):
         prepare.get_voc(tmp_path)
     (folder / "ImageSets" / "Segmentation" / "train.txt").write_text("\n".join(TRAIN))
     (folder / "JPEGImages" / f"{VAL[0]}.jpg").unlink()
-    with pytest.raises(UserError, match=f"is not the whole of VOC 2012: picture .*{VAL[0]}"):
+    with pytest.raises(UserError, match=f"is not the whole of VOC 2012: image .*{VAL[0]}"):
         prepare.get_sbd(tmp_path)
     assert len(files_of(tmp_path)) == len(before) - 1
 
@@ -161,7 +161,7 @@ def test_another_count_than_the_papers_is_said(server, tmp_path, capsys, monkeyp
     prepare.get_voc(tmp_path)
     monkeypatch.setitem(voc.VOC_COUNTS, "trainaug", 10_582)
     prepare.get_sbd(tmp_path)
-    assert "trainaug has 9 pictures here and 10,582 in the paper" in capsys.readouterr().err
+    assert "trainaug has 9 images here and 10,582 in the paper" in capsys.readouterr().err
     require_trainaug(tmp_path)
 
 
@@ -173,7 +173,7 @@ def test_a_list_that_shows_val_in_training_is_made_anew(server, tmp_path):
     require_trainaug(tmp_path)
 
 
-def test_pictures_that_voc_lacks_come_from_sbd(server, tmp_path):
+def test_images_that_voc_lacks_come_from_sbd(server, tmp_path):
     folder = prepare.get_voc(tmp_path)
     path = folder / "JPEGImages" / f"{MORE[0]}.jpg"
     expected = path.read_bytes()
@@ -193,7 +193,7 @@ def test_a_damaged_label_is_a_sentence(server, archives):
 
 
 def test_nothing_of_sbd_lands_outside(server, archives):
-    """Names with paths in them: only their last part counts, and only where it is a picture's name."""
+    """Names with paths in them: only their last part counts, and only where it is a image's name."""
     folder = prepare.get_voc(archives)
     other = archives / "other.tgz"
     with tarfile.open(other, "w:gz") as archive, tarfile.open(archives / "SBD") as good:

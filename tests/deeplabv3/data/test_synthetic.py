@@ -21,7 +21,7 @@ PINNED = {
     (599, 0): "760f5b924ca7f6b3b59b3e27dcd5becccdde372936cd03b4ac88666e790b9ed5",
     (3, 1): "4bcb53a79b000c03683dc844a6840e291fa0ae6c0083de300fd949004c97a420",
 }
-"""SHA-256 of picture and label of ``draw(number, seed)``. Other pixels need another ``synthetic.VERSION``."""
+"""SHA-256 of image and label of ``draw(number, seed)``. Other pixels need another ``synthetic.VERSION``."""
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def drawn():
 
 @pytest.mark.parametrize(("number", "seed"), PINNED)
 def test_pixels_are_the_same_on_every_machine(number, seed):
-    picture, label = draw(number, seed)
-    assert hashlib.sha256(picture.tobytes() + label.tobytes()).hexdigest() == PINNED[number, seed]
+    image, label = draw(number, seed)
+    assert hashlib.sha256(image.tobytes() + label.tobytes()).hexdigest() == PINNED[number, seed]
 
 
-def test_a_picture_depends_on_its_number_and_seed_alone():
+def test_a_image_depends_on_its_number_and_seed_alone():
     for expected, found in zip(draw(3), draw(3), strict=True):
         assert np.array_equal(expected, found)
     assert draw(3)[0].tobytes() != draw(4)[0].tobytes()
@@ -69,7 +69,7 @@ def test_a_lamp_is_dark_under_the_sun_and_lit_under_the_moon(drawn):
 def test_close_by_the_two_lamps_look_the_same(drawn):
     """Otherwise no far context would be needed: their mean colors agree far within one lamp's own scatter."""
     colors = {
-        lamp: np.array([picture[label == lamp].mean(0) for picture, label in drawn if (label == lamp).any()])
+        lamp: np.array([image[label == lamp].mean(0) for image, label in drawn if (label == lamp).any()])
         for lamp in (DARK_LAMP, LIT_LAMP)
     }
     dark, lit = colors[DARK_LAMP], colors[LIT_LAMP]
@@ -79,16 +79,16 @@ def test_close_by_the_two_lamps_look_the_same(drawn):
 def test_the_season_shows_in_the_frame_alone(drawn):
     """A pond is water or ice as the frame says, looks the same in both, and its middle is far from it."""
     colors, seasons, distances = {WATER: [], ICE: []}, set(), []
-    for picture, label in drawn:
+    for image, label in drawn:
         frame = np.ones(label.shape, dtype=bool)
         frame[FRAME:-FRAME, FRAME:-FRAME] = False
         assert not label[frame].any()
-        season = min(FRAME_COLORS, key=lambda one: abs(picture[frame].mean(0) - FRAME_COLORS[one]).sum())
+        season = min(FRAME_COLORS, key=lambda one: abs(image[frame].mean(0) - FRAME_COLORS[one]).sum())
         seasons.add(season)
         other = ICE if season == WATER else WATER
         assert not (label == other).any()
         if (label == season).any():
-            colors[season].append(picture[label == season].mean(0))
+            colors[season].append(image[label == season].mean(0))
             middle = np.argwhere(label == season).mean(0)
             distances.append(min(*middle, *(label.shape - middle)))
     assert seasons == {WATER, ICE}
@@ -98,7 +98,7 @@ def test_the_season_shows_in_the_frame_alone(drawn):
 
 
 def test_the_tell_tale_is_far_from_the_lamp(drawn):
-    """Between the centers of lamp and sky lies most of the picture's smaller side."""
+    """Between the centers of lamp and sky lies most of the image's smaller side."""
     for _, label in drawn:
         for lamp, sky in ((DARK_LAMP, SUN), (LIT_LAMP, MOON)):
             if (label == lamp).any():

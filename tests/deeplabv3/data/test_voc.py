@@ -20,15 +20,15 @@ def test_labels_become_class_indices_and_255_stays_void(voc_root):
     assert len(data) == 6
     assert data.class_names == ("background", "square", "disc")
     for index, name in enumerate(data.names):
-        picture, label = data[index]
+        image, label = data[index]
         raw = np.asarray(Image.open(voc_root / "SegmentationClass" / f"{name}.png"))
-        assert picture.shape == (*raw.shape, 3)
-        assert picture.dtype == label.dtype == np.uint8
+        assert image.shape == (*raw.shape, 3)
+        assert image.dtype == label.dtype == np.uint8
         assert set(np.unique(raw)) == {0, 3, 7, VOID}
         for value, expected in ((0, 0), (3, 1), (7, 2), (VOID, VOID)):
             assert (label[raw == value] == expected).all()
-        # the square is red: the picture belongs to the label, and its channels are RGB
-        assert picture[label == 1].mean(0) == pytest.approx((220, 30, 30), abs=15)
+        # the square is red: the image belongs to the label, and its channels are RGB
+        assert image[label == 1].mean(0) == pytest.approx((220, 30, 30), abs=15)
 
 
 def test_the_cache_returns_the_same(voc_root):
@@ -39,7 +39,7 @@ def test_the_cache_returns_the_same(voc_root):
                 assert np.array_equal(expected, found)
 
 
-def test_pictures_stay_in_memory_where_they_fit(voc_root, monkeypatch):
+def test_images_stay_in_memory_where_they_fit(voc_root, monkeypatch):
     plain = VOCData(voc_root, "trainval", CLASSES)
     needed = plain.decoded_bytes()
     assert needed == 4 * sum(label.size for _, label in (plain[index] for index in range(9)))
@@ -64,7 +64,7 @@ def test_vocs_own_labels_are_preferred_to_sbds(voc_root):
     aug.mkdir()
     for path in sorted((voc_root / "SegmentationClass").iterdir()):
         write_label(aug / path.name, np.full(Image.open(path).size[::-1], 3, dtype=np.uint8))
-    (voc_root / "SegmentationClass" / "picture_1.png").unlink()
+    (voc_root / "SegmentationClass" / "image_1.png").unlink()
     data = VOCData(voc_root, "train", CLASSES)
     assert set(np.unique(data[0][1])) == {0, 1, 2, VOID}
     assert set(np.unique(data[1][1])) == {1}
@@ -78,16 +78,16 @@ def test_the_root_may_be_the_folder_above(tmp_path, voc_root, below):
     assert find_root(tmp_path / "elsewhere") == target
 
 
-def test_png_pictures_and_gray_labels_are_read(voc_root):
-    picture = Image.open(voc_root / "JPEGImages" / "picture_0.jpg").convert("L")
-    (voc_root / "JPEGImages" / "picture_0.jpg").unlink()
-    picture.save(voc_root / "JPEGImages" / "picture_0.png")
-    path = voc_root / "SegmentationClass" / "picture_0.png"
+def test_png_images_and_gray_labels_are_read(voc_root):
+    image = Image.open(voc_root / "JPEGImages" / "image_0.jpg").convert("L")
+    (voc_root / "JPEGImages" / "image_0.jpg").unlink()
+    image.save(voc_root / "JPEGImages" / "image_0.png")
+    path = voc_root / "SegmentationClass" / "image_0.png"
     before = VOCData(voc_root, "train", CLASSES)[0][1]
     Image.fromarray(np.asarray(Image.open(path))).save(path)
     assert Image.open(path).mode == "L"
-    found_picture, found_label = VOCData(voc_root, "train", CLASSES)[0]
-    assert np.array_equal(found_picture, np.repeat(np.asarray(picture)[..., None], 3, axis=2))
+    found_image, found_label = VOCData(voc_root, "train", CLASSES)[0]
+    assert np.array_equal(found_image, np.repeat(np.asarray(image)[..., None], 3, axis=2))
     assert np.array_equal(found_label, before)
 
 
@@ -107,50 +107,50 @@ def empty_list(root):
     (root / "ImageSets" / "Segmentation" / "train.txt").write_text("\n  \n")
 
 
-def no_picture(root):
-    (root / "JPEGImages" / "picture_2.jpg").unlink()
+def no_image(root):
+    (root / "JPEGImages" / "image_2.jpg").unlink()
 
 
 def no_label(root):
-    (root / "SegmentationClass" / "picture_2.png").unlink()
+    (root / "SegmentationClass" / "image_2.png").unlink()
 
 
-def truncated_picture(root):
-    path = root / "JPEGImages" / "picture_2.jpg"
+def truncated_image(root):
+    path = root / "JPEGImages" / "image_2.jpg"
     path.write_bytes(path.read_bytes()[:700])
 
 
-def empty_picture(root):
-    (root / "JPEGImages" / "picture_2.jpg").write_bytes(b"")
+def empty_image(root):
+    (root / "JPEGImages" / "image_2.jpg").write_bytes(b"")
 
 
-def no_picture_at_all(root):
-    (root / "JPEGImages" / "picture_2.jpg").write_text("<html>404</html>")
+def no_image_at_all(root):
+    (root / "JPEGImages" / "image_2.jpg").write_text("<html>404</html>")
 
 
 def truncated_label(root):
-    path = root / "SegmentationClass" / "picture_2.png"
+    path = root / "SegmentationClass" / "image_2.png"
     path.write_bytes(path.read_bytes()[:-60])
 
 
 def label_of_other_size(root):
-    write_label(root / "SegmentationClass" / "picture_2.png", np.zeros((20, 20), np.uint8))
+    write_label(root / "SegmentationClass" / "image_2.png", np.zeros((20, 20), np.uint8))
 
 
 def transposed_label(root):
-    path = root / "SegmentationClass" / "picture_2.png"
+    path = root / "SegmentationClass" / "image_2.png"
     write_label(path, np.asarray(Image.open(path)).T)
 
 
 def strange_label_value(root):
-    path = root / "SegmentationClass" / "picture_2.png"
+    path = root / "SegmentationClass" / "image_2.png"
     label = np.array(Image.open(path))
     label[0, 0] = 9
     write_label(path, label)
 
 
 def rgb_label(root):
-    path = root / "SegmentationClass" / "picture_2.png"
+    path = root / "SegmentationClass" / "image_2.png"
     Image.open(path).convert("RGB").save(path)
 
 
@@ -159,16 +159,16 @@ MISTAKES = [
     (no_image_sets, "ImageSets/Segmentation"),
     (no_list, r"train\.txt does not exist \(lists there: trainval, val\)"),
     (empty_list, r"train\.txt is empty"),
-    (no_picture, r"picture_2\.jpg .*missing"),
-    (no_label, r"picture_2\.png .*missing"),
-    (truncated_picture, r"picture_2\.jpg cannot be read"),
-    (empty_picture, r"picture_2\.jpg cannot be read"),
-    (no_picture_at_all, r"picture_2\.jpg cannot be read"),
-    (truncated_label, r"picture_2\.png cannot be read"),
-    (label_of_other_size, r"picture_2\.png is 20 x 20 pixels and its picture 53 x 37"),
-    (transposed_label, r"picture_2\.png is 37 x 53 pixels and its picture 53 x 37"),
-    (strange_label_value, r"picture_2\.png holds the value 9"),
-    (rgb_label, r"picture_2\.png is a RGB picture"),
+    (no_image, r"image_2\.jpg .*missing"),
+    (no_label, r"image_2\.png .*missing"),
+    (truncated_image, r"image_2\.jpg cannot be read"),
+    (empty_image, r"image_2\.jpg cannot be read"),
+    (no_image_at_all, r"image_2\.jpg cannot be read"),
+    (truncated_label, r"image_2\.png cannot be read"),
+    (label_of_other_size, r"image_2\.png is 20 x 20 pixels and its image 53 x 37"),
+    (transposed_label, r"image_2\.png is 37 x 53 pixels and its image 53 x 37"),
+    (strange_label_value, r"image_2\.png holds the value 9"),
+    (rgb_label, r"image_2\.png is a RGB image"),
 ]
 
 
@@ -187,20 +187,20 @@ def test_the_fingerprint_changes_with_the_data(voc_root):
     assert fingerprint(voc_root, "train") == before
     assert fingerprint(voc_root.parent, "train") == before  # wherever the folder is
     assert fingerprint(voc_root, "val") != before
-    path = voc_root / "JPEGImages" / "picture_0.jpg"
+    path = voc_root / "JPEGImages" / "image_0.jpg"
     path.write_bytes(path.read_bytes() + b"\0")
     changed = fingerprint(voc_root, "train")
     assert changed != before
-    (voc_root / "ImageSets" / "Segmentation" / "train.txt").write_text("picture_0\npicture_1\n")
+    (voc_root / "ImageSets" / "Segmentation" / "train.txt").write_text("image_0\nimage_1\n")
     assert fingerprint(voc_root, "train") not in (before, changed)
 
 
 def test_a_replaced_file_has_another_stamp(voc_root):
-    """Also one of the same size: an evaluation that goes on must not keep what it counted on the old picture."""
+    """Also one of the same size: an evaluation that goes on must not keep what it counted on the old image."""
     data = VOCData(voc_root, "train", CLASSES)
     stamps = [data.file_signature(index) for index in range(len(data))]
     assert len(set(stamps)) == 6
-    for folder in ("JPEGImages/picture_1.jpg", "SegmentationClass/picture_2.png"):
+    for folder in ("JPEGImages/image_1.jpg", "SegmentationClass/image_2.png"):
         path = voc_root / folder
         before = path.stat()
         path.write_bytes(path.read_bytes()[::-1])

@@ -1,4 +1,4 @@
-"""VOC 2012 and SBD in miniature, packed as the real archives are: a few tiny pictures, the same folders and formats."""
+"""VOC 2012 and SBD in miniature, packed as the real archives are: a few tiny images, the same folders and formats."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ from deeplabv3.data.download import Source
 TRAIN = [f"2007_{number:06}" for number in range(4)]
 VAL = [f"2007_{number:06}" for number in range(10, 13)]
 MORE = [f"2010_{number:06}" for number in range(5)]
-"""Pictures of VOC that SBD alone labels."""
+"""Images of VOC that SBD alone labels."""
 
 SBD_LISTS = {"train": [TRAIN[0], VAL[0], *MORE[:3]], "val": [VAL[1], TRAIN[1], *MORE[3:]]}
 COUNTS = {"train": 4, "val": 3, "trainval": 7, "trainaug": 9, "test": 2}
@@ -33,7 +33,7 @@ def label_of(name: str, value: int) -> np.ndarray:
     return label
 
 
-def _picture(name: str) -> bytes:
+def _image(name: str) -> bytes:
     buffer = io.BytesIO()
     pixels = np.random.default_rng(int(name[-1])).integers(0, 256, (*label_of(name, 0).shape, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(buffer, "JPEG")
@@ -62,7 +62,7 @@ def _tar(files: dict[str, bytes], mode: str) -> bytes:
 
 def voc_archive() -> bytes:
     lists = {"train": TRAIN, "val": VAL, "trainval": TRAIN + VAL}
-    files = {f"JPEGImages/{name}.jpg": _picture(name) for name in TRAIN + VAL + MORE}
+    files = {f"JPEGImages/{name}.jpg": _image(name) for name in TRAIN + VAL + MORE}
     files |= {f"SegmentationClass/{name}.png": voc.palette_png(label_of(name, VOC_VALUE)) for name in TRAIN + VAL}
     files |= {f"ImageSets/Segmentation/{name}.txt": "\n".join(names).encode() for name, names in lists.items()}
     files["Annotations/2007_000000.xml"] = b"<annotation/>"
@@ -71,7 +71,7 @@ def voc_archive() -> bytes:
 
 def sbd_archive() -> bytes:
     names = [name for names in SBD_LISTS.values() for name in names]
-    files = {f"cls/{name}.mat": _mat(name) for name in names} | {f"img/{name}.jpg": _picture(name) for name in names}
+    files = {f"cls/{name}.mat": _mat(name) for name in names} | {f"img/{name}.jpg": _image(name) for name in names}
     files |= {"inst/2010_000000.mat": b"instances", "cls/._2010_000000.mat": b"a Macintosh was here"}
     files |= {f"{name}.txt": "\n".join(names).encode() for name, names in SBD_LISTS.items()}
     return _tar({f"benchmark_RELEASE/dataset/{name}": data for name, data in files.items()}, "w:gz")

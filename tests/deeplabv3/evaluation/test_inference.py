@@ -71,37 +71,37 @@ def test_padded_sizes(size, output_stride, crop, padding, expected):
 
 
 def test_padding_is_the_mean_pixel_at_the_bottom_and_right():
-    picture = noise(3, 5)
-    padded = pad(picture, (4, 7))
-    assert np.array_equal(padded[:3, :5], picture)
+    image = noise(3, 5)
+    padded = pad(image, (4, 7))
+    assert np.array_equal(padded[:3, :5], image)
     assert (padded[3] == MEAN_PIXEL).all()
     assert (padded[:, 5:] == MEAN_PIXEL).all()
 
 
 @pytest.mark.parametrize("padding", ["crop", "tight"])
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_predictions_lie_where_the_pictures_are(padding, batch):
+def test_predictions_lie_where_the_images_are(padding, batch):
     """Sizes are mixed, smaller and larger than the crop: every pixel is found at its own place, in order."""
-    pictures = [noise(h, w, seed=n) for n, (h, w) in enumerate([(40, 31), (33, 33), (47, 50), (40, 32), (40, 31)])]
+    images = [noise(h, w, seed=n) for n, (h, w) in enumerate([(40, 31), (33, 33), (47, 50), (40, 32), (40, 31)])]
     settings = EvaluationConfig(crop=33, padding=padding)
-    predictions = list(predict_batches(ByColor(), iter(pictures), settings, batch))
-    assert len(predictions) == len(pictures)
-    for picture, prediction in zip(pictures, predictions, strict=True):
-        assert prediction.shape == picture.shape[:2]
+    predictions = list(predict_batches(ByColor(), iter(images), settings, batch))
+    assert len(predictions) == len(images)
+    for image, prediction in zip(images, predictions, strict=True):
+        assert prediction.shape == image.shape[:2]
         assert prediction.dtype == np.uint8
-        expected = normalize(torch.from_numpy(picture[None].copy()))[0].argmax(0)
+        expected = normalize(torch.from_numpy(image[None].copy()))[0].argmax(0)
         assert np.array_equal(prediction, expected)
 
 
 def test_evaluation_counts_every_pixel_that_is_not_void_once(data):
-    """The naive picture-by-picture count, with the labels at their own size."""
+    """The naive image-by-image count, with the labels at their own size."""
     reported = []
     confusions = evaluate(ByColor(), data, EvaluationConfig(crop=65), 4, reported.append)
     assert reported == [1, 2, 3, 4, 5, 6]
     assert confusions.shape == (6, 3, 3)
     for index in range(6):
-        picture, label = data[index]
-        prediction = normalize(torch.from_numpy(picture[None].copy()))[0].argmax(0).numpy()
+        image, label = data[index]
+        prediction = normalize(torch.from_numpy(image[None].copy()))[0].argmax(0).numpy()
         for truth in range(3):
             for found in range(3):
                 assert confusions[index, truth, found] == ((label == truth) & (prediction == found)).sum()
@@ -111,13 +111,13 @@ def test_evaluation_counts_every_pixel_that_is_not_void_once(data):
 def test_the_result_does_not_depend_on_the_batch(make_model, data):
     model = make_model().set_batch_norm_momentum(1.0).train()
     settings = EvaluationConfig(crop=65, scales=(0.75, 1.0), flip=True)
-    pictures = [data[index][0] for index in range(6)]
-    with torch.no_grad():  # batch norm that suits the pictures, so that several classes are found
-        model(normalize(torch.from_numpy(np.stack([pad(picture, (65, 65)) for picture in pictures]))))
-    alone = list(predict_batches(model, iter(pictures), settings, 1))
+    images = [data[index][0] for index in range(6)]
+    with torch.no_grad():  # batch norm that suits the images, so that several classes are found
+        model(normalize(torch.from_numpy(np.stack([pad(image, (65, 65)) for image in images]))))
+    alone = list(predict_batches(model, iter(images), settings, 1))
     assert len({int(value) for prediction in alone for value in np.unique(prediction)}) > 1
     for batch in (2, 4, 6):
-        together = list(predict_batches(model, iter(pictures), settings, batch))
+        together = list(predict_batches(model, iter(images), settings, batch))
         # another order of summation may decide a tie otherwise: at most one pixel in a thousand
         assert all((a != b).mean() < 1e-3 for a, b in zip(alone, together, strict=True))
 
@@ -127,7 +127,7 @@ def test_the_result_does_not_depend_on_the_batch(make_model, data):
     [
         (513, 16, [257, 385, 513, 641, 769, 897]),  # the paper's crop: exact at every one of its scales
         (377, 8, [193, 281, 377, 473, 561, 657]),  # 375 pixels, padded tightly: to the nearest size that fits
-        (50, 16, [33, 33, 50, 65, 81, 81]),  # a picture at its own size is not resized
+        (50, 16, [33, 33, 50, 65, 81, 81]),  # a image at its own size is not resized
     ],
 )
 def test_multi_scale_sizes_keep_their_corners(make_model, side, output_stride, expected):
@@ -148,37 +148,37 @@ def test_multi_scale_sizes_keep_their_corners(make_model, side, output_stride, e
 def test_probabilities_are_averaged_over_scales_and_flip(make_model):
     """Written out: the mean of the softmaxes, not the softmax of a mean."""
     model = make_model().eval()
-    pictures = torch.from_numpy(noise(33, 65)[None])
-    images = normalize(pictures)
+    images = torch.from_numpy(noise(33, 65)[None])
+    normalized = normalize(images)
     views = []
     with torch.no_grad():
         for size in ((17, 33), (33, 65)):
-            scaled = nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=True)
+            scaled = nn.functional.interpolate(normalized, size=size, mode="bilinear", align_corners=True)
             for flip in (False, True):
                 logits = model.features_to_logits(scaled.flip(3) if flip else scaled)
                 logits = nn.functional.interpolate(logits, size=(33, 65), mode="bilinear", align_corners=True)
                 views.append((logits.flip(3) if flip else logits).softmax(1))
-    found = probabilities(model, pictures, EvaluationConfig(scales=(0.5, 1.0), flip=True))
+    found = probabilities(model, images, EvaluationConfig(scales=(0.5, 1.0), flip=True))
     torch.testing.assert_close(found, sum(views) / 4, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.sum(1), torch.ones(1, 33, 65))
 
 
-def slow_reference(model: DeepLabV3, picture: np.ndarray, settings: EvaluationConfig) -> np.ndarray:
-    """Tables 4 and 6 once more, picture by picture and view by view: probabilities ``(K, H, W)`` of the picture."""
-    height, width = picture.shape[:2]
+def slow_reference(model: DeepLabV3, image: np.ndarray, settings: EvaluationConfig) -> np.ndarray:
+    """Tables 4 and 6 once more, image by image and view by view: probabilities ``(K, H, W)`` of the image."""
+    height, width = image.shape[:2]
     stride, crop = settings.output_stride, settings.crop if settings.padding == "crop" else 0
     tall, wide = (max(crop, stride * int(np.ceil((side - 1) / stride)) + 1) for side in (height, width))
-    image = torch.empty(3, tall, wide)
+    normalized = torch.empty(3, tall, wide)
     for channel in range(3):
-        image[channel] = (MEAN_PIXEL[channel] / 255 - MEAN[channel]) / STD[channel]
-        values = torch.from_numpy(picture[:, :, channel].astype(np.float32))
-        image[channel, :height, :width] = (values / 255 - MEAN[channel]) / STD[channel]
+        normalized[channel] = (MEAN_PIXEL[channel] / 255 - MEAN[channel]) / STD[channel]
+        values = torch.from_numpy(image[:, :, channel].astype(np.float32))
+        normalized[channel, :height, :width] = (values / 255 - MEAN[channel]) / STD[channel]
     model = model.eval().set_output_stride(stride)
     views = []
     for scale in settings.scales:
         for mirror in [False, True] if settings.flip else [False]:
             size = [side if scale == 1 else stride * round((side - 1) / stride * scale) + 1 for side in (tall, wide)]
-            view = F.interpolate(image[None], size=size, mode="bilinear", align_corners=True)
+            view = F.interpolate(normalized[None], size=size, mode="bilinear", align_corners=True)
             with torch.no_grad():
                 features = model.features_to_logits(torch.flip(view, [3]) if mirror else view)
             logits = F.interpolate(features, size=(tall, wide), mode="bilinear", align_corners=True)
@@ -204,15 +204,15 @@ STRATEGIES = {
 @pytest.mark.parametrize("padding", ["crop", "tight"])
 @pytest.mark.parametrize("changes", STRATEGIES.values(), ids=STRATEGIES)
 def test_strategies_agree_with_an_independent_slow_reference(make_model, changes, padding):
-    """Batched across pictures of one padded size, with batch norm folded, against loops over everything."""
+    """Batched across images of one padded size, with batch norm folded, against loops over everything."""
     settings = EvaluationConfig(**changes, crop=49, padding=padding)
-    pictures = mixed_sizes()
+    images = mixed_sizes()
     model = make_model(num_classes=5)
-    predictions = list(predict_batches(optimize_for_inference(model), pictures, settings, batch=3))
-    assert len(predictions) == len(pictures)
+    predictions = list(predict_batches(optimize_for_inference(model), images, settings, batch=3))
+    assert len(predictions) == len(images)
     seen = set()
-    for picture, prediction in zip(pictures, predictions, strict=True):
-        shares = slow_reference(model, picture, settings)
+    for image, prediction in zip(images, predictions, strict=True):
+        shares = slow_reference(model, image, settings)
         seen |= set(np.unique(shares.argmax(0)).tolist())
         # rounding decides between classes that are tied, and nothing else
         highest = np.sort(shares, axis=0)
@@ -223,9 +223,9 @@ def test_strategies_agree_with_an_independent_slow_reference(make_model, changes
 
 
 def test_one_view_needs_no_softmax(make_model):
-    model, pictures = make_model().eval(), torch.from_numpy(np.stack([noise(33, 49), noise(33, 49, seed=1)]))
-    expected = probabilities(model, pictures, EvaluationConfig()).argmax(1)
-    found = predict_classes(model, pictures, EvaluationConfig())
+    model, images = make_model().eval(), torch.from_numpy(np.stack([noise(33, 49), noise(33, 49, seed=1)]))
+    expected = probabilities(model, images, EvaluationConfig()).argmax(1)
+    found = predict_classes(model, images, EvaluationConfig())
     assert found.dtype == torch.uint8
     assert (found != expected).float().mean() < 1e-3
 
@@ -234,7 +234,7 @@ def items(sizes: list[tuple[int, int]]) -> list[_Item]:
     return [_Item(index, noise(*size)) for index, size in enumerate(sizes)]
 
 
-def test_pictures_of_one_size_share_a_batch_wherever_they_stand():
+def test_images_of_one_size_share_a_batch_wherever_they_stand():
     a, b, c = (33, 33), (17, 33), (30, 20)  # c is padded to a's size
     settings = EvaluationConfig(padding="tight")
     groups = list(in_batches(items([a, b, c, b, a, b]), settings, 3))
@@ -242,7 +242,7 @@ def test_pictures_of_one_size_share_a_batch_wherever_they_stand():
     assert [len(group) for group in in_batches(items([a, b, a, b]), settings, 1)] == [1, 1, 1, 1]
 
 
-def test_no_picture_waits_for_ever():
+def test_no_image_waits_for_ever():
     """A rare size goes alone after a while: a stream is never held in memory, and progress never stands still."""
     rare, common = (65, 65), (33, 33)
     stream = iter(items([rare] + [common] * 200))
@@ -257,20 +257,20 @@ def test_no_picture_waits_for_ever():
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_predictions_come_in_order_and_soon(batch):
-    pictures, taken = mixed_sizes() * 20, []
+    images, taken = mixed_sizes() * 20, []
     stream = predict_batches(
-        ByColor(), (taken.append(p) or p for p in pictures), EvaluationConfig(padding="tight"), batch
+        ByColor(), (taken.append(p) or p for p in images), EvaluationConfig(padding="tight"), batch
     )
     for number, prediction in enumerate(stream):
-        assert prediction.shape == pictures[number].shape[:2]
+        assert prediction.shape == images[number].shape[:2]
         assert len(taken) <= number + 1 + (MAX_BATCH_LAG + 1) * batch
-    assert number + 1 == len(pictures)
+    assert number + 1 == len(images)
 
 
 def test_bfloat16_moves_only_pixels_that_are_nearly_tied(make_model):
-    model, pictures = make_model().eval(), torch.from_numpy(np.stack([noise(65, 65)]))
-    exact = probabilities(model, pictures, EvaluationConfig())
-    rough = probabilities(model, pictures, EvaluationConfig(bf16=True))
+    model, images = make_model().eval(), torch.from_numpy(np.stack([noise(65, 65)]))
+    exact = probabilities(model, images, EvaluationConfig())
+    rough = probabilities(model, images, EvaluationConfig(bf16=True))
     assert rough.dtype == torch.float32
     assert 1e-5 < (rough - exact).abs().max() < 0.2
     highest = exact.sort(dim=1).values
@@ -279,15 +279,15 @@ def test_bfloat16_moves_only_pixels_that_are_nearly_tied(make_model):
     assert torch.equal(rough.argmax(1)[clear], exact.argmax(1)[clear])
 
 
-# --- degenerate pictures and damaged files
+# --- degenerate images and damaged files
 
 
-def write_pictures(root: Path, sizes: list[tuple[int, int]]) -> VOCData:
+def write_images(root: Path, sizes: list[tuple[int, int]]) -> VOCData:
     """A list ``val`` of noise at these sizes (height, width), labels from CLASSES with some void."""
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     rng = np.random.default_rng(0)
-    names = [f"picture_{number}" for number in range(len(sizes))]
+    names = [f"image_{number}" for number in range(len(sizes))]
     for name, size in zip(names, sizes, strict=True):
         Image.fromarray(rng.integers(0, 256, (*size, 3)).astype(np.uint8)).save(root / "JPEGImages" / f"{name}.jpg")
         label = rng.choice([*CLASSES, VOID], size).astype(np.uint8)
@@ -301,9 +301,9 @@ DEGENERATE = [(1, 1), (200, 3000), (1, 90), (90, 1), (2, 3), (1500, 20), (16, 17
 
 @pytest.mark.parametrize("padding", ["crop", "tight"])
 @pytest.mark.parametrize("changes", [{}, {"output_stride": 8, "scales": (0.5, 1.25), "flip": True}])
-def test_huge_and_tiny_pictures_are_counted_whole(make_model, tmp_path, padding, changes):
+def test_huge_and_tiny_images_are_counted_whole(make_model, tmp_path, padding, changes):
     settings = EvaluationConfig(**changes, crop=33, padding=padding)
-    data, model = write_pictures(tmp_path / "VOC", DEGENERATE), make_model().eval()
+    data, model = write_images(tmp_path / "VOC", DEGENERATE), make_model().eval()
     confusions = evaluate(model, data, settings, batch=2)
     predictions = predict_batches(model, (data[index][0] for index in range(len(data))), settings)
     for index, prediction in enumerate(predictions):
@@ -314,36 +314,36 @@ def test_huge_and_tiny_pictures_are_counted_whole(make_model, tmp_path, padding,
         assert moved <= 1e-3 * label.size  # another batch may decide a tie otherwise
 
 
-def test_a_picture_that_is_void_throughout_counts_nothing(make_model, tmp_path):
-    data = write_pictures(tmp_path / "VOC", [(20, 30), (20, 30)])
-    write_label(data.root / "SegmentationClass" / "picture_0.png", np.full((20, 30), VOID, dtype=np.uint8))
+def test_a_image_that_is_void_throughout_counts_nothing(make_model, tmp_path):
+    data = write_images(tmp_path / "VOC", [(20, 30), (20, 30)])
+    write_label(data.root / "SegmentationClass" / "image_0.png", np.full((20, 30), VOID, dtype=np.uint8))
     confusions = evaluate(make_model(), data, EvaluationConfig(padding="tight"), 2)
     assert not confusions[0].any()
     assert confusions[1].any()
 
 
-def break_picture(data: VOCData, number: int) -> None:
-    path = data.root / "JPEGImages" / f"picture_{number}.jpg"
+def break_image(data: VOCData, number: int) -> None:
+    path = data.root / "JPEGImages" / f"image_{number}.jpg"
     path.write_bytes(path.read_bytes()[:150])
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
-def test_a_broken_picture_does_not_hold_the_others_up(make_model, tmp_path, batch):
-    data = write_pictures(tmp_path / "VOC", [(20, 30)] * 5)
+def test_a_broken_image_does_not_hold_the_others_up(make_model, tmp_path, batch):
+    data = write_images(tmp_path / "VOC", [(20, 30)] * 5)
     whole = evaluate(make_model(), data, EvaluationConfig(padding="tight"))
-    break_picture(data, 2)
-    write_label(data.root / "SegmentationClass" / "picture_4.png", np.full((20, 30), 99, dtype=np.uint8))
+    break_image(data, 2)
+    write_label(data.root / "SegmentationClass" / "image_4.png", np.full((20, 30), 99, dtype=np.uint8))
     found = dict(confusion_per_image(make_model(), data, EvaluationConfig(padding="tight"), batch))
     assert sorted(found) == [0, 1, 2, 3, 4]
-    assert isinstance(found[2], UserError) and "picture_2.jpg" in str(found[2])
-    assert isinstance(found[4], UserError) and "picture_4.png holds the value 99" in str(found[4])
+    assert isinstance(found[2], UserError) and "image_2.jpg" in str(found[2])
+    assert isinstance(found[4], UserError) and "image_4.png holds the value 99" in str(found[4])
     for index in (0, 1, 3):
         assert abs(found[index] - whole[index]).sum() <= 2
-    with pytest.raises(UserError, match=r"picture_2\.jpg"):
+    with pytest.raises(UserError, match=r"image_2\.jpg"):
         evaluate(make_model(), data, EvaluationConfig(padding="tight"), batch)
 
 
-def test_single_pictures_of_a_list_can_be_counted(make_model, data):
+def test_single_images_of_a_list_can_be_counted(make_model, data):
     whole = evaluate(make_model(), data, EvaluationConfig(crop=65))
     found = dict(confusion_per_image(make_model(), data, EvaluationConfig(crop=65), indices=[4, 1]))
     assert list(found) == [4, 1]
@@ -359,23 +359,23 @@ def test_an_abandoned_evaluation_leaves_the_model_as_it_was_and_no_threads(make_
     assert (model.output_stride, model.training, threading.active_count()) == (16, True, before)
 
 
-def test_with_flip_a_mirrored_picture_gives_the_mirrored_result(make_model):
+def test_with_flip_a_mirrored_image_gives_the_mirrored_result(make_model):
     model = make_model().eval()
-    picture = noise(33, 49)
-    pictures, mirrored = (torch.from_numpy(p[None].copy()) for p in (picture, picture[:, ::-1]))
+    image = noise(33, 49)
+    images, mirrored = (torch.from_numpy(p[None].copy()) for p in (image, image[:, ::-1]))
     for flip, symmetric in ((True, True), (False, False)):
         settings = EvaluationConfig(flip=flip, scales=(1.0, 1.25))
-        difference = probabilities(model, mirrored, settings).flip(3) - probabilities(model, pictures, settings)
+        difference = probabilities(model, mirrored, settings).flip(3) - probabilities(model, images, settings)
         assert (difference.abs().max() < 1e-4) == symmetric
 
 
 def test_the_output_stride_of_the_settings_is_used(make_model):
     model = make_model().eval()
-    picture = noise(33, 33)
-    at_8 = next(predict_batches(model, iter([picture]), EvaluationConfig(output_stride=8, crop=33)))
+    image = noise(33, 33)
+    at_8 = next(predict_batches(model, iter([image]), EvaluationConfig(output_stride=8, crop=33)))
     with torch.no_grad():
-        expected = model.set_output_stride(8)(normalize(torch.from_numpy(picture[None].copy()))).argmax(1)[0]
-        other = model.set_output_stride(16)(normalize(torch.from_numpy(picture[None].copy()))).argmax(1)[0]
+        expected = model.set_output_stride(8)(normalize(torch.from_numpy(image[None].copy()))).argmax(1)[0]
+        other = model.set_output_stride(16)(normalize(torch.from_numpy(image[None].copy()))).argmax(1)[0]
     assert np.array_equal(at_8, expected)
     assert not np.array_equal(at_8, other)
 
@@ -385,8 +385,8 @@ def test_the_output_stride_of_the_settings_is_used(make_model):
 def test_the_model_is_left_as_it_was(make_model, training, end):
     model: DeepLabV3 = make_model().train(training)
     norm = model.backbone.bn1.running_mean.clone()
-    pictures = [noise(33, 33), noise(33, 33)]
-    stream = predict_batches(model, iter(pictures), EvaluationConfig(output_stride=8, crop=33))
+    images = [noise(33, 33), noise(33, 33)]
+    stream = predict_batches(model, iter(images), EvaluationConfig(output_stride=8, crop=33))
     next(stream)
     assert (model.output_stride, model.training) == (8, False)
     if end == "done":

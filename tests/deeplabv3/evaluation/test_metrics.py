@@ -68,8 +68,8 @@ def test_nothing_but_void_is_no_result():
     assert math.isnan(pixel_accuracy(matrix))
 
 
-def test_one_matrix_over_all_pictures_and_not_a_mean_over_pictures():
-    """isht7/pytorch-deeplab-resnet #5: IoU averaged per picture is another metric."""
+def test_one_matrix_over_all_images_and_not_a_mean_over_images():
+    """isht7/pytorch-deeplab-resnet #5: IoU averaged per image is another metric."""
     large = confusion_matrix(np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8), 2)
     small = confusion_matrix(np.ones((1, 2), np.uint8), np.array([[0, 1]], np.uint8), 2)
     assert mean_iou(large + small) == pytest.approx(100 * (100 / 101 + 1 / 2) / 2)
@@ -143,7 +143,7 @@ def test_torchmetrics_agrees(truth, prediction, classes):
     assert pixel_accuracy(matrix) == pytest.approx(100 * accuracy.item(), abs=1e-4)
 
 
-def test_a_batch_is_counted_picture_by_picture():
+def test_a_batch_is_counted_image_by_image():
     pairs = [*(drawn(seed, 7) for seed in range(3)), (constant(VOID, (13, 17)), constant(3, (13, 17)))]
     truth, prediction = (torch.from_numpy(np.stack(maps)) for maps in zip(*pairs, strict=True))
     counts = confusion_matrices(truth, prediction, 7)

@@ -1,4 +1,4 @@
-"""Pictures from anywhere: what is found, how files are read, and classes at the picture's own size."""
+"""Images from anywhere: what is found, how files are read, and classes at the image's own size."""
 
 import io
 import struct
@@ -18,7 +18,7 @@ from deeplabv3.evaluation import predict as room
 from deeplabv3.evaluation.inference import predict
 from deeplabv3.evaluation.predict import (
     class_shares,
-    find_pictures,
+    find_images,
     load_weights,
     output_names,
     predict_photo,
@@ -61,7 +61,7 @@ def test_exif_rotation(tmp_path, orientation, turned):
 
 
 @pytest.mark.filterwarnings("error")
-def test_damaged_exif_data_does_not_cost_the_picture(tmp_path, monkeypatch):
+def test_damaged_exif_data_does_not_cost_the_image(tmp_path, monkeypatch):
     Image.fromarray(scene()).save(tmp_path / "phone.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert read_photo(tmp_path / "phone.jpg").shape == (40, 60, 3)
 
@@ -113,7 +113,7 @@ def test_floating_point_pixels_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", None])
-def test_a_broken_picture_is_named(tmp_path, content):
+def test_a_broken_image_is_named(tmp_path, content):
     path = tmp_path / "broken.jpg"
     Image.fromarray(scene(400, 600)).save(path)
     path.write_bytes(path.read_bytes()[:2000] if content is None else content)
@@ -130,26 +130,26 @@ def make_files(folder: Path, *names: str) -> None:
 def test_files_folders_and_patterns_are_found_once_each(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_files(tmp_path, "trip/b.JPG", "trip/a.png", "trip/sub/c.webp", "one.jpg")
-    (tmp_path / "trip" / "notes.txt").write_text("no picture")
-    names = [path.as_posix() for path in find_pictures(["one.jpg", "trip", "trip/*.JPG", str(tmp_path / "one.jpg")])]
+    (tmp_path / "trip" / "notes.txt").write_text("no image")
+    names = [path.as_posix() for path in find_images(["one.jpg", "trip", "trip/*.JPG", str(tmp_path / "one.jpg")])]
     assert names == ["one.jpg", "trip/a.png", "trip/b.JPG"]
-    assert [path.name for path in find_pictures(["**/*.webp"])] == ["c.webp"]
+    assert [path.name for path in find_images(["**/*.webp"])] == ["c.webp"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
     make_files(tmp_path, "a[1].jpg", "a1.jpg")
-    assert [path.name for path in find_pictures([str(tmp_path / "a[1].jpg")])] == ["a[1].jpg"]
+    assert [path.name for path in find_images([str(tmp_path / "a[1].jpg")])] == ["a[1].jpg"]
 
 
 def test_earlier_results_are_not_predicted_again(tmp_path):
     make_files(tmp_path, "cat.jpg", "cat_overlay.jpg", "cat_classes.png")
-    assert [path.name for path in find_pictures([str(tmp_path)], tmp_path)] == ["cat.jpg"]
-    assert len(find_pictures([str(tmp_path)], tmp_path / "elsewhere")) == 3
+    assert [path.name for path in find_images([str(tmp_path)], tmp_path)] == ["cat.jpg"]
+    assert len(find_images([str(tmp_path)], tmp_path / "elsewhere")) == 3
     pattern = str(tmp_path / "**" / "*.*")
-    assert [path.name for path in find_pictures([pattern], tmp_path)] == ["cat.jpg"]
-    with pytest.raises(UserError, match="no picture matches"):
-        find_pictures([str(tmp_path / "*_overlay.jpg")], tmp_path)
-    assert len(find_pictures([str(tmp_path / "cat_overlay.jpg")], tmp_path)) == 1, "who names it means it"
+    assert [path.name for path in find_images([pattern], tmp_path)] == ["cat.jpg"]
+    with pytest.raises(UserError, match="no image matches"):
+        find_images([str(tmp_path / "*_overlay.jpg")], tmp_path)
+    assert len(find_images([str(tmp_path / "cat_overlay.jpg")], tmp_path)) == 1, "who names it means it"
 
 
 @pytest.mark.parametrize("item", ["nowhere.jpg", "*.png", "empty"])
@@ -157,10 +157,10 @@ def test_nothing_found_is_one_sentence(tmp_path, monkeypatch, item):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=item.replace("*", r"\*")):
-        find_pictures([item])
+        find_images([item])
 
 
-def test_pictures_of_one_name_get_results_of_their_own():
+def test_images_of_one_name_get_results_of_their_own():
     paths = [Path(name) for name in ("a/cat.jpg", "b/cat.jpg", "cat_2.png", "a/Cat.png", "dog.jpg")]
     names = output_names(paths)
     assert names == ["cat", "cat_2", "cat_2_2", "Cat_3", "dog"]
@@ -243,13 +243,13 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def test_a_picture_of_ordinary_size_is_predicted_as_in_evaluation(make_model):
-    model, picture = make_model(), photo(75, 100)
+def test_a_image_of_ordinary_size_is_predicted_as_in_evaluation(make_model):
+    model, image = make_model(), photo(75, 100)
     for settings in (TIGHT, EvaluationConfig(16, MULTI_SCALE, True, padding="tight")):
-        assert (predict_photo(model, picture, settings) == predict(model, picture, settings)).all()
+        assert (predict_photo(model, image, settings) == predict(model, image, settings)).all()
 
 
-def test_a_large_picture_is_predicted_small_and_answered_large(make_model):
+def test_a_large_image_is_predicted_small_and_answered_large(make_model):
     model, large = make_model(), photo(750, 1000)
     found = predict_photo(model, large, TIGHT, longest=100)
     assert found.shape == (750, 1000) and found.dtype == np.uint8
@@ -272,10 +272,10 @@ def test_enlarging_goes_by_the_most_probable_class(power):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 2), (3, 2000), (17, 33)])
-def test_pictures_of_any_shape(make_model, size):
-    model, picture = make_model(), photo(*size)
+def test_images_of_any_shape(make_model, size):
+    model, image = make_model(), photo(*size)
     for settings in (TIGHT, EvaluationConfig(8, (0.5, 1.5), True, padding="tight")):
-        assert predict_photo(model, picture, settings, longest=129).shape == size
+        assert predict_photo(model, image, settings, longest=129).shape == size
 
 
 def test_the_network_is_left_as_it_was(make_model):

@@ -12,9 +12,9 @@ from deeplabv3.config import VOC_CLASSES, EvaluationConfig
 from deeplabv3.data.voc import palette
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import predict
-from deeplabv3.evaluation.submission import refuse_other_classes, submit, test_pictures, weights_hash
+from deeplabv3.evaluation.submission import refuse_other_classes, submit, test_images, weights_hash
 
-test_pictures.__test__ = False  # a function of the library, not a test
+test_images.__test__ = False  # a function of the library, not a test
 PLACE = "results/VOC2012/Segmentation/comp6_test_cls"
 SETTINGS = EvaluationConfig(8, padding="tight")
 VOC = dict(enumerate(VOC_CLASSES))
@@ -22,65 +22,65 @@ VOC = dict(enumerate(VOC_CLASSES))
 
 @pytest.fixture
 def devkit(tmp_path: Path, voc_root: Path) -> Path:
-    """A VOCdevkit whose pictures 4 and 2, in this order, are the test set."""
-    (voc_root / "ImageSets" / "Segmentation" / "test.txt").write_text("picture_4\npicture_2\n")
+    """A VOCdevkit whose images 4 and 2, in this order, are the test set."""
+    (voc_root / "ImageSets" / "Segmentation" / "test.txt").write_text("image_4\nimage_2\n")
     return tmp_path
 
 
 def test_the_folder_and_the_archive(devkit, make_model):
     model = make_model(num_classes=21)
-    pictures = test_pictures(devkit)
-    assert list(pictures) == ["picture_4", "picture_2"]
-    archive = submit(model, pictures, SETTINGS, devkit / "out", "w")
+    images = test_images(devkit)
+    assert list(images) == ["image_4", "image_2"]
+    archive = submit(model, images, SETTINGS, devkit / "out", "w")
     assert archive == devkit / "out" / "results.tgz"
     with tarfile.open(archive) as files:
-        assert files.getnames() == [f"{PLACE}/picture_4.png", f"{PLACE}/picture_2.png"]
+        assert files.getnames() == [f"{PLACE}/image_4.png", f"{PLACE}/image_2.png"]
         files.extractall(devkit / "unpacked", filter="data")
-    for name, path in pictures.items():
+    for name, path in images.items():
         label = Image.open(devkit / "unpacked" / PLACE / f"{name}.png")
-        picture = np.asarray(Image.open(path))
+        image = np.asarray(Image.open(path))
         assert label.mode == "P" and label.getpalette() == palette().flatten().tolist()
-        assert (np.asarray(label) == predict(model, picture, SETTINGS)).all()
+        assert (np.asarray(label) == predict(model, image, SETTINGS)).all()
         assert np.asarray(label).any()
 
 
 def test_an_interrupted_submission_goes_on(devkit, make_model):
-    model, pictures, out = make_model(num_classes=21), test_pictures(devkit), devkit / "out"
-    whole = submit(model, pictures, SETTINGS, devkit / "whole", "w").parent / PLACE
+    model, images, out = make_model(num_classes=21), test_images(devkit), devkit / "out"
+    whole = submit(model, images, SETTINGS, devkit / "whole", "w").parent / PLACE
 
     def stop() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        submit(model, pictures, SETTINGS, out, "w", report=stop)
+        submit(model, images, SETTINGS, out, "w", report=stop)
     (first,) = (out / PLACE).glob("*.png")
     assert not (out / "results.tgz").exists()
     made = first.stat().st_mtime_ns
     counted = []
-    submit(model, pictures, SETTINGS, out, "w", report=lambda: counted.append(1))
+    submit(model, images, SETTINGS, out, "w", report=lambda: counted.append(1))
     assert first.stat().st_mtime_ns == made, "what is done is not done again"
     assert len(counted) == 2
-    assert [(out / PLACE / f"{name}.png").read_bytes() == (whole / f"{name}.png").read_bytes() for name in pictures]
+    assert [(out / PLACE / f"{name}.png").read_bytes() == (whole / f"{name}.png").read_bytes() for name in images]
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_whole_files(devkit, make_model, full_disk):
-    model, pictures, out = make_model(num_classes=21), test_pictures(devkit), devkit / "out"
+    model, images, out = make_model(num_classes=21), test_images(devkit), devkit / "out"
     with pytest.raises(UserError, match=r"out cannot be written .*No space left.*; make room"):
-        submit(model, pictures, SETTINGS, out, "w", report=full_disk)
-    assert [file.name for file in out.rglob("*") if file.is_file()] == ["submission.json", "picture_4.png"]
-    Image.open(out / PLACE / "picture_4.png").load()
+        submit(model, images, SETTINGS, out, "w", report=full_disk)
+    assert [file.name for file in out.rglob("*") if file.is_file()] == ["submission.json", "image_4.png"]
+    Image.open(out / PLACE / "image_4.png").load()
 
 
 @pytest.mark.parametrize("other", [("v", SETTINGS), ("w", EvaluationConfig(16, padding="tight")), ("w", None)])
 def test_predictions_of_two_kinds_never_share_a_folder(devkit, make_model, other):
-    model, pictures, out = make_model(num_classes=21), test_pictures(devkit), devkit / "out"
-    submit(model, pictures, SETTINGS, out, "w")
+    model, images, out = make_model(num_classes=21), test_images(devkit), devkit / "out"
+    submit(model, images, SETTINGS, out, "w")
     weights, settings = other
     if settings is None:  # nobody knows where these come from
         (out / "submission.json").unlink()
     before = (out / "results.tgz").read_bytes()
     with pytest.raises(UserError, match=r"--output"):
-        submit(model, pictures, settings or SETTINGS, out, weights)
+        submit(model, images, settings or SETTINGS, out, weights)
     assert (out / "results.tgz").read_bytes() == before
 
 
@@ -99,12 +99,12 @@ def test_only_vocs_classes_are_submitted():
             refuse_other_classes(classes)
 
 
-def test_missing_test_pictures_say_where_they_come_from(devkit, voc_root):
-    (voc_root / "JPEGImages" / "picture_2.jpg").unlink()
-    with pytest.raises(UserError, match=r"picture_2\.jpg.*VOC2012test\.tar"):
-        test_pictures(devkit)
+def test_missing_test_images_say_where_they_come_from(devkit, voc_root):
+    (voc_root / "JPEGImages" / "image_2.jpg").unlink()
+    with pytest.raises(UserError, match=r"image_2\.jpg.*VOC2012test\.tar"):
+        test_images(devkit)
     (voc_root / "ImageSets" / "Segmentation" / "test.txt").unlink()
     with pytest.raises(UserError, match=r"test\.txt.*VOC2012test\.tar"):
-        test_pictures(devkit)
+        test_images(devkit)
     with pytest.raises(UserError, match=r"nowhere"):
-        test_pictures(devkit / "nowhere")
+        test_images(devkit / "nowhere")

@@ -51,13 +51,13 @@ def test_a_strided_network_made_dense_has_the_same_features(backbone, layout, gr
     To 1e-12 in double precision, for features whose spread is about 3: the same sums, perhaps in another order. No
     border is excluded. Position k of the strided network is position k s of the dense one, and k lies outside the
     strided features (k < 0 or k >= ceil(n / s)) exactly where k s lies outside the dense ones (k s < 0 or k s >= n): a
-    tap falls on zero padding in both or in neither, in whatever layer and for whatever size of picture.
+    tap falls on zero padding in both or in neither, in whatever layer and for whatever size of image.
     """
     model = strided_network(backbone, layout, grid, last_block)
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(2), dtype=torch.double)
     coarsest = 32 * 2 ** (last_block - 4)
     strided = features(model.set_output_stride(coarsest), images)
-    assert (strided - features(model, -images)).std() > 0.1  # they depend on the picture
+    assert (strided - features(model, -images)).std() > 0.1  # they depend on the image
     for output_stride in {8, 16, coarsest // 2}:
         step = coarsest // output_stride
         dense = features(model.set_output_stride(output_stride), images)
@@ -90,12 +90,12 @@ def test_mobilenet_features_are_torchvisions():
         images = torch.randn(2, 3, *size, dtype=torch.double)
         with torch.no_grad():
             expected = reference.features[:18](images)
-        assert (expected[0] - expected[1]).std() > 0.1  # they depend on the picture
+        assert (expected[0] - expected[1]).std() > 0.1  # they depend on the image
         torch.testing.assert_close(features(ours, images), expected, rtol=0, atol=1e-12)
 
 
 def transparent_backbone(backbone, last_block):
-    """All weights positive and batch norm neutral: no gradient is lost on its way to the picture, and none cancels."""
+    """All weights positive and batch norm neutral: no gradient is lost on its way to the image, and none cancels."""
     with torch.device("meta"):
         model = DeepLabV3(small_config(backbone=backbone, head="cascade", last_block=last_block))
     for module in model.to_empty(device="cpu").modules():
@@ -118,7 +118,7 @@ def transparent_backbone(backbone, last_block):
     ],
 )
 def test_receptive_field_is_what_the_gradient_reaches_in_the_real_network(monkeypatch, backbone, layout, last_block):
-    """A picture one pixel high, wide enough for the field of its central feature; the field is counted in pixels."""
+    """A image one pixel high, wide enough for the field of its central feature; the field is counted in pixels."""
     # The maximum passes the gradient to one of its pixels, the average over the same window to all.
     monkeypatch.setattr(F, "max_pool2d", F.avg_pool2d)
     network = transparent_backbone(backbone, last_block)
@@ -128,11 +128,11 @@ def test_receptive_field_is_what_the_gradient_reaches_in_the_real_network(monkey
         network.set_rates(plan)
         field = receptive_field(backbone_layers(backbone, plan))
         # ReLU6 is linear below 6, and sums of units double their input: 1e-6 stays far below.
-        picture = torch.full((1, 3, 1, field + 301), 1e-6, dtype=torch.double, requires_grad=True)
-        middle = network(picture)
+        image = torch.full((1, 3, 1, field + 301), 1e-6, dtype=torch.double, requires_grad=True)
+        middle = network(image)
         middle[0, :, 0, middle.shape[3] // 2].sum().backward()
-        reached = picture.grad[0, 0, 0].nonzero()
-        assert reached.min() > 0 and reached.max() < picture.shape[3] - 1
+        reached = image.grad[0, 0, 0].nonzero()
+        assert reached.min() > 0 and reached.max() < image.shape[3] - 1
         assert reached.max() - reached.min() + 1 == field
         measured.append(field)
     assert measured[1] > measured[0]  # a multi-grid widens it

@@ -130,7 +130,7 @@ def test_sizes_that_no_stride_divides_are_rounded_up(size):
     [("torchvision", 16, 71.1), ("torchvision", 8, 246.2), ("paper", 16, 68.9), ("paper", 8, 245.1)],
 )
 def test_cost_of_the_papers_model(layout, output_stride, billions):
-    """ResNet-101 with the plain stem on a 513 x 513 picture.
+    """ResNet-101 with the plain stem on a 513 x 513 image.
 
     In the paper's layout the last unit of a block already works on the positions of the next one.
     """

@@ -16,7 +16,7 @@ def test_logits_start_near_zero():
         assert not layer.bias.any()
 
 
-def test_only_image_pooling_sees_the_whole_picture():
+def test_only_image_pooling_sees_the_whole_image():
     """A far corner changes the logits of the other corner through the global average alone (Section 3.3)."""
     torch.manual_seed(0)
     changed = {}

@@ -1,4 +1,4 @@
-"""Every variant that the paper names: it learns, and nothing but the network and the picture decides its logits."""
+"""Every variant that the paper names: it learns, and nothing but the network and the image decides its logits."""
 
 import copy
 from functools import cache
@@ -43,7 +43,7 @@ NEAR_ZERO = 0.02
 
 
 def one_batch() -> tuple[torch.Tensor, torch.Tensor]:
-    """Two noisy pictures of two areas each; void between them, where output stride 16 has no feature."""
+    """Two noisy images of two areas each; void between them, where output stride 16 has no feature."""
     labels = torch.zeros(2, 33, 33, dtype=torch.long)
     labels[0, :, 20:], labels[1, 20:] = 1, 2
     generator = torch.Generator().manual_seed(3)

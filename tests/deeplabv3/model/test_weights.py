@@ -65,7 +65,7 @@ def test_resnet_weights_give_torchvisions_features(tmp_path):
     images = torch.randn(2, 3, 65, 97, dtype=torch.double)
     with torch.no_grad():
         reference.double()(images)
-        assert (hooked["features"][0] - hooked["features"][1]).std() > 0.1  # they depend on the picture
+        assert (hooked["features"][0] - hooked["features"][1]).std() > 0.1  # they depend on the image
         torch.testing.assert_close(model.backbone.double()(images), hooked["features"], rtol=1e-9, atol=1e-9)
 
 
@@ -243,7 +243,7 @@ def test_logits_are_torchvisions(make, form):
         with torch.no_grad():
             expected, found = reference(images)["out"], ours(images)
         assert 1 < expected.std() < 10
-        assert (expected[0] - expected[1]).std() > 0.5  # they depend on the picture
+        assert (expected[0] - expected[1]).std() > 0.5  # they depend on the image
         assert (found - expected).abs().max() <= 1e-4
 
 

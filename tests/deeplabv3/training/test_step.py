@@ -1,4 +1,4 @@
-"""A step on parts of a batch is a step on the batch; bfloat16 is near float32; bootstrapping repeats pictures."""
+"""A step on parts of a batch is a step on the batch; bfloat16 is near float32; bootstrapping repeats images."""
 
 import pytest
 import torch
@@ -12,13 +12,13 @@ from deeplabv3.training.step import ModelWithLoss, downsample_labels, make_optim
 
 
 def batch(number: int = 4, size: int = 33):
-    """Pictures and labels, where every picture has another share of void."""
+    """Images and labels, where every image has another share of void."""
     generator = torch.Generator().manual_seed(5)
-    pictures = torch.randint(0, 256, (number, size, size, 3), generator=generator, dtype=torch.uint8)
+    images = torch.randint(0, 256, (number, size, size, 3), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 3, (number, size, size), generator=generator, dtype=torch.uint8)
     for n in range(number):
         labels[n, : 8 * n] = VOID
-    return pictures, labels
+    return images, labels
 
 
 def after_one_step(frozen: bool, **changes) -> tuple[dict, float]:
@@ -66,7 +66,7 @@ def test_impossible_settings_name_themselves(changes):
         TrainingConfig(batch=4, **changes)
 
 
-def test_hard_pictures_come_as_often_as_the_settings_say(data):
+def test_hard_images_come_as_often_as_the_settings_say(data):
     hard = data.indices_with_classes(["disc"])
     assert hard == [n for n in range(len(data)) if (data[n][1] == 2).any()]
     some = hard[:2]
@@ -86,8 +86,8 @@ def test_shares_of_a_batch_are_the_batch(data):
     samples = TrainingSamples(data, 33, 4, 0)
     whole = list(batches(samples, 1, 3, 4))
     shares = [list(batches(samples, 1, 3, 4, share=share, shares=2)) for share in (0, 1)]
-    for (pictures, labels), first, second in zip(whole, *shares, strict=True):
-        assert torch.equal(pictures, torch.cat([first[0], second[0]]))
+    for (images, labels), first, second in zip(whole, *shares, strict=True):
+        assert torch.equal(images, torch.cat([first[0], second[0]]))
         assert torch.equal(labels, torch.cat([first[1], second[1]]))
 
 

@@ -154,7 +154,7 @@ def test_training_is_sgd_written_out_by_hand(tmp_path, data, changes):
     ramp = {1: [0, 0.5, 1, 1], 0: [1, 1, 1, 1]}[chosen.backbone_hold]
     for step in range(4):
         pairs = [samples[2 * step], samples[2 * step + 1]]
-        images = normalize(torch.stack([torch.from_numpy(picture.copy()) for picture, _ in pairs]))
+        images = normalize(torch.stack([torch.from_numpy(image.copy()) for image, _ in pairs]))
         labels = torch.stack([torch.from_numpy(label.copy()).long() for _, label in pairs])
         loss = F.cross_entropy(model(images), labels, ignore_index=255)
         gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
@@ -366,16 +366,16 @@ def test_the_stream_that_is_trained_on_is_the_stream_of_samples(tmp_path, data, 
     seen = []
     honest = segmentation_loss
 
-    def spy(model, images, labels, *others):
-        seen.append((images.clone(), labels.clone()))
-        return honest(model, images, labels, *others)
+    def spy(model, normalized, labels, *others):
+        seen.append((normalized.clone(), labels.clone()))
+        return honest(model, normalized, labels, *others)
 
     monkeypatch.setattr(step_module, "segmentation_loss", spy)
     train(fresh_model(), data, settings(), tmp_path, {}, seed=9)
     expected = list(batches(TrainingSamples(data, 33, 2, 9), 0, 4, 2))
     assert len(seen) == 4
-    for (images, labels), (pictures, wanted) in zip(seen, expected, strict=True):
-        assert torch.equal(images, normalize(pictures))
+    for (normalized, labels), (images, wanted) in zip(seen, expected, strict=True):
+        assert torch.equal(normalized, normalize(images))
         assert torch.equal(labels, wanted)
 
 

@@ -1,4 +1,4 @@
-"""The benchmark of evaluation: the same network, the same pictures and the same counts as torchvision's loop."""
+"""The benchmark of evaluation: the same network, the same images and the same counts as torchvision's loop."""
 
 import json
 
@@ -32,10 +32,10 @@ def checkpoint(make_model, tmp_path):
 @pytest.mark.parametrize("padding", ["tight", "crop"])
 def test_both_see_the_same_pixels(voc_root, padding):
     data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationConfig(8, crop=65, padding=padding)
-    for index, (image, label) in enumerate(_Samples(data, settings)[index] for index in range(len(data))):
-        picture, truth = data[index]
+    for index, (normalized, label) in enumerate(_Samples(data, settings)[index] for index in range(len(data))):
+        image, truth = data[index]
         size = padded_size(*truth.shape, settings)
-        torch.testing.assert_close(image[None], normalize(torch.from_numpy(pad(picture, size)[None])))
+        torch.testing.assert_close(normalized[None], normalize(torch.from_numpy(pad(image, size)[None])))
         assert np.array_equal(label[: truth.shape[0], : truth.shape[1]], truth)
         assert label.shape == size and (label != VOID).sum() == (truth != VOID).sum()
 
@@ -51,7 +51,7 @@ def test_torchvisions_loop_counts_what_ours_counts(make_model, voc_root, workers
     assert abs(theirs - ours).sum() / 2 < 1e-3 * ours.sum()  # ties
 
 
-def test_embedded_pictures_are_enlarged_with_their_labels(tmp_path):
+def test_embedded_images_are_enlarged_with_their_labels(tmp_path):
     data = VOCData(enlarged(tmp_path, 5), "val", dict(enumerate(bench.synthetic.CLASSES)))
     assert len(data) == 5
     sizes = [data[index][1].shape for index in range(5)]
@@ -59,14 +59,14 @@ def test_embedded_pictures_are_enlarged_with_their_labels(tmp_path):
     assert len({int(value) for index in range(5) for value in np.unique(data[index][1])}) > 3
 
 
-def test_the_command_measures_a_checkpoint_on_its_pictures(checkpoint, tmp_path, capsys):
-    root, file = write_voc(tmp_path / "pictures", train=1, val=4), tmp_path / "bench.json"
+def test_the_command_measures_a_checkpoint_on_its_images(checkpoint, tmp_path, capsys):
+    root, file = write_voc(tmp_path / "images", train=1, val=4), tmp_path / "bench.json"
     files = ["--weights", str(checkpoint), "--data", str(root), "--json", str(file)]
-    settings = ["--pictures", "3", "--batch", "2", "--rounds", "3", "--output-stride", "16", "--bf16"]
+    settings = ["--images", "3", "--batch", "2", "--rounds", "3", "--output-stride", "16", "--bf16"]
     assert main(["bench", "evaluate", *files, *settings]) == 0
     printed, result = capsys.readouterr().out, json.loads(file.read_text())
     assert render(result) in printed
-    assert (result["pictures"], result["settings"]["weights"]) == (3, "checkpoint.safetensors")
+    assert (result["images"], result["settings"]["weights"]) == (3, "checkpoint.safetensors")
     assert str(tmp_path) not in json.dumps(result)
     data = VOCData(root, "val", CLASSES)
     assert result["pixels"] == sum((data[index][1] != VOID).sum() for index in range(3))
@@ -76,7 +76,7 @@ def test_the_command_measures_a_checkpoint_on_its_pictures(checkpoint, tmp_path,
     for row in (plain, ours, rough):
         speed = np.median(reference["seconds"]) / np.median(row["seconds"])
         assert row["speed"] == pytest.approx(speed)
-        assert row["pictures_per_second"] == pytest.approx(3 / np.median(row["seconds"]))
+        assert row["images_per_second"] == pytest.approx(3 / np.median(row["seconds"]))
         assert len(row["seconds"]) == 3
     assert max(plain["differing_pixels"], ours["differing_pixels"]) < 1e-3 * result["pixels"]
     assert ours["differing_pixels"] <= rough["differing_pixels"] < 0.2 * result["pixels"]
@@ -88,9 +88,9 @@ def test_a_checkpoint_that_does_not_know_its_classes(make_model, tmp_path, capsy
     save_checkpoint(
         tmp_path / "c.safetensors", Checkpoint(1, 1.0, {"model": vars(model.config)}, model.state_dict(), {})
     )
-    root = write_voc(tmp_path / "pictures", train=1, val=3)
+    root = write_voc(tmp_path / "images", train=1, val=3)
     command = ["bench", "evaluate", "--weights", str(tmp_path / "c.safetensors"), "--data", str(root)]
-    assert main([*command, "--rounds", "3", "--pictures", "2"]) == 1
+    assert main([*command, "--rounds", "3", "--images", "2"]) == 1
     assert "not in the class list" in capsys.readouterr().err
 
 
@@ -110,10 +110,10 @@ def test_a_difference_would_be_seen(make_model, data):
     assert bench._differing(theirs, loader, predictions) == 1
 
 
-def test_resnet_50_on_embedded_pictures(monkeypatch, capsys):
-    """What runs without any file: torchvision's network at output stride 8, here on pictures of a stamp's size."""
+def test_resnet_50_on_embedded_images(monkeypatch, capsys):
+    """What runs without any file: torchvision's network at output stride 8, here on images of a stamp's size."""
     monkeypatch.setattr(bench, "SIZES", ((40, 33), (33, 40)))
-    assert main(["bench", "evaluate", "--pictures", "2", "--rounds", "3"]) == 0
+    assert main(["bench", "evaluate", "--images", "2", "--rounds", "3"]) == 0
     printed = capsys.readouterr().out
     assert "torchvision's ResNet-50, random weights, output stride 8" in printed
     assert "embedded, enlarged" in printed
@@ -124,7 +124,7 @@ def test_resnet_50_on_embedded_pictures(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"pictures": 0}, "pictures"),
+        ({"images": 0}, "images"),
         ({"batch": 0}, "batch"),
         ({"rounds": 2}, "rounds"),
         ({"threads": -1}, "threads"),

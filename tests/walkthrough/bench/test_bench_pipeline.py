@@ -23,7 +23,7 @@ def test_the_command_measures_both_sources(voc_root, tmp_path, monkeypatch, caps
     printed, result = capsys.readouterr().out, json.loads(file.read_text())
     assert render(result) in printed
     assert str(tmp_path) not in json.dumps(result)
-    assert result["pictures"] == 6 and result["decoded_bytes"] > 4 * 6 * 37 * 40
+    assert result["images"] == 6 and result["decoded_bytes"] > 4 * 6 * 37 * 40
     assert [(row["source"], row["workers"]) for row in result["rows"]] == [
         ("files", 0), ("memory", 0), ("files", 1), ("memory", 1),
     ]  # fmt: skip
@@ -34,7 +34,7 @@ def test_the_command_measures_both_sources(voc_root, tmp_path, monkeypatch, caps
     assert min(result["parts"].values()) >= 0 < result["parts"]["read and decode"]
 
 
-def test_pictures_that_do_not_fit_are_not_kept(voc_root, monkeypatch, capsys):
+def test_images_that_do_not_fit_are_not_kept(voc_root, monkeypatch, capsys):
     monkeypatch.setattr(voc, "allowance", lambda: 0)
     assert main(["bench", "pipeline", *TINY, "--data", str(voc_root), "--workers", "0"]) == 0
     printed = capsys.readouterr().out
@@ -54,14 +54,14 @@ def test_starting_the_workers_does_not_count(monkeypatch, tmp_path):
 
     monkeypatch.setattr(bench, "batches", batches)
     monkeypatch.setattr(bench, "_busy", lambda: busy[0])
-    tiny = PipelineBench(str(write_voc(tmp_path / "pictures")), batch=2, batches=5)
+    tiny = PipelineBench(str(write_voc(tmp_path / "images")), batch=2, batches=5)
     _, seconds = tiny._turn(None, workers=4)
     assert seconds == pytest.approx(0.25)
 
 
-def test_embedded_pictures_serve_where_there_are_no_others(capsys):
-    assert main(["bench", "pipeline", *TINY, "--workers", "0", "--pictures", "2"]) == 0
-    assert "of 2 pictures (embedded, enlarged" in capsys.readouterr().out
+def test_embedded_images_serve_where_there_are_no_others(capsys):
+    assert main(["bench", "pipeline", *TINY, "--workers", "0", "--images", "2"]) == 0
+    assert "of 2 images (embedded, enlarged" in capsys.readouterr().out
 
 
 def test_workers_go_up_to_the_cores(monkeypatch):
@@ -73,7 +73,7 @@ def test_workers_go_up_to_the_cores(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"pictures": 0}, "pictures"),
+        ({"images": 0}, "images"),
         ({"crop": 0}, "crop"),
         ({"batch": 0}, "batch"),
         ({"batches": 0}, "batches"),

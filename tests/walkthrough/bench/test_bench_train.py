@@ -28,10 +28,10 @@ def test_equal_weights_have_equal_loss(output_stride):
     theirs = torchvision_network("resnet50", output_stride).eval()
     nn.init.normal_(theirs.classifier[4].bias)
     ours = from_torchvision(theirs).set_output_stride(output_stride)
-    pictures, labels = TrainBench(**TINY | {"crop": 65}).batch_of_noise()
+    images, labels = TrainBench(**TINY | {"crop": 65}).batch_of_noise()
     with torch.no_grad():
-        expected = F.cross_entropy(theirs(normalize(pictures))["out"], labels.long(), ignore_index=VOID)
-        found = ModelWithLoss(ours, TrainingConfig(batch=2, crop=65))(pictures, labels)
+        expected = F.cross_entropy(theirs(normalize(images))["out"], labels.long(), ignore_index=VOID)
+        found = ModelWithLoss(ours, TrainingConfig(batch=2, crop=65))(images, labels)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
@@ -58,22 +58,22 @@ def test_the_scripts_loss_counts_the_auxiliary_head_half():
 def test_every_switch_is_on_where_its_row_says_so(monkeypatch, name):
     seen = {}
 
-    def training_step(model_with_loss, optimizer, settings, seed, step, pictures, labels):
+    def training_step(model_with_loss, optimizer, settings, seed, step, images, labels):
         seen.update(
-            model_with_loss=model_with_loss, optimizer=optimizer, settings=settings, pictures=pictures, labels=labels
+            model_with_loss=model_with_loss, optimizer=optimizer, settings=settings, images=images, labels=labels
         )
         return torch.zeros(())
 
     monkeypatch.setattr(bench, "training_step", training_step)
     tiny, switches = TrainBench(**TINY), OURS[name]
-    pictures, labels = tiny.batch_of_noise()
-    tiny.ours(pictures, labels, switches)()
-    assert torch.equal(seen["pictures"], pictures) and torch.equal(seen["labels"], labels)
+    images, labels = tiny.batch_of_noise()
+    tiny.ours(images, labels, switches)()
+    assert torch.equal(seen["images"], images) and torch.equal(seen["labels"], labels)
     assert hasattr(seen["model_with_loss"], "_orig_mod") is switches.compiled
     model_with_loss = getattr(seen["model_with_loss"], "_orig_mod", seen["model_with_loss"])
     weight = model_with_loss.model.backbone.block1[0].conv2.weight
-    images = normalize(seen["pictures"])
-    for tensor in (weight, images):
+    normalized = normalize(seen["images"])
+    for tensor in (weight, normalized):
         assert tensor.is_contiguous(memory_format=torch.channels_last) is switches.channels_last
         assert tensor.is_contiguous() is not switches.channels_last
     assert seen["settings"].precision == switches.precision
@@ -200,14 +200,14 @@ def test_all_goes_on_where_one_fails(monkeypatch, tmp_path, capsys):
         found = make()
         measured[file.name] = found
         if file.name.startswith("evaluate"):
-            raise UserError("no pictures.")
+            raise UserError("no images.")
 
     monkeypatch.setattr(command, "_measure", measure)
-    options = ["--crop", "65", "--batch", "4", "--pictures", "3", "--json-folder", str(tmp_path)]
+    options = ["--crop", "65", "--batch", "4", "--images", "3", "--json-folder", str(tmp_path)]
     assert main(["bench", "all", *options]) == 1
-    assert capsys.readouterr().err == "bench evaluate: no pictures.\n\n"
+    assert capsys.readouterr().err == "bench evaluate: no images.\n\n"
     assert list(measured) == [f"{name}-cpu.json" for name in ("model", "train", "evaluate", "pipeline")]
     model, train, evaluate, pipeline = measured.values()
     assert (model.size, train.crop, pipeline.crop) == (65, 65, 65)
     assert {bench.batch for bench in measured.values()} == {4}
-    assert evaluate.pictures == 3
+    assert evaluate.images == 3

@@ -76,7 +76,7 @@ def test_a_broken_file_among_good_ones(tmp_path, weights, capsys):
 
 
 def test_when_all_are_broken_no_table_is_left(tmp_path, weights, capsys):
-    (tmp_path / "a.png").write_text("no picture")
+    (tmp_path / "a.png").write_text("no image")
     assert main(["predict", str(tmp_path / "a.png"), "--weights", weights, "--output", str(tmp_path / "out")]) == 1
     assert not list((tmp_path / "out").iterdir())
     assert "Traceback" not in capsys.readouterr().err
@@ -119,7 +119,7 @@ def mine(path: Path) -> tuple[Path, bytes]:
 
 
 @pytest.mark.parametrize("inputs", [["."], ["cat.jpg"], ["cat.jpg", "cat_overlay.jpg"], ["*.jpg"]])
-def test_results_never_lie_among_the_pictures(tmp_path, weights, monkeypatch, capsys, inputs):
+def test_results_never_lie_among_the_images(tmp_path, weights, monkeypatch, capsys, inputs):
     (tmp_path / "trip").mkdir()
     monkeypatch.chdir(tmp_path / "trip")
     files = [mine(Path("cat.jpg")), mine(Path("cat_overlay.jpg"))]
@@ -147,7 +147,7 @@ def test_results_replace_earlier_results_alone(tmp_path, weights, capsys, name):
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, weights, full_disk, capsys):
-    """And nothing half-written: it ends at the first picture, since none of the others would fit either."""
+    """And nothing half-written: it ends at the first image, since none of the others would fit either."""
     for number in range(3):
         make_photo(tmp_path / "trip" / f"{number}.png", seed=number)
     full_disk()
@@ -201,7 +201,7 @@ def test_ctrl_c_leaves_whole_files_and_a_table_of_them(tmp_path, weights):
             process.kill()
             process.wait()
     assert process.returncode == 130 and "Traceback" not in stderr
-    assert re.search(r"interrupted; \d+ of 200 pictures are done", stderr)
+    assert re.search(r"interrupted; \d+ of 200 images are done", stderr)
     done = [row["results"] for row in table(out)]
     assert 2 <= len(done) < 200
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
@@ -211,7 +211,7 @@ def test_ctrl_c_leaves_whole_files_and_a_table_of_them(tmp_path, weights):
 
 
 def test_submit_end_to_end(tmp_path, voc_root, make_model, capsys):
-    (voc_root / "ImageSets" / "Segmentation" / "test.txt").write_text("picture_1\npicture_2\n")
+    (voc_root / "ImageSets" / "Segmentation" / "test.txt").write_text("image_1\nimage_2\n")
     weights = save(tmp_path / "voc.safetensors", make_model(num_classes=21), dict(enumerate(VOC_CLASSES)))
     command = ["submit", "--weights", str(weights), "--data", str(voc_root), "--output", str(tmp_path / "out")]
     assert main(command) == 0
@@ -235,7 +235,7 @@ def test_export_end_to_end(tmp_path, weights, kind, name, capsys):
 MISTAKES = {
     "empty folder": ["predict", "EMPTY", "--weights", "WEIGHTS"],
     "no match": ["predict", "nothing*.jpg", "--weights", "WEIGHTS"],
-    "no such picture": ["predict", "nowhere.jpg", "--weights", "WEIGHTS"],
+    "no such image": ["predict", "nowhere.jpg", "--weights", "WEIGHTS"],
     "no such weights": ["predict", "PHOTO", "--weights", "nowhere.safetensors"],
     "weights damaged": ["predict", "PHOTO", "--weights", "PHOTO"],
     "torchvision's of another kind": ["predict", "PHOTO", "--weights", "torchvision:resnet18"],
@@ -260,7 +260,7 @@ def test_a_users_error_is_one_sentence_and_exit_code_1(arguments, tmp_path, voc_
     (tmp_path / "empty").mkdir()
     lists = voc_root / "ImageSets" / "Segmentation"
     if "TEST" in arguments:
-        (lists / "test.txt").write_text("picture_1\n")
+        (lists / "test.txt").write_text("image_1\n")
     values = {"WEIGHTS": weights, "EMPTY": "empty", "VOC": str(voc_root), "TEST": str(voc_root)}
     values["PHOTO"] = str(make_photo(tmp_path / "photo.png"))
     before = set(tmp_path.rglob("*"))

@@ -93,7 +93,7 @@ def test_show_says_what_was_changed_first_and_every_class(records, profile):
     assert re.search(r"^  data\.list +train$", changed, re.MULTILINE)
     assert "training.momentum" not in changed and re.search(r"^  training\.momentum +0\.9$", rest, re.MULTILINE)
     assert re.search(r"^  seconds +90\.0$", rest, re.MULTILINE)
-    assert "os8 flip: crop padding, output stride 8, scales 1.0, flip, 2 pictures of val, 2 s, 1.00 pictures/s" in rest
+    assert "os8 flip: crop padding, output stride 8, scales 1.0, flip, 2 images of val, 2 s, 1.00 images/s" in rest
     for name, figure in (("background", "80.00"), ("square", "62.50"), ("disc", "-"), ("mIoU", "71.25")):
         assert re.search(rf"^{name} +{figure} +{figure}$", rest, re.MULTILINE)
 
@@ -132,7 +132,7 @@ def test_diff_names_what_differs_and_nothing_else(records, profile):
     assert [line.split()[0] for line in settings.splitlines()[1:]] == ["training.lr", "training.scales"]
     assert re.search(r"^  training\.lr +0\.05 +0\.2$", settings, re.MULTILINE)
     assert "environment\n  the same" in out
-    assert out.count("2 pictures\nIoU ") == 2  # both strategies
+    assert out.count("2 images\nIoU ") == 2  # both strategies
     # class 0: 13 of 14, class 1: 6 of 7; before 12 of 15 and 5 of 8
     assert re.search(r"^background +80\.00 +92\.86 +\+12\.86$", out, re.MULTILINE)
     assert re.search(r"^disc +- +-$", out, re.MULTILINE)
@@ -152,11 +152,11 @@ def test_diff_takes_a_setting_that_came_later_for_its_default(records, profile):
     assert re.search(r"^  commit +0123456789ab ", out, re.MULTILINE)
 
 
-def test_diff_compares_no_evaluations_of_other_pictures(records, profile):
+def test_diff_compares_no_evaluations_of_other_images(records, profile):
     one, two = recorded(profile), recorded(profile, lr=0.2)
     for path in two.record_folder().glob("eval-*.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"list": "others"}))
-    assert "no strategy that both were evaluated with on the same pictures" in records("diff", one.name, two.name)[1]
+    assert "no strategy that both were evaluated with on the same images" in records("diff", one.name, two.name)[1]
 
 
 def test_prune_deletes_only_with_yes(records, profile, workspace):

@@ -10,7 +10,7 @@ from walkthrough.profiles import Profile, load_profile
 from walkthrough.records.run import Run
 
 LIST = {"data.val_list": "trainval"}
-"""Nine pictures."""
+"""Nine images."""
 
 
 def run_of(profile_file: str) -> tuple[Profile, Run]:

@@ -29,7 +29,7 @@ from walkthrough.records.store import PartialCounts
 
 @pytest.fixture
 def run(profile_file) -> Run:
-    """A trained run that is evaluated on nine pictures."""
+    """A trained run that is evaluated on nine images."""
     run = run_of(str(profile_file))[1]
     train_run(run)
     return run
@@ -37,7 +37,7 @@ def run(profile_file) -> Run:
 
 @pytest.fixture
 def counted(monkeypatch) -> list[int]:
-    """The pictures that went through the network, by index."""
+    """The images that went through the network, by index."""
     indices, honest = [], experiments.confusion_per_image
 
     def spy(model, data, settings, batch, todo):
@@ -54,7 +54,7 @@ def partials(run: Run) -> list[Path]:
 
 
 def interrupted_at(number: int):
-    """A report that is interrupted after so many pictures, as Ctrl-C does."""
+    """A report that is interrupted after so many images, as Ctrl-C does."""
 
     def report(done: int) -> None:
         if done == number:
@@ -106,7 +106,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(run, profile_file, counted, ki
     assert 4 <= reported[0] <= 5
     assert reported == list(range(reported[0], 10))
     assert counted == list(range(reported[0], 9))
-    assert record["pictures"] == 9
+    assert record["images"] == 9
     assert record["seconds"] >= 0.6  # three waits of the first attempt
     assert np.array_equal(run.confusion_counts(run.profile.evaluation), whole(run))
     assert partials(run) == []
@@ -164,10 +164,10 @@ def test_counts_from_another_kind_of_device_or_recipe_are_not_used(run, monkeypa
 
     def kept(device: str) -> bool:
         partial = run.partial_counts(settings, run.checkpoint, device, 30)
-        return "picture 1 2" in partial
+        return "image 1 2" in partial
 
     partial = run.partial_counts(settings, run.checkpoint, "cpu", 30)
-    partial.add("picture 1 2", np.eye(3, dtype=np.int64))
+    partial.add("image 1 2", np.eye(3, dtype=np.int64))
     partial.save()
     assert kept("cpu")
     assert not kept("cuda")
@@ -175,17 +175,17 @@ def test_counts_from_another_kind_of_device_or_recipe_are_not_used(run, monkeypa
     assert not kept("cpu")
 
 
-def test_a_list_that_grew_and_a_picture_that_was_replaced(run, voc_root, counted):
-    """Counts belong to pictures: one that is another file now is counted again, and the rest is kept."""
+def test_a_list_that_grew_and_a_image_that_was_replaced(run, voc_root, counted):
+    """Counts belong to images: one that is another file now is counted again, and the rest is kept."""
     interrupt(run, 4)
-    path = voc_root / "JPEGImages" / "picture_2.jpg"
-    picture = np.asarray(Image.open(path))
-    Image.fromarray(255 - picture).save(path, quality=50)
+    path = voc_root / "JPEGImages" / "image_2.jpg"
+    image = np.asarray(Image.open(path))
+    Image.fromarray(255 - image).save(path, quality=50)
     names = (voc_root / "ImageSets" / "Segmentation" / "trainval.txt").read_text().split()
     (voc_root / "ImageSets" / "Segmentation" / "trainval.txt").write_text("\n".join(reversed(names)))
     counted.clear()
     evaluate_run(run, run.profile.evaluation)
-    assert [names[::-1][index] for index in counted] == [*(f"picture_{n}" for n in (8, 7, 6, 5, 4)), "picture_2"]
+    assert [names[::-1][index] for index in counted] == [*(f"image_{n}" for n in (8, 7, 6, 5, 4)), "image_2"]
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged", None], ids=["empty", "damaged", "cut off"])
@@ -232,24 +232,24 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_saved(run, counted, full
     assert path.read_bytes() == before
 
 
-def break_pictures(root: Path, *numbers: int) -> dict[Path, bytes]:
-    paths = [root / "JPEGImages" / f"picture_{number}.jpg" for number in numbers]
+def break_images(root: Path, *numbers: int) -> dict[Path, bytes]:
+    paths = [root / "JPEGImages" / f"image_{number}.jpg" for number in numbers]
     contents = {path: path.read_bytes() for path in paths}
     for path, content in contents.items():
         path.write_bytes(content[:200])
     return contents
 
 
-def test_broken_pictures_are_named_and_the_good_ones_are_done(run, voc_root, profile_file, counted, capsys):
+def test_broken_images_are_named_and_the_good_ones_are_done(run, voc_root, profile_file, counted, capsys):
     """Exit code 1, one sentence with every broken file, what the good ones give; once mended, only those are left."""
-    contents = break_pictures(voc_root, 1, 5)
+    contents = break_images(voc_root, 1, 5)
     command = ["evaluate", "--profile", str(profile_file), "--set", "data.val_list=trainval", str(run.checkpoint)]
     assert main(command) == 1
     printed = capsys.readouterr()
     assert sorted(counted) == list(range(9))
-    assert "classes, 7 pictures, output stride 16" in printed.out
+    assert "classes, 7 images, output stride 16" in printed.out
     (sentence,) = [line for line in printed.err.splitlines() if line.startswith("deeplabv3: ")]
-    assert "2 of 9 pictures could not be evaluated" in sentence
+    assert "2 of 9 images could not be evaluated" in sentence
     assert all(str(path) in sentence for path in contents)
     assert "record " not in printed.out
     assert not list(run.record_folder().glob("eval-*"))
@@ -262,9 +262,9 @@ def test_broken_pictures_are_named_and_the_good_ones_are_done(run, voc_root, pro
     assert np.array_equal(run.confusion_counts(run.profile.evaluation), whole(run))
 
 
-def test_nothing_but_broken_pictures(run, voc_root, profile_file, capsys):
-    break_pictures(voc_root, *range(9))
-    with pytest.raises(Incomplete, match="9 of 9 pictures") as caught:
+def test_nothing_but_broken_images(run, voc_root, profile_file, capsys):
+    break_images(voc_root, *range(9))
+    with pytest.raises(Incomplete, match="9 of 9 images") as caught:
         evaluate_run(run, run.profile.evaluation)
     assert caught.value.values == {}
     command = ["evaluate", "--profile", str(profile_file), "--set", "data.val_list=trainval", str(run.checkpoint)]
@@ -302,7 +302,7 @@ def test_the_record_names_both_means(run, profile_file, capsys, tmp_path):
         path.write_text(json.dumps(old | changes))
         show_evaluation(run, run.profile.evaluation)
         printed = capsys.readouterr().out
-        assert "mIoU 40.00 over the 2 classes present, 26.67 over all 3 classes, 9 pictures" in printed
+        assert "mIoU 40.00 over the 2 classes present, 26.67 over all 3 classes, 9 images" in printed
         assert "disc  never seen" in printed
 
 

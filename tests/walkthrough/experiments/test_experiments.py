@@ -81,7 +81,7 @@ def test_a_run_is_reproducible_and_evaluated_as_it_was_trained(profile, workspac
     trained = load_checkpoint(run.checkpoint)
     assert trained.step == 3
     record = evaluate_run(run, profile.evaluation)
-    assert record["pictures"] == 3
+    assert record["images"] == 3
     counts = run.confusion_counts(profile.evaluation)
 
     monkeypatch.setenv("DEEPLABV3_WORKSPACE", str(workspace / "other"))
@@ -189,10 +189,10 @@ def die(task: Task, report: Callable) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_unreadable_pictures_come_back_from_a_process_as_they_are():
+def test_unreadable_images_come_back_from_a_process_as_they_are():
     """An exception that cannot be read back would end the whole pool."""
-    error = pickle.loads(pickle.dumps(Incomplete("1 of 3 pictures", {"miou": 1.0})))
-    assert (type(error), str(error), error.values) == (Incomplete, "1 of 3 pictures", {"miou": 1.0})
+    error = pickle.loads(pickle.dumps(Incomplete("1 of 3 images", {"miou": 1.0})))
+    assert (type(error), str(error), error.values) == (Incomplete, "1 of 3 images", {"miou": 1.0})
 
 
 def group_lives(group: int) -> bool:

@@ -50,7 +50,7 @@ def workers() -> Iterator[None]:
 def task_of(profile: Profile, seed: int, iterations: int = 60) -> Task:
     training = replace(profile.training, iterations=iterations)
     profile = replace(profile, seed=seed, side_by_side=os.cpu_count() or 1, training=training)
-    return Task(Run.of(profile, profile.model_config()), (profile.evaluation,), pictures=3)
+    return Task(Run.of(profile, profile.model_config()), (profile.evaluation,), images=3)
 
 
 def slow_work(task: Task, report: Callable) -> None:
@@ -166,11 +166,11 @@ def test_a_machine_without_the_workspace_is_told(profile, tmp_path):
 def test_every_machine_gets_the_drivers_folders(workspace, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DEEPLABV3_WORKSPACE", "here")
-    monkeypatch.setenv("DEEPLABV3_DATA", "pictures")
+    monkeypatch.setenv("DEEPLABV3_DATA", "images")
     monkeypatch.setenv("DEEPLABV3_SEEDS", "2")
     found = ray_cluster._environment()
     assert found["DEEPLABV3_WORKSPACE"] == str(tmp_path / "here")
-    assert found["DEEPLABV3_DATA"] == str(tmp_path / "pictures")
+    assert found["DEEPLABV3_DATA"] == str(tmp_path / "images")
     assert found["DEEPLABV3_SEEDS"] == "2"
     assert not [name for name in found if not name.startswith("DEEPLABV3_")]
 

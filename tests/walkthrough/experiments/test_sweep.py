@@ -23,7 +23,7 @@ from walkthrough.experiments.local import run_missing
 from walkthrough.experiments.progress import Progress
 from walkthrough.experiments.run import evaluate_run, train_run
 from walkthrough.experiments.sweep import plan
-from walkthrough.experiments.task import Task, missing, picture_work, step_work, tasks_of
+from walkthrough.experiments.task import Task, image_work, missing, step_work, tasks_of
 from walkthrough.paper import tables
 from walkthrough.profiles import load_profile
 from walkthrough.records.cells import table_jobs
@@ -111,9 +111,9 @@ def test_work_is_counted_in_multiply_adds(profile):
     assert step_work(config, training) == 3 * 2 * multiply_adds(config, 33, 33)
     settings = replace(profile.evaluation, scales=(0.5, 1.0), flip=True, output_stride=8)
     at_8 = replace(config, output_stride=8)
-    assert picture_work(config, settings) == 2 * (multiply_adds(at_8, 33, 33) + multiply_adds(at_8, 65, 65))
+    assert image_work(config, settings) == 2 * (multiply_adds(at_8, 33, 33) + multiply_adds(at_8, 65, 65))
     (task,) = tasks_of([(Run.of(profile, config), settings)])
-    assert task.total == 3 * step_work(config, training) + 3 * picture_work(config, settings)
+    assert task.total == 3 * step_work(config, training) + 3 * image_work(config, settings)
 
 
 def test_hours_follow_the_order_and_the_workers(profile):
@@ -227,8 +227,8 @@ def test_a_dry_run_prints_runs_cells_and_hours_and_makes_nothing(profile_file, p
     assert sorted(workspace.rglob("*")) == before
 
 
-def test_a_dry_run_without_the_pictures_says_so(workspace, capsys, monkeypatch):
-    """The paper's protocol, its pictures not yet there: what it will take is worth knowing before they are."""
+def test_a_dry_run_without_the_images_says_so(workspace, capsys, monkeypatch):
+    """The paper's protocol, its images not yet there: what it will take is worth knowing before they are."""
     speed = Throughput(1e-13, 1e-13, "by nothing")
     monkeypatch.setattr(sweep, "speed_of", lambda profile, tasks: speed)
     arguments = ["sweep", "--profile", "voc", "--set", "backbone_weights=''", "--tables", "6,9"]
@@ -236,7 +236,7 @@ def test_a_dry_run_without_the_pictures_says_so(workspace, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert "aspp-resnet101-os16  seed 0  30,000 steps, 4 evaluations" in text
     assert re.search(r"4 runs and 7 evaluations under profile voc: about .* h", text)
-    assert re.search(r"note: data root .*VOC2012 does not exist; .* Without pictures nobody can tell", text)
+    assert re.search(r"note: data root .*VOC2012 does not exist; .* Without images nobody can tell", text)
     assert not workspace.exists()
     assert main(arguments) == 1
     assert re.match(r"deeplabv3: data root .*VOC2012 does not exist; name a folder", capsys.readouterr().err)

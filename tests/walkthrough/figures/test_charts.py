@@ -19,11 +19,11 @@ def close():
     plt.close("all")
 
 
-def test_weights_that_leave_the_picture_are_gray():
+def test_weights_that_leave_the_image_are_gray():
     figure = atrous_figures.kernel_positions(np.zeros((40, 40, 3), np.uint8), rates=(1, 15), center=(10, 20))
     gray = [sum(line.get_color() == "#999999" for line in axis.lines) for axis in figure.axes]
     assert [len(axis.lines) for axis in figure.axes] == [9, 9]
-    assert gray == [0, 3]  # row 10 - 15 lies above the picture
+    assert gray == [0, 3]  # row 10 - 15 lies above the image
     assert [axis.get_title() for axis in figure.axes] == ["rate 1: 3 x 3", "rate 15: 31 x 31"]
 
 
@@ -44,10 +44,10 @@ def test_panels_show_their_own_values():
     assert np.isnan(figure.axes[1].lines[0].get_ydata()[1])
 
 
-def test_pictures_keep_their_places():
+def test_images_keep_their_places():
     black, white = np.zeros((4, 6, 3), np.uint8), np.full((6, 4, 3), 255, np.uint8)
-    figure = charts.pictures([[black, white], [white]], ["first", "second"])
-    shown = [[image.get_array().shape for image in axis.images] for axis in figure.axes]
+    figure = charts.images([[black, white], [white]], ["first", "second"])
+    shown = [[shown_image.get_array().shape for shown_image in axis.images] for axis in figure.axes]
     assert shown == [[(4, 6, 3)], [(6, 4, 3)], [(6, 4, 3)], []]
     assert [axis.get_title() for axis in figure.axes[:2]] == ["first", "second"]
 
@@ -114,7 +114,7 @@ def test_stacked_parts_add_up():
 
 
 def test_a_mosaic_cuts_to_the_smallest():
-    pictures = [np.full((4 + n, 9 - n, 3), n, np.uint8) for n in range(4)]
-    whole = charts.mosaic(pictures, columns=2)
+    images = [np.full((4 + n, 9 - n, 3), n, np.uint8) for n in range(4)]
+    whole = charts.mosaic(images, columns=2)
     assert whole.shape == (8, 12, 3)
     assert [int(whole[y, x, 0]) for y in (3, 4) for x in (5, 6)] == [0, 1, 2, 3]

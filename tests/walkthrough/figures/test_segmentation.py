@@ -1,4 +1,4 @@
-"""Pictures of segmentations: what is marked, outlined and named, and where."""
+"""Images of segmentations: what is marked, outlined and named, and where."""
 
 import matplotlib
 
@@ -68,7 +68,7 @@ def test_names_do_not_stand_on_each_other():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (2, 3)])
-def test_the_smallest_pictures_have_places_too(shape):
+def test_the_smallest_images_have_places_too(shape):
     ((found, y, x),) = segmentation.name_places(np.ones(shape, dtype=np.uint8))
     assert found == 1 and y < shape[0] and x < shape[1]
     painted = segmentation.overlay(np.full((*shape, 3), 200, np.uint8), np.ones(shape, np.uint8), COLORS, NAMES)
@@ -76,17 +76,17 @@ def test_the_smallest_pictures_have_places_too(shape):
 
 
 def test_overlay_paints_classes_and_leaves_the_background():
-    picture = np.full((300, 300, 3), 200, dtype=np.uint8)
-    painted = segmentation.overlay(picture, boxes((300, 300), (2, slice(50, 250), slice(50, 250))), COLORS, NAMES)
-    assert painted.shape == picture.shape and painted.dtype == np.uint8
+    image = np.full((300, 300, 3), 200, dtype=np.uint8)
+    painted = segmentation.overlay(image, boxes((300, 300), (2, slice(50, 250), slice(50, 250))), COLORS, NAMES)
+    assert painted.shape == image.shape and painted.dtype == np.uint8
     assert (painted[:48] == 200).all()
     assert painted[60, 60].tolist() == [132, 100, 164]
     assert (painted[50, 60] == 255).all(), "the outline"
     assert (painted[130:170, 100:200] > 220).all(axis=2).sum() > 10, "the name"
-    assert picture.min() == 200, "the picture itself is left alone"
+    assert image.min() == 200, "the image itself is left alone"
 
 
-def test_outlines_grow_with_the_picture():
+def test_outlines_grow_with_the_image():
     """A hair line on 20 megapixels is invisible."""
     thickness = []
     for side in (400, 1600):
@@ -97,9 +97,9 @@ def test_outlines_grow_with_the_picture():
 
 
 def test_errors_are_marked_and_void_is_none():
-    picture = np.zeros((2, 3, 3), dtype=np.uint8)
+    image = np.zeros((2, 3, 3), dtype=np.uint8)
     truth, prediction = np.array([[0, 1, 255], [1, 1, 255]]), np.array([[0, 2, 0], [1, 0, 1]])
-    shown = segmentation.error_map(picture, truth, prediction)
+    shown = segmentation.error_map(image, truth, prediction)
     wrong = (shown == ORANGE).all(axis=2)
     assert wrong.tolist() == [[False, True, False], [False, True, False]]
     assert (shown[:, 2] == segmentation.VOID_COLOUR).all()
@@ -126,7 +126,7 @@ def test_a_comparison_has_a_row_an_example_and_a_legend_of_what_occurs():
     )
     figure = segmentation.comparison([good, wrong], COLORS, NAMES)
     axes = np.array(figure.axes).reshape(2, 4)
-    assert [axis.get_title() for axis in axes[0]] == ["picture", "truth", "prediction", "errors"]
+    assert [axis.get_title() for axis in axes[0]] == ["image", "truth", "prediction", "errors"]
     assert [row[0].get_ylabel() for row in axes] == ["best", "worst"]
     assert [texts(axis) for axis in axes[:, 2]] == [["cat"], []]
     errors = [(axis.images[0].get_array() == ORANGE).all(axis=2).sum() for axis in axes[:, 3]]
@@ -139,10 +139,10 @@ def test_changes_count_pixels_against_the_strategy_before():
     steps = {"16": truth * 0, "8": truth.copy(), "flip": truth.copy()}
     steps["8"][0] = 0
     steps["flip"][:2] = 0
-    picture = np.zeros((8, 8, 3), np.uint8)
-    figure = segmentation.changes([picture], [truth], {name: [found] for name, found in steps.items()})
+    image = np.zeros((8, 8, 3), np.uint8)
+    figure = segmentation.changes([image], [truth], {name: [found] for name, found in steps.items()})
     assert [axis.get_xlabel() for axis in figure.axes] == ["", "+56  −0", "+0  −8"]
-    assert [axis.get_title() for axis in figure.axes] == ["picture", "+ 8", "+ flip"]
+    assert [axis.get_title() for axis in figure.axes] == ["image", "+ 8", "+ flip"]
 
 
 def test_the_gallery_marks_its_failures():

@@ -128,21 +128,21 @@ def run_cell(monkeypatch):
         manager.shutdown_kernel(now=True)
 
 
-def pictures(messages):
+def images(messages):
     return [message["content"]["data"] for message in messages if message["msg_type"] == "display_data"]
 
 
-def test_a_kernel_that_nobody_watches_publishes_one_picture_and_no_widget(run_cell):
+def test_a_kernel_that_nobody_watches_publishes_one_image_and_no_widget(run_cell):
     _, published = run_cell()
-    (data,) = pictures(published)
+    (data,) = images(published)
     assert "image/png" in data and VIEW not in data
     assert not any(message["msg_type"] == "comm_open" for message in published)
 
 
-def test_a_kernel_of_a_jupyter_server_publishes_a_widget_with_a_picture_to_fall_back_on(run_cell):
+def test_a_kernel_of_a_jupyter_server_publishes_a_widget_with_a_image_to_fall_back_on(run_cell):
     client, published = run_cell(JPY_SESSION_NAME="/notebooks/01.ipynb")
-    (shown,) = (data for data in pictures(published) if VIEW in data)
-    (drawn,) = (data for data in pictures(published) if VIEW not in data)  # for the widget's output area
+    (shown,) = (data for data in images(published) if VIEW in data)
+    (drawn,) = (data for data in images(published) if VIEW not in data)  # for the widget's output area
     assert shown["image/png"].startswith("iVBOR")
 
     # What a front end sends when the slider is moved to its seventh value.
@@ -151,6 +151,6 @@ def test_a_kernel_of_a_jupyter_server_publishes_a_widget_with_a_picture_to_fall_
     update = {"method": "update", "state": {"index": 6}, "buffer_paths": []}
     client.session.send(client.shell_channel.socket, "comm_msg", {"comm_id": slider["comm_id"], "data": update})
     answers = []
-    while not pictures(answers):
+    while not images(answers):
         answers.append(client.get_iopub_msg(timeout=30))
-    assert pictures(answers)[0]["image/png"] != drawn["image/png"]
+    assert images(answers)[0]["image/png"] != drawn["image/png"]

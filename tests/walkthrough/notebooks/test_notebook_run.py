@@ -150,7 +150,7 @@ def test_executed_notebooks_show_outputs_and_no_noise(finished):
     assert cells[3].outputs[0].data["text/plain"] == "42"
 
 
-def test_pictures_are_shown_whatever_the_matplotlib_backend(finished):
+def test_images_are_shown_whatever_the_matplotlib_backend(finished):
     assert '<img alt="No description' in (finished[0] / "02_third.html").read_text()
 
 
@@ -396,10 +396,10 @@ def test_clean_keeps_outputs_and_counts_and_drops_noise():
     assert [cell.id for cell in cleaned.cells] == [notebook.cells[n].id for n in (0, 1, 3, 4)]
     assert [cell.metadata for cell in cleaned.cells] == [{}, {"tags": ["parameters"]}, {"collapsed": True}, {}]
     assert [cell.execution_count for cell in cleaned.cells[1:]] == [1, 2, None]
-    stream, picture, result = cleaned.cells[2].outputs
-    small = Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"])))
+    stream, image, result = cleaned.cells[2].outputs
+    small = Image.open(io.BytesIO(base64.b64decode(image.data["image/png"])))
     assert small.mode == "P" and np.abs(np.asarray(small.convert("RGB")).astype(int) - 200).max() < 5
-    assert stream.text == "ab" and set(picture.data) == {"text/plain", "image/png"} and result.execution_count == 2
+    assert stream.text == "ab" and set(image.data) == {"text/plain", "image/png"} and result.execution_count == 2
 
 
 def test_refresh_puts_a_complete_run_in_the_place_of_its_sources(again):

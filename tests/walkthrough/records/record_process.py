@@ -63,7 +63,7 @@ def train(run: Run, waits: str = "") -> None:
 
 
 def evaluate(run: Run, waits: str = "") -> None:
-    """Evaluate, saying how many pictures are done; after the second, ``waits`` for a line of input."""
+    """Evaluate, saying how many images are done; after the second, ``waits`` for a line of input."""
 
     def report(done: int) -> None:
         print(f"done {done}.", flush=True)

@@ -122,7 +122,7 @@ def test_published_figures_follow_from_their_counts(path):
     record = store.read_json(path)
     with np.load(path.with_suffix(".npz")) as file:
         total = file["confusion"].astype(np.int64).sum(0)
-        assert len(file["confusion"]) == record["pictures"]
+        assert len(file["confusion"]) == record["images"]
     assert record["miou"] == round(mean_iou(total), 3)
     assert record["pixel_accuracy"] == round(pixel_accuracy(total), 3)
 
@@ -142,13 +142,13 @@ def test_what_is_written_is_read(run, profile, workspace):
     assert written["miou"] == pytest.approx(71.25)
     assert written["miou_all_classes"] == pytest.approx(47.5)
     assert written["pixel_accuracy"] == 85.0
-    assert (written["pictures"], written["list"], written["run"]) == (2, "val", run.name)
+    assert (written["images"], written["list"], written["run"]) == (2, "val", run.name)
     training = run.training_record()
     assert (training["seconds"], training["settings"]) == (12.3, run.identity)
     assert training["images_per_second"] == pytest.approx(6 / 12.34, abs=0.01)
     assert {"device", "versions", "commit", "peak_memory_mib", "threads"} <= training.keys()
     assert {"device", "versions", "commit", "peak_memory_mib", "threads"} <= written.keys()
-    assert written["pictures_per_second"] == pytest.approx(1.0)  # two pictures in two seconds
+    assert written["images_per_second"] == pytest.approx(1.0)  # two images in two seconds
     assert written["fingerprint"] == fingerprint(profile.data_root(), "val")
     assert run.record_folder() == workspace / "records" / "tiny-tests" / run.name
     assert all_records("tiny-tests") == [(training, [written])]

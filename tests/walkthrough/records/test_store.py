@@ -149,7 +149,7 @@ def test_two_processes_that_evaluate_a_run_alike_count_it_once(run, profile, pro
         else:
             ended(first, b"\n")
             assert ended(second)[0] == ""
-    assert run.evaluation_record(profile.evaluation)["pictures"] == 3
+    assert run.evaluation_record(profile.evaluation)["images"] == 3
     assert not list(run.record_folder().glob("[.p]*")), "neither locks nor counts on the way"
 
 
@@ -168,7 +168,7 @@ def test_an_evaluation_on_the_way_does_not_wait_for_the_training(run, profile):
     name = run.evaluation_name(profile.evaluation)
     with locked(run.folder / LOCK, "the training"), locked(run.record_folder() / f".{name}{LOCK}", "an evaluation"):
         record = evaluate_run(run, replace(profile.evaluation, flip=True))
-    assert record["pictures"] == 3
+    assert record["images"] == 3
 
 
 def test_measuring_again_without_waiting_measures(run, profile):
@@ -311,7 +311,7 @@ STALE_EVALUATIONS = {
     "another name": (lambda record: record["settings"].update(flip=True), "stale: an evaluation with its settings is"),
     "no number": (lambda record: record.update(miou="high"), "damaged: its mIoU or its class_iou is no number"),
     "nothing in it": (lambda record: record.pop("miou"), "damaged: it lacks miou"),
-    "another number": (lambda record: record.update(pictures=41), "are not those of 41 pictures"),
+    "another number": (lambda record: record.update(images=41), "are not those of 41 images"),
     "other counts": (lambda record: record.update(counts="0" * 16), "are not those that it was written with"),
 }
 
@@ -342,7 +342,7 @@ def test_a_damaged_file_is_named_and_holds_nobody_up(run, profile, content, trai
 
 
 def test_records_of_before_are_not_stale(run):
-    """Settings with a default came later, as did the pictures' fingerprint, the counts' hash and the speed."""
+    """Settings with a default came later, as did the images' fingerprint, the counts' hash and the speed."""
 
     def as_before(record: dict) -> None:
         for part, names in (("training", ("precision", "accumulate", "hard_classes")), ("model", ("layout",))):
@@ -350,7 +350,7 @@ def test_records_of_before_are_not_stale(run):
                 del record["settings"][part][name]
 
     def evaluated_before(record: dict) -> None:
-        for name in ("fingerprint", "pictures_per_second", "peak_memory_mib", store.COUNTS):
+        for name in ("fingerprint", "images_per_second", "peak_memory_mib", store.COUNTS):
             del record[name]
         del record["settings"]["bf16"]
 

@@ -1,4 +1,4 @@
-"""The claims page: texts, numbers and the picture say what the verdicts say."""
+"""The claims page: texts, numbers and the image say what the verdicts say."""
 
 import csv
 import io
@@ -48,7 +48,7 @@ def test_the_csv_has_every_comparison(measured):
     assert {row["ours"] for row in rows if row["verdict"] == "missing"} == {""}
 
 
-def test_the_picture_has_a_line_for_each_claim(measured, tmp_path):
+def test_the_image_has_a_line_for_each_claim(measured, tmp_path):
     view = page.claims_view(measured)
     axis = view.figure().axes[0]
     assert next(label.get_text() for label in axis.get_yticklabels()) == "atrous convolution is essential  (Table 1)"
@@ -63,7 +63,7 @@ def test_the_picture_has_a_line_for_each_claim(measured, tmp_path):
 
 
 def test_files_of_the_page_and_of_other_profiles_with_records(measured, tmp_path):
-    """The records of ``mobile`` come with the project and are read without its pictures."""
+    """The records of ``mobile`` come with the project and are read without its images."""
     page.write_claims(measured, tmp_path)
     text = (tmp_path / "claims.md").read_text()
     assert f"profile {measured.name}, seed 0" in text and "profile mobile, seed 0" in text

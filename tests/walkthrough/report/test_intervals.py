@@ -10,15 +10,15 @@ from walkthrough.report.intervals import Estimate, weighted_sum
 
 
 def right_or_wrong(right: np.ndarray) -> np.ndarray:
-    """Pictures of one class, all right or all wrong: IoU is the share of right ones, mIoU of two classes half."""
+    """Images of one class, all right or all wrong: IoU is the share of right ones, mIoU of two classes half."""
     confusions = np.zeros((len(right), 2, 2), dtype=np.int64)
     confusions[:, 0, 0], confusions[:, 0, 1] = right, ~right
     return confusions
 
 
-def some_confusions(seed: int, pictures: int = 60, classes: int = 4) -> np.ndarray:
+def some_confusions(seed: int, images: int = 60, classes: int = 4) -> np.ndarray:
     random = np.random.default_rng(seed)
-    return random.integers(0, 50, (pictures, classes, classes)) + 80 * np.eye(classes, dtype=np.int64)
+    return random.integers(0, 50, (images, classes, classes)) + 80 * np.eye(classes, dtype=np.int64)
 
 
 def test_the_value_is_the_metrics():
@@ -63,7 +63,7 @@ def test_it_holds_the_truth_as_often_as_it_says():
 
 
 def test_differences_are_paired():
-    """A network that is better by the same on every picture is surely better, however much the pictures vary."""
+    """A network that is better by the same on every image is surely better, however much the images vary."""
     random = np.random.default_rng(4)
     hard = random.integers(0, 900, 80)
     worse = np.array([[[1000 - h, h], [h, 1000 - h]] for h in hard])
@@ -83,7 +83,7 @@ def test_a_class_that_a_draw_lacks_is_left_out_of_its_mean():
 
 
 def test_seeds_are_chance_as_well():
-    """Seeds that differ while pictures do not: Student's interval of their mean."""
+    """Seeds that differ while images do not: Student's interval of their mean."""
     values = np.array([50.0, 52.0, 51.0, 57.0])
     seeds = [Estimate(np.array([value]), np.full((1, intervals.DRAWS), value)) for value in values]
     found = together(seeds)
@@ -95,7 +95,7 @@ def test_seeds_are_chance_as_well():
 
 @pytest.mark.parametrize("scatter", [0.0, 0.5, 2.0])
 def test_with_three_seeds_it_holds_the_truth_as_often_as_it_says(scatter):
-    """Pictures that scatter by 1 and seeds that scatter by ``scatter``, around a difference of 0."""
+    """Images that scatter by 1 and seeds that scatter by ``scatter``, around a difference of 0."""
     random, held = np.random.default_rng(7), 0
     for _ in range(600):
         common = random.normal()
@@ -106,7 +106,7 @@ def test_with_three_seeds_it_holds_the_truth_as_often_as_it_says(scatter):
     assert 0.93 <= held / 600 <= 0.99
 
 
-def test_more_seeds_do_not_shrink_what_pictures_leave_open():
+def test_more_seeds_do_not_shrink_what_images_leave_open():
     one = measure(some_confusions(6))
     three = together([one, one, one])
     assert three.interval() == pytest.approx(one.interval(), abs=1e-9)

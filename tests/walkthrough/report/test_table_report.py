@@ -36,7 +36,7 @@ def test_a_missing_cell_says_so_and_names_the_command(half_measured, form):
     table, notes = text.split("Paper: mIoU", 1)
     assert table.count("missing") == 5
     assert "58.33" in table
-    assert "58.3 to 58.3" in table  # one picture: nothing to draw
+    assert "58.3 to 58.3" in table  # one image: nothing to draw
     assert "missing: mIoU falls with every doubling" in notes
     assert f"deeplabv3 table 1 --profile {half_measured.name}.yaml --run" in text
 

@@ -11,14 +11,14 @@ from walkthrough.records.cells import cell_jobs
 from walkthrough.report import verdicts
 from walkthrough.report.verdicts import CONTRADICTED, MISSING, NOT_DECIDED, SUPPORTED
 
-PICTURES = 100
+IMAGES = 100
 BY_NAME = {claim.name: claim for claim in claims.load()}
 
 
 def record(profile, cell, share: float, order: int = 0) -> None:
-    """Write a record of ``cell`` for each seed in which a ``share`` of the pictures is right, and the others wrong."""
-    right = np.roll(np.arange(PICTURES) < share * PICTURES, order)
-    counts = np.zeros((PICTURES, 3, 3), dtype=np.int64)
+    """Write a record of ``cell`` for each seed in which a ``share`` of the images is right, and the others wrong."""
+    right = np.roll(np.arange(IMAGES) < share * IMAGES, order)
+    counts = np.zeros((IMAGES, 3, 3), dtype=np.int64)
     counts[:, 1, 1], counts[:, 1, 2] = right, ~right
     for run, settings in cell_jobs(cell, profile):
         run.write_evaluation_record(settings, run.evaluation_values(settings, counts, 1.0), counts)
