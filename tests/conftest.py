@@ -89,11 +89,13 @@ def profile_file(tmp_path: Path, voc_root: Path) -> Path:
     values = {
         "title": "Three steps of a small network",
         "data": {"kind": "voc", "root": str(voc_root), "classes": CLASSES},
-        "backbones": {"resnet50": "small_resnet20", "resnet101": "small_resnet20"},
-        "rates": {6: 1, 12: 2, 18: 3, 24: 4},
-        "head_channels": 16,
-        "training": {"iterations": 3, "batch": 2, "crop": 33, "lr": 0.05, "batch_norm_momentum": 0.1},
-        "evaluation": {"crop": 65},
+        "model": {
+            "backbones": {"resnet50": "small_resnet20", "resnet101": "small_resnet20"},
+            "rates": {6: 1, 12: 2, 18: 3, 24: 4},
+            "head_channels": 16,
+        },
+        "training": {"iterations": 3, "batch_size": 2, "crop_size": 33, "lr": 0.05, "batch_norm_momentum": 0.1},
+        "evaluation": {"crop_size": 65},
     }
     path = tmp_path / "tiny-tests.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))

@@ -146,8 +146,8 @@ a record's counts are not compared with its JSON | walkthrough/records/store.py 
 a setting that the code lost is read as if it had it | walkthrough/records/store.py | walkthrough/records/test_store.py -k settings_are_gone
     if unknown := sorted(set(values) - known):
     if False:
-records of another recipe are used | walkthrough/records/store.py | walkthrough/records/test_store.py -k settings_are_gone
-    if settings["recipe"] != RESULTS_VERSION:
+records of another results version are used | walkthrough/records/store.py | walkthrough/records/test_store.py -k settings_are_gone
+    if settings["results_version"] != RESULTS_VERSION:
     if False:
 a record under a name that is not its own is used | walkthrough/records/store.py | walkthrough/records/test_store.py -k settings_are_gone
     return "" if own == name else f"a run with its settings is called {own} now."

@@ -1,4 +1,4 @@
-"""Everything that can be set: the network, the data, training, evaluation. Plain data, no torch."""
+"""Everything that can be set: the network, the data, training, evaluation, and how they are computed. No torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,66 +14,52 @@ VOC_CLASSES = (
 )  # fmt: skip
 
 SYNTHETIC_CLASSES = (
-    "background",
-    "disc",
-    "ring",
-    "rod",
-    "crate",
-    "sun",
-    "moon",
-    "dark lamp",
-    "lit lamp",
-    "water",
-    "ice",
-)
+    "background", "disc", "ring", "rod", "crate", "sun", "moon", "dark lamp", "lit lamp", "water", "ice",
+)  # fmt: skip
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
-"""Random scales of the paper, 0.5 to 2.0, in the steps of the authors' public code."""
+"""Random scales in training: the paper's 0.5 to 2.0, in the steps of the authors' public code (Section 4.1)."""
 
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-"""The paper's scales for "MS"."""
+"""Scales of multi-scale inference (Section 4.2)."""
 
 HEADS = ("aspp", "cascade", "v2")
-
+STRIDE_UNITS = ("last", "first")
 PRECISIONS = ("float32", "bfloat16")
 
 
 def require_scales(scales: tuple, setting: str = "scales") -> None:
     """Scales of images: at least one, each a number above 0 and below 100."""
-    fits = bool(scales) and all(isinstance(scale, (int, float)) and 0 < scale < 100 for scale in scales)
+    fits = bool(scales) and all(
+        isinstance(scale, (int, float)) and not isinstance(scale, bool) and 0 < scale < 100 for scale in scales
+    )
     require(fits, setting, scales, "a list of numbers above 0 and below 100")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that determines the network. The defaults are the paper's best model (Table 5, last row).
+    """Everything that determines the network. The defaults are the paper's best model (Table 5, last row)."""
 
-    ``atrous_rates`` are stated for output stride 16, as the paper does, and follow the output stride from there.
-    ``last_block`` is the block that the backbone ends in: 4, or 5 … 7 for the cascade. ``layout`` is explained at
-    :func:`deeplabv3.model.atrous.plan_rates`.
-    """
-
-    num_classes: int = 21
-    backbone: str = "resnet101"
-    head: str = "aspp"
-    output_stride: int = 16
-    multi_grid: tuple[int, int, int] = (1, 2, 4)
-    last_block: int = 4
-    atrous_rates: tuple[int, ...] = (6, 12, 18)
-    image_pooling: bool = True
-    head_channels: int = 256
-    dropout: float = 0.1
-    layout: str = "paper"
-    # The paper's crops are k * 16 + 1 pixels wide: features and pixels then share their corners.
-    align_corners: bool = True
-    extra_convolution: bool = False
+    num_classes: int = 21  # VOC's 20 classes and the background
+    backbone: str = "resnet101"  # a key of deeplabv3.model.atrous.BACKBONES
+    head: str = "aspp"  # or the cascade's 1x1 classifier, or v2: DeepLabv2's sum of atrous classifiers
+    output_stride: int = 16  # in training; 8 at inference is the paper's finest (Section 4.1)
+    multi_grid: tuple[int, int, int] = (1, 2, 4)  # unit rates of block4 and beyond (Section 3.2.1)
+    last_block: int = 4  # the block that the backbone ends in; 5 to 7 for the cascade (Section 3.2)
+    atrous_rates: tuple[int, ...] = (6, 12, 18)  # of ASPP at output stride 16; doubled at 8 (Section 3.3)
+    image_pooling: bool = True  # image-level features (Section 3.3)
+    head_channels: int = 256  # filters of every ASPP branch (Section 3.3)
+    dropout: float = 0.1  # before the classifier; the paper does not say, torchvision has 0.5
+    stride_unit: str = "last"  # the unit of a block that has its stride: the paper's last, torchvision's first
+    align_corners: bool = True  # crops are k * 16 + 1 pixels wide: features and pixels then share their corners
+    extra_convolution: bool = False  # a 3x3 convolution before the classifier, which only torchvision has
 
     def __post_init__(self):
         # Lists arrive from YAML and JSON; equal networks should compare equal.
         object.__setattr__(self, "multi_grid", tuple(self.multi_grid))
         object.__setattr__(self, "atrous_rates", tuple(self.atrous_rates))
-        if self.head not in HEADS:
-            raise UserError(f"head {self.head!r} is unknown; choose one of {', '.join(HEADS)}.")
+        require(self.head in HEADS, "head", self.head, f"one of {', '.join(HEADS)}")
+        require(self.stride_unit in STRIDE_UNITS, "stride_unit", self.stride_unit, "'last' or 'first'")
         require(1 <= self.num_classes <= 255, "num_classes", self.num_classes, "a whole number from 1 to 255")
         require(self.head_channels >= 1, "head_channels", self.head_channels, "a whole number of at least 1")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
@@ -85,72 +71,60 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images: ``kind`` is ``embedded`` (drawn, ``train`` + ``val`` of them) or ``voc`` (files in VOC's layout).
+    """Which images."""
 
-    ``classes`` maps label values to names; without it the kind's own classes are used. ``root`` is relative to the
-    workspace, and gives way to ``$DEEPLABV3_DATA``, unless it is absolute. ``others`` says what a label value outside
-    the classes is: an ``error``, or ``void``. No run's name has it: where both give a result, it is the same one.
-    """
-
-    kind: str = "embedded"
-    root: str = ""
-    train: int = 0
-    val: int = 0
-    train_list: str = "train"
+    kind: str = "synthetic"  # drawn, or "voc": files in VOC's layout
+    root: str = ""  # of kind voc: absolute, or relative to the workspace and overridden by $DEEPLABV3_DATA
+    train: int = 0  # how many synthetic images to train on
+    val: int = 0  # how many synthetic images to evaluate on
+    train_list: str = "train"  # ImageSets/Segmentation/NAME.txt; the paper's is trainaug (Section 4)
     val_list: str = "val"
-    classes: Mapping[int, str] = field(default_factory=dict)
-    others: str = "error"
+    classes: Mapping[int, str] = field(default_factory=dict)  # label value to name; empty: the kind's own
+    unlisted_labels: str = "error"  # what a label value outside the classes is; "ignore" makes it void
 
     def __post_init__(self):
-        require(self.kind in ("embedded", "voc"), "kind", self.kind, "'embedded' or 'voc'")
+        require(self.kind in ("synthetic", "voc"), "kind", self.kind, "'synthetic' or 'voc'")
         numbers = all(isinstance(label, int) and 0 <= label < VOID for label in self.classes)
         names = all(isinstance(name, str) for name in self.classes.values())
         require(numbers and names, "classes", self.classes, "label values from 0 to 254, each with a name")
-        require(self.others in ("error", "void"), "others", self.others, "'error' or 'void'")
-        if self.kind == "embedded":
+        require(
+            self.unlisted_labels in ("error", "ignore"), "unlisted_labels", self.unlisted_labels, "'error' or 'ignore'"
+        )
+        if self.kind == "synthetic":
             require(min(self.train, self.val) >= 1, "train and val", (self.train, self.val), "numbers of at least 1")
 
     def class_map(self) -> dict[int, str]:
         """Label value to class name, in the order of the model's classes."""
         if self.classes:
             return dict(self.classes)
-        return dict(enumerate(SYNTHETIC_CLASSES if self.kind == "embedded" else VOC_CLASSES))
+        return dict(enumerate(SYNTHETIC_CLASSES if self.kind == "synthetic" else VOC_CLASSES))
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a run trains. The defaults are the paper's stage 1 (Section 4.1), with the authors' public weight decay.
+    """Everything that determines how a run trains. The defaults are the paper's stage 1 (Section 4.1)."""
 
-    ``batch`` is the number of crops in a step, over all processes and all ``accumulate`` parts. ``batch_norm_momentum``
-    is PyTorch's, 1 minus the paper's decay. Images with one of ``hard_classes`` stand ``hard_class_copies`` times in
-    the list: the paper's bootstrapping, whose factor it does not say.
-
-    Not from the paper: ``precision`` bfloat16 computes the network's features so (the loss and the weights stay in
-    float32). ``accumulate`` adds up the gradients of so many parts of a batch before a step, for cards that do not hold
-    it; the gradient is the whole batch's, but batch norm only ever sees a part, so its statistics are those of a
-    smaller batch (Table 9), and its running averages move once for each part. The four ``backbone_*`` settings let
-    short runs start from pretrained weights: factor on the learning rate, steps during which the backbone is held
-    still, steps over which its rate then rises, and the norm that its gradient is clipped to.
-    """
-
-    iterations: int = 30_000
-    batch: int = 16
-    crop: int = 513
-    lr: float = 0.007
-    power: float = 0.9
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    batch_norm_momentum: float = 0.0003
-    freeze_batch_norm: bool = False
-    upsample_logits: bool = True
-    scales: tuple[float, ...] = SCALES
-    flip: bool = True
-    backbone_lr_factor: float = 1.0
-    backbone_hold: int = 0
-    backbone_ramp: int = 0
-    backbone_clip_norm: float | None = None
-    precision: str = "float32"
-    accumulate: int = 1
+    iterations: int = 30_000  # steps
+    batch_size: int = 16  # crops in a step, over all processes and all parts
+    crop_size: int = 513  # pixels a side
+    lr: float = 0.007  # learning rate at step 0
+    power: float = 0.9  # of the poly schedule
+    momentum: float = 0.9  # of SGD; the paper does not say, the authors' public code has 0.9
+    weight_decay: float = 1e-4  # as in the authors' public code
+    batch_norm_momentum: float = 0.0003  # PyTorch's: 1 minus the paper's decay of 0.9997
+    freeze_batch_norm: bool = False  # stage 2 freezes it
+    upsample_logits: bool = True  # the loss at the labels' size; downsampled labels lose 1.2 points (Table 8)
+    scales: tuple[float, ...] = SCALES  # drawn from at random
+    flip: bool = True  # left to right, at random
+    # Not from the paper: lets short runs start from pretrained weights.
+    backbone_lr_factor: float = 1.0  # the backbone's learning rate, as a multiple of the head's
+    backbone_freeze_steps: int = 0  # steps during which the backbone does not move
+    backbone_warmup_steps: int = 0  # steps after that, over which its learning rate rises
+    backbone_clip_norm: float | None = None  # its gradient is clipped to this norm
+    # Not from the paper: what the hardware wants. Loss and weights are float32 in either precision.
+    precision: str = "float32"  # or bfloat16, of the network's features
+    grad_accum_steps: int = 1  # parts of a batch whose gradients are summed; batch norm sees a part at a time (Table 9)
+    # Bootstrapping: images with one of these classes are listed so many times (Section 4.3, which gives no factor).
     hard_classes: tuple[str, ...] = ()
     hard_class_copies: int = 2
 
@@ -158,39 +132,54 @@ class TrainingConfig:
         object.__setattr__(self, "scales", tuple(self.scales))
         object.__setattr__(self, "hard_classes", tuple(self.hard_classes))
         require_scales(self.scales)
-        for name in ("iterations", "batch", "crop", "accumulate", "hard_class_copies"):
+        for name in ("iterations", "batch_size", "crop_size", "grad_accum_steps", "hard_class_copies"):
             value = getattr(self, name)
             require(isinstance(value, int) and value >= 1, name, value, "a whole number of at least 1")
-        for name in ("lr", "power", "weight_decay", "backbone_lr_factor", "backbone_hold", "backbone_ramp"):
+        not_negative = ("lr", "power", "weight_decay", "backbone_lr_factor", "backbone_freeze_steps")
+        for name in (*not_negative, "backbone_warmup_steps"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "a number of at least 0")
         clip = self.backbone_clip_norm
         require(clip is None or clip > 0, "backbone_clip_norm", clip, "a number above 0, or null")
         for name in ("momentum", "batch_norm_momentum"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
         require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
-        require(self.batch % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of 'batch' {self.batch}")
+        parts = self.grad_accum_steps
+        require(self.batch_size % parts == 0, "grad_accum_steps", parts, f"a divisor of batch_size {self.batch_size}")
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How a trained model is evaluated.
+    """How a trained network is evaluated: an "inference strategy" of Tables 4 and 6."""
 
-    ``padding="crop"`` pads every image bottom and right with the mean pixel to ``crop`` x ``crop`` as the paper does
-    (a larger image is padded to its own size in whole strides); ``"tight"`` only to the next size that the output
-    stride divides, plus one. ``bf16`` computes the logits in bfloat16: twice as fast or more where the processor has
-    it, at the price of some pixels that are nearly tied.
-    """
-
-    output_stride: int = 16
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    crop: int = 513
-    padding: str = "crop"
-    bf16: bool = False
+    output_stride: int = 16  # the paper's finest is 8
+    scales: tuple[float, ...] = (1.0,)  # class probabilities are averaged over them; the paper's are MULTI_SCALE
+    flip: bool = False  # average with the flipped image too
+    crop_size: int = 513  # what "crop" pads to, pixels a side
+    padding: str = "crop"  # with the mean pixel to the crop, as the paper; "tight": to the next whole stride plus 1
+    precision: str = "float32"  # bfloat16 is twice as fast or more, and changes pixels that are nearly tied
 
     def __post_init__(self):
         object.__setattr__(self, "scales", tuple(self.scales))
         require_scales(self.scales)
-        require(self.crop >= 1, "crop", self.crop, "a whole number of at least 1")
-        if self.padding not in ("crop", "tight"):
-            raise UserError(f"padding {self.padding!r} is unknown; choose 'crop' or 'tight'.")
+        require(self.crop_size >= 1, "crop_size", self.crop_size, "a whole number of at least 1")
+        require(self.padding in ("crop", "tight"), "padding", self.padding, "'crop' or 'tight'")
+        require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """How a run is computed; none of it determines a result."""
+
+    num_workers: int = 0  # processes that cut training crops; 0: the training process itself
+    cache: str = "auto"  # keep decoded images in memory: always, never, or auto: where a quarter of what is free holds them
+    eval_batch_size: int = 1  # images of one padded size at once
+    parallel_runs: int = 1  # runs that train at once, each with its share of the cores; 0: one a GPU, or one a core
+    compile: bool = False  # torch.compile of the training step
+    keep_checkpoints: int = 2  # of each run
+    save_every_s: float = 60.0  # seconds between checkpoints
+
+    def __post_init__(self):
+        require(self.cache in ("auto", "always", "never"), "cache", self.cache, "'auto', 'always' or 'never'")
+        lowest = {"num_workers": 0, "eval_batch_size": 1, "parallel_runs": 0, "keep_checkpoints": 1, "save_every_s": 0}
+        for name, least in lowest.items():
+            require(getattr(self, name) >= least, name, getattr(self, name), f"a number of at least {least}")

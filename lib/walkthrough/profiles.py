@@ -2,75 +2,79 @@
 
 import difflib
 import os
+import re
+import types
+import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from deeplabv3.config import DataConfig, EvaluationConfig, ModelConfig, TrainingConfig
-from deeplabv3.data import synthetic, voc
+from deeplabv3.config import (
+    STRIDE_UNITS,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    RuntimeConfig,
+    TrainingConfig,
+)
 from deeplabv3.errors import UserError, require
-from deeplabv3.model.atrous import BACKBONES, LAYOUTS
+from deeplabv3.model.atrous import BACKBONES
 from walkthrough import paths
 
+if TYPE_CHECKING:
+    from deeplabv3.data.voc import VOCData
+
 FOLDER = Path(__file__).parent / "profiles"
+
+PAPER_BACKBONES = ("resnet50", "resnet101")
+PAPER_RATES = (6, 12, 18, 24)
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """The networks of a profile: what stands for those of the paper, and where they start from."""
+
+    backbones: Mapping[str, str]  # the paper's resnet50 and resnet101 to a backbone
+    rates: Mapping[int, int]  # the paper's ASPP rates at output stride 16 to this profile's
+    head_channels: int = 256
+    dropout: float = 0.1
+    stride_unit: str = "last"
+    output_stride: int = 16  # of ``train``; tables have their own
+    backbone_weights: str = ""  # a file, "imagenet" (downloaded), or nothing: from scratch
+    init_from: str = ""  # a checkpoint to start from, as stage 2 does; "?" asks for one by name
+
+    def __post_init__(self):
+        for paper in PAPER_BACKBONES:
+            own = self.backbones.get(paper)
+            require(own in BACKBONES, f"backbones.{paper}", own, f"one of {', '.join(BACKBONES)}")
+        for rate in PAPER_RATES:
+            require(self.rates.get(rate, 0) >= 1, f"rates.{rate}", self.rates.get(rate), "a whole number of at least 1")
+        for name, known in (("backbones", PAPER_BACKBONES), ("rates", PAPER_RATES)):
+            for key in getattr(self, name):
+                require(key in known, name, key, f"the keys {', '.join(map(str, known))}")
+        require(self.stride_unit in STRIDE_UNITS, "stride_unit", self.stride_unit, f"one of {', '.join(STRIDE_UNITS)}")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Everything that a profile decides.
-
-    ``backbones`` and ``rates`` name what stands in for the paper's ResNets and for its ASPP rates at output stride 16.
-    ``side_by_side`` is how many runs train at once, each with its share of the cores (0: one a GPU, or one a core).
-    ``cache`` says whether training keeps its images decoded in memory: ``auto`` does where they fit into a quarter of
-    what is free. ``start`` is a checkpoint that training starts from, as stage 2 does from stage 1's ("?" asks for one
-    by name); ``seeds`` is how many seeds a table's cell is trained with, from ``seed`` on (``$DEEPLABV3_SEEDS`` goes
-    before it); ``compiled`` has torch.compile translate the training step; ``keep`` is how many checkpoints of a run
-    are kept.
-    """
+    """Everything that a profile decides: what determines results, and below ``runtime`` how they are computed."""
 
     name: str
     title: str
     data: DataConfig
-    backbones: Mapping[str, str]
-    rates: Mapping[int, int]
+    model: ModelSection
     training: TrainingConfig
     evaluation: EvaluationConfig
-    head_channels: int = 256
-    dropout: float = 0.1
-    layout: str = "paper"
-    backbone_weights: str = ""
     seed: int = 0
-    seeds: int = 1
-    side_by_side: int = 1
-    workers: int = 0
-    evaluation_batch: int = 1
-    cache: str = "auto"
-    output_stride: int = 16
-    start: str = ""
-    compiled: bool = False
-    keep: int = 2
+    seeds: int = 1  # how many seeds a table's cell is trained with, from ``seed`` on; $DEEPLABV3_SEEDS goes before it
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self):
-        for paper in ("resnet50", "resnet101"):
-            own = self.backbones.get(paper)
-            require(own in BACKBONES, f"backbones.{paper}", own, f"one of {', '.join(BACKBONES)}")
-        for rate in (6, 12, 18, 24):
-            own = self.rates.get(rate)
-            require(isinstance(own, int) and own >= 1, f"rates.{rate}", own, "a whole number of at least 1")
-        require(self.cache in ("auto", "always", "never"), "cache", self.cache, "'auto', 'always' or 'never'")
-        require(self.layout in LAYOUTS, "layout", self.layout, f"one of {', '.join(LAYOUTS)}")
-        for name, lowest in (
-            ("seed", 0),
-            ("seeds", 1),
-            ("workers", 0),
-            ("side_by_side", 0),
-            ("evaluation_batch", 1),
-            ("keep", 1),
-        ):
-            require(getattr(self, name) >= lowest, name, getattr(self, name), f"a whole number of at least {lowest}")
+        require(self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
+        require(self.seeds >= 1, "seeds", self.seeds, "a whole number of at least 1")
 
     def all_seeds(self) -> range:
         """The seeds that a table's cell is trained with."""
@@ -80,45 +84,49 @@ class Profile:
         """The profile's network for one of the paper's, whose ``backbone`` and ``atrous_rates`` are given."""
         rates = variant.pop("atrous_rates", (6, 12, 18))
         for rate in rates:
-            if rate not in self.rates:
+            if rate not in self.model.rates:
                 raise UserError(
-                    f"profile {self.name}: 'rates' does not say what stands in for ASPP rate {rate}; add it."
+                    f"profile {self.name}: 'model.rates' does not say what stands for ASPP rate {rate}; add it."
                 )
         return ModelConfig(
             num_classes=len(self.data.class_map()),
-            backbone=self.backbones[backbone],
-            head_channels=self.head_channels,
-            dropout=self.dropout,
-            layout=self.layout,
-            atrous_rates=tuple(self.rates[rate] for rate in rates),
+            backbone=self.model.backbones[backbone],
+            head_channels=self.model.head_channels,
+            dropout=self.model.dropout,
+            stride_unit=self.model.stride_unit,
+            atrous_rates=tuple(self.model.rates[rate] for rate in rates),
             **variant,
         )
 
     def data_root(self) -> Path:
-        """The data set's folder; the embedded one is drawn when it is not there yet."""
-        if self.data.kind == "embedded":
+        """The data set's folder; the synthetic one is drawn when it is not there yet."""
+        if self.data.kind == "synthetic":
+            from deeplabv3.data import synthetic
+
             folder = paths.workspace() / "synthetic" / f"v{synthetic.VERSION}-{self.data.train}-{self.data.val}"
             return synthetic.make(folder, self.data.train, self.data.val)
         named = None if Path(self.data.root).is_absolute() else os.environ.get("DEEPLABV3_DATA")
         return Path(named or paths.workspace() / self.data.root)
 
-    def open_data(self, list_name: str | None = None) -> voc.VOCData:
+    def open_data(self, list_name: str | None = None) -> "VOCData":
         """The images of ``list_name``, by default those of the evaluation list."""
-        return voc.VOCData(
+        from deeplabv3.data.voc import VOCData
+
+        return VOCData(
             self.data_root(),
             list_name or self.data.val_list,
             self.data.class_map(),
             cache=self._caches(list_name),
-            others=self.data.others,
+            unlisted_labels=self.data.unlisted_labels,
         )
 
     def _caches(self, list_name: str | None) -> bool | None:
-        if self.data.kind == "embedded":
-            return self.cache != "never"
+        if self.data.kind == "synthetic":
+            return self.runtime.cache != "never"
         # Evaluation looks at every image once, training at every image of its list many times.
         if list_name != self.data.train_list:
             return False
-        return {"auto": None, "always": True, "never": False}[self.cache]
+        return {"auto": None, "always": True, "never": False}[self.runtime.cache]
 
 
 def profile_names() -> list[str]:
@@ -142,7 +150,7 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
             f"profile {name!r} is unknown; choose one of {', '.join(profile_names())}, or name a YAML file."
         )
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"profile {path} is not valid YAML ({reason}); correct it.") from error
@@ -153,7 +161,28 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
         values["seeds"] = int(seeds) if seeds.isdecimal() else seeds
     for key, value in (overrides or {}).items():
         _set(values, key, value, path)
-    return _build(Profile, values, f"profile {path.name}")
+    return _build(Profile, values, f"profile {path.name}", "")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, and a key that is given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"{key!r} is given twice")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
+
+
+def parse_value(text: str) -> Any:
+    """A YAML value such as ``[0.5, 1]`` or ``1e-3``."""
+    return yaml.load(text, _Loader)
 
 
 def _set(values: dict, dotted: str, value: Any, path: Path) -> None:
@@ -162,75 +191,69 @@ def _set(values: dict, dotted: str, value: Any, path: Path) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise UserError(f"setting {dotted!r} does not exist in profile {path.name}; {section!r} has no parts.")
-    values[last] = value
+    # Keys such as those of ``rates`` are numbers in YAML too.
+    values[int(last) if last.isdecimal() else last] = value
 
 
-def _build(kind: type, values: dict, where: str) -> Any:
-    """Build a dataclass from plain values, strictly: unknown, missing and mistyped settings are sentences."""
+def _build(kind: type, values: Any, where: str, name: str) -> Any:
+    """A dataclass from plain values, strictly: unknown, missing and mistyped settings are sentences."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: setting {name!r} is {values!r}; it takes settings of its own.")
     known = {item.name: item for item in fields(kind)}
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
-            raise UserError(f"{where}: setting {key!r} is unknown; {hint}")
+            raise UserError(f"{where}: setting {_dotted(name, key)!r} is unknown; {hint}")
     missing = [n for n, i in known.items() if i.default is MISSING and i.default_factory is MISSING and n not in values]
     if missing:
-        raise UserError(f"{where}: setting {missing[0]!r} is missing; add it.")
-    parts = {"data": DataConfig, "training": TrainingConfig, "evaluation": EvaluationConfig}
-    built = {}
-    for key, value in values.items():
-        if kind is Profile and key in parts:
-            if not isinstance(value, dict):
-                raise UserError(f"{where}: setting {key!r} should have settings of its own below it.")
-            built[key] = _build(parts[key], value, f"{where}, {key}")
-        else:
-            built[key] = _checked(known[key].type, value, f"{where}: setting {key!r}")
+        raise UserError(f"{where}: setting {_dotted(name, missing[0])!r} is missing; add it.")
+    hints = typing.get_type_hints(kind)
+    built = {key: _checked(hints[key], value, where, _dotted(name, key)) for key, value in values.items()}
     try:
         return kind(**built)
     except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"{where}{', ' if name else ''}{name}: {error}") from error
 
 
-def _checked(annotation: Any, value: Any, where: str) -> Any:
-    """Check a plain value against the simple types that settings have."""
-    text = str(annotation)
-    simple = {"int": int, "float": (int, float), "bool": bool, "str": str}
-    name = getattr(annotation, "__name__", text)
-    if "tuple" in text:
-        fits, wanted = isinstance(value, (list, tuple)), "a list"
-        value = tuple(value) if fits else value
-    elif "Mapping" in text:
-        fits, wanted = isinstance(value, dict), "a list of 'key: value' lines"
-    elif "None" in text:
-        fits, wanted = (
-            value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)),
-            "a number or null",
-        )
-    else:
-        wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}[name]
-        if name == "float":
-            value = _number(value)
-        fits = isinstance(value, simple[name]) and (name == "bool" or not isinstance(value, bool))
-    if not fits:
-        raise UserError(f"{where} is {value!r}; it takes {wanted}.")
-    return value
+def _dotted(name: str, key: Any) -> str:
+    return f"{name}.{key}" if name else str(key)
 
 
-def _number(value: Any) -> Any:
-    """A float where ``value`` is a number, also one such as 1e-3, which YAML 1.1 takes for a text."""
-    try:
-        return value if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _checked(kind: Any, value: Any, where: str, name: str) -> Any:
+    """``value`` if it is of the type ``kind``, down to the items of lists and mappings."""
+    if is_dataclass(kind):
+        return _build(typing.cast(type, kind), value, where, name)
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:  # such as ``float | None``
+        if value is None:
+            return None
+        return _checked(parts[0], value, where, name)
+    if origin is tuple and isinstance(value, list | tuple):
+        inner = parts[0] if parts[-1] is Ellipsis else None
+        if inner or len(value) == len(parts):
+            return tuple(_checked(inner or parts[n], item, where, name) for n, item in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        pairs = ((_checked(parts[0], key, where, name), key, item) for key, item in value.items())
+        return {key: _checked(parts[1], item, where, _dotted(name, raw)) for key, raw, item in pairs}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in _WORDS and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value
+    wanted = _WORDS.get(kind) or ("a list" if origin is tuple else "a list of 'key: value' lines")
+    raise UserError(f"{where}: setting {name!r} is {value!r}; it takes {wanted}.")
 
 
 def with_data(profile: Profile, root: Path | str | None = None, backbone_weights: Path | str | None = None) -> Profile:
     """The profile on another data root and with other backbone weights."""
     if root is not None:
-        if profile.data.kind == "embedded":
+        if profile.data.kind == "synthetic":
             raise UserError(f"profile {profile.name!r} draws its own data; choose a profile with data of kind 'voc'.")
         profile = replace(profile, data=replace(profile.data, root=str(Path(root).resolve())))
     if backbone_weights is not None:
         path = backbone_weights if str(backbone_weights) == "imagenet" else Path(backbone_weights).resolve()
-        profile = replace(profile, backbone_weights=str(path))
+        profile = replace(profile, model=replace(profile.model, backbone_weights=str(path)))
     return profile

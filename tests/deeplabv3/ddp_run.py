@@ -17,12 +17,12 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.trainer import train
 
 
-def main(root: str, folder: str, accumulate: str = "1", dies: str = "", at: str = "") -> None:
+def main(root: str, folder: str, grad_accum_steps: str = "1", dies: str = "", at: str = "") -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = DeepLabV3(ModelConfig(3, "small_resnet20", atrous_rates=(1, 2, 3), head_channels=16, dropout=0.0))
     data = VOCData(root, "train", {0: "background", 3: "square", 7: "disc"}, cache=True)
-    settings = TrainingConfig(8, 4, 33, lr=0.05, batch_norm_momentum=0.1, accumulate=int(accumulate))
+    settings = TrainingConfig(8, 4, 33, lr=0.05, batch_norm_momentum=0.1, grad_accum_steps=int(grad_accum_steps))
     with join(timeout_s=60) as processes:
 
         def report(step: int, loss: float, lr: float) -> None:

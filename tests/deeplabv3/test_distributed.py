@@ -105,7 +105,7 @@ def test_the_command_trains_and_evaluates_in_two_processes(profile_file, tmp_pat
 def test_more_processes_than_the_batch_has_images_are_refused_in_one_sentence(profile_file):
     result = torchrun("-m", "walkthrough", "train", "--profile", profile_file, processes=3)
     assert result.returncode != 0
-    assert "setting 'batch' is 2; 3 processes" in result.stderr
+    assert "setting 'batch_size' is 2; 3 processes" in result.stderr
 
 
 def test_what_one_process_cannot_read_ends_all(profile_file, tmp_path):

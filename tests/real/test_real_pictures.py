@@ -96,7 +96,7 @@ def test_labels_hold_the_seven_classes_and_void(lists):
 def test_two_training_steps(lists, tmp_path):
     losses = []
     settings = TrainingConfig(
-        iterations=2, batch=2, crop=129, lr=0.02, batch_norm_momentum=0.01, backbone_clip_norm=1.0
+        iterations=2, batch_size=2, crop_size=129, lr=0.02, batch_norm_momentum=0.01, backbone_clip_norm=1.0
     )
     model = network()
     before = model.backbone.features[0][0].weight.clone()

@@ -163,8 +163,8 @@ MISTAKES = {
     "rate that the profile does not know": ["train", "PROFILE", "--rates", "6", "13"],
     "no rate for v2": ["train", "PROFILE", "--head", "v2", "--rates"],
     "negative seed": ["train", "PROFILE", "--seed", "-1"],
-    "batch of one": ["train", "PROFILE", "--set", "training.batch=1"],
-    "batch too large": ["train", "PROFILE", "--set", "training.batch=100"],
+    "batch of one": ["train", "PROFILE", "--set", "training.batch_size=1"],
+    "batch too large": ["train", "PROFILE", "--set", "training.batch_size=100"],
     "checkpoint missing": ["evaluate", "PROFILE", "nowhere.safetensors"],
     "checkpoint damaged": ["evaluate", "PROFILE", "DAMAGED"],
     "checkpoint of other classes": ["evaluate", "--profile", "smoke", "CHECKPOINT"],
@@ -210,7 +210,7 @@ def test_sigterm_saves_and_says_how_to_go_on(profile_file, workspace):
     """To the whole process group, as a terminal's Ctrl-C or a batch system does, with a data worker in it."""
     command = [
         sys.executable, "-c", "from walkthrough.cli import script; script()", "train", "--profile", str(profile_file),
-        "--set", "training.iterations=100000", "--set", "workers=1",
+        "--set", "training.iterations=100000", "--set", "runtime.num_workers=1",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     try:

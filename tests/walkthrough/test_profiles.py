@@ -32,7 +32,7 @@ def test_every_profile_makes_every_network_of_the_paper(name):
         for variant in variants:
             with torch.device("meta"):
                 model = DeepLabV3(profile.model_config(backbone, **variant)).eval()
-                size = profile.training.crop
+                size = profile.training.crop_size
                 assert model(torch.empty(1, 3, size, size)).shape == (1, len(profile.data.class_map()), size, size)
 
 
@@ -40,7 +40,7 @@ def test_voc_is_the_papers_protocol():
     """Section 4.1, stage 1."""
     profile = load_profile("voc")
     training = profile.training
-    assert (training.iterations, training.batch, training.crop, training.lr) == (30_000, 16, 513, 0.007)
+    assert (training.iterations, training.batch_size, training.crop_size, training.lr) == (30_000, 16, 513, 0.007)
     assert (training.power, training.momentum, training.weight_decay) == (0.9, 0.9, 1e-4)
     assert training.batch_norm_momentum == pytest.approx(1 - 0.9997)
     assert (training.scales, training.flip, training.upsample_logits) == (SCALES, True, True)
@@ -48,7 +48,7 @@ def test_voc_is_the_papers_protocol():
     assert (training.backbone_lr_factor, training.backbone_clip_norm) == (1, None)
     assert (profile.data.train_list, profile.data.val_list) == ("trainaug", "val")
     assert len(profile.data.class_map()) == 21
-    assert profile.evaluation.crop == 513
+    assert profile.evaluation.crop_size == 513
     config = profile.model_config("resnet101")
     assert (config.backbone, config.output_stride, config.multi_grid) == ("resnet101", 16, (1, 2, 4))
     assert (config.atrous_rates, config.image_pooling, config.head_channels) == ((6, 12, 18), True, 256)
@@ -76,7 +76,7 @@ def test_overrides_replace_single_settings(profile_file):
     assert profile.training.lr == 1.0
     assert profile.training.scales == (1,)
     assert profile.seed == 4
-    assert profile.training.crop == 33
+    assert profile.training.crop_size == 33
     assert load_profile(str(profile_file)).seed == 0
 
 
@@ -115,7 +115,7 @@ MISTAKES = [
     ({"data.classes": {0: "background", 300: "far"}}, "classes"),
     ({"data.classes": {0: "background", 255: "void"}}, "classes"),
     ({"evaluation.padding": "mirror"}, "padding 'mirror'"),
-    ({"layout": "caffe"}, "'caffe'"),
+    ({"stride_unit": "caffe"}, "'caffe'"),
     ({"dropout": 2.0}, "dropout"),
     ({"head_channels": 0}, "head_channels"),
     ({"seed": -1}, "seed"),

@@ -49,7 +49,7 @@ class Examined:
 
 
 def check(
-    root: Path | str, classes: Mapping[int, str], others: str = "error", used: tuple[str, str] | None = None
+    root: Path | str, classes: Mapping[int, str], unlisted_labels: str = "error", used: tuple[str, str] | None = None
 ) -> Iterator[Line]:
     """One line for each question, first those that need no decoding.
 
@@ -71,7 +71,7 @@ def check(
     of_voc = classes.items() <= dict(enumerate(config.VOC_CLASSES)).items()
     yield from (_list_line(name, names, of_voc) for name, names in lists.items())
     yield from (_overlap_line(lists, *pair) for pair in apart if set(pair) <= lists.keys())
-    yield from _file_lines(examine(root, lists), dict(classes), others)
+    yield from _file_lines(examine(root, lists), dict(classes), unlisted_labels)
 
 
 def _list_line(name: str, names: list[str], of_voc: bool) -> Line:
@@ -128,7 +128,7 @@ def _colors_of(label: Image.Image, values: np.ndarray) -> str:
     return "VOC's" if same else "another"
 
 
-def _file_lines(files: list[Examined], classes: dict[int, str], others: str) -> Iterator[Line]:
+def _file_lines(files: list[Examined], classes: dict[int, str], unlisted_labels: str) -> Iterator[Line]:
     errors = [error for file in files for error in file.errors]
     for error in errors[:NAMED]:
         yield Line("wrong", error)
@@ -144,7 +144,7 @@ def _file_lines(files: list[Examined], classes: dict[int, str], others: str) -> 
         "ok", f"{len(sizes):,} images, {'{} to {}'.format(*widths)} pixels wide, {'{} to {}'.format(*heights)} high"
     )
     yield _size_line([file for file in labels if file.size and file.size != file.label_size], len(labels))
-    yield _value_line(labels, classes, others)
+    yield _value_line(labels, classes, unlisted_labels)
     yield _palette_line(labels)
     yield from _class_lines(labels, classes)
 
@@ -158,14 +158,14 @@ def _size_line(unequal: list[Examined], total: int) -> Line:
     return Line("wrong", f"another size than its image's: {names}; the first is {example}")
 
 
-def _value_line(labels: list[Examined], classes: dict[int, str], others: str) -> Line:
+def _value_line(labels: list[Examined], classes: dict[int, str], unlisted_labels: str) -> Line:
     known = np.isin(np.arange(256), [*classes, config.VOID])
     strange = [file for file in labels if file.counts[~known].any()]
     if not strange:
         return Line("ok", f"label values are those of the {len(classes)} classes and {config.VOID}")
     values = np.flatnonzero(sum(file.counts for file in strange) * ~known)
     told = f"values outside the {len(classes)} classes ({', '.join(map(str, values))})"
-    if others == "void":
+    if unlisted_labels == "void":
         return Line("note", f"{told} in {len(strange):,} labels, read as void")
     return Line("wrong", f"{told} in {_named([file.name for file in strange], 'label')}")
 

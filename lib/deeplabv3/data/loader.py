@@ -33,18 +33,18 @@ class TrainingSamples(Dataset):
     def __init__(
         self,
         data: VOCData,
-        crop: int,
-        batch: int,
+        crop_size: int,
+        batch_size: int,
         seed: int,
         scales: tuple[float, ...] = SCALES,
         flip: bool = True,
         again: Sequence[int] = (),
     ):
-        self.data, self.crop, self.seed, self.scales, self.flip = data, crop, seed, scales, flip
+        self.data, self.crop_size, self.seed, self.scales, self.flip = data, crop_size, seed, scales, flip
         self._list = np.concatenate([np.arange(len(data)), np.array(again, dtype=np.int64)])
-        self.per_epoch = len(self._list) // batch * batch
+        self.per_epoch = len(self._list) // batch_size * batch_size
         if self.per_epoch == 0:
-            raise UserError(f"list {data.list_name!r} has {len(data)} images, fewer than 'batch' {batch}; lower it.")
+            raise UserError(f"list {data.list_name!r} has {len(data)} images, fewer than 'batch_size' {batch_size}; lower it.")
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def index(self, n: int) -> int:
@@ -57,7 +57,7 @@ class TrainingSamples(Dataset):
     def __getitem__(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         image, label = self.data[self.index(n)]
         rng = np.random.default_rng([self.seed, n, 1])
-        return random_crop(image, label, self.crop, rng, self.scales, self.flip)
+        return random_crop(image, label, self.crop_size, rng, self.scales, self.flip)
 
 
 class _ErrorsAsValues(Dataset):
@@ -88,20 +88,20 @@ def _ignore_ctrl_c(_: int) -> None:
 
 
 def batches(
-    samples: TrainingSamples, first: int, last: int, batch: int, workers: int = 0, share: int = 0, shares: int = 1
+    samples: TrainingSamples, first: int, last: int, batch_size: int, workers: int = 0, share: int = 0, shares: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches ``first`` … ``last - 1`` of a run: images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
 
     Of ``shares`` processes that divide every batch evenly among them, this is number ``share``.
     """
-    own = batch // shares
+    own = batch_size // shares
     fork = workers > 0 and sys.platform == "linux"
     if fork and samples.data.cached and (last - first) * own > len(samples.data):
         samples.data.cache_all()  # one copy for all workers, where each would come to decode the list for itself
     loader = DataLoader(
         _ErrorsAsValues(samples),
         batch_size=own,
-        sampler=[step * batch + share * own + n for step in range(first, last) for n in range(own)],
+        sampler=[step * batch_size + share * own + n for step in range(first, last) for n in range(own)],
         num_workers=workers,
         multiprocessing_context="fork" if fork else None,
         collate_fn=collate,

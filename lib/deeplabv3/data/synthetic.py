@@ -1,4 +1,4 @@
-"""The embedded data set: drawn, not downloaded, identical on every machine, in VOC's layout.
+"""The synthetic data set: drawn, not downloaded, identical on every machine, in VOC's layout.
 
 It is made so that the paper's mechanisms matter in seconds of training:
 
@@ -48,7 +48,7 @@ def make(root: Path, train: int, val: int, seed: int = 0) -> Path:
 
     The folder appears whole or not at all: it is written beside ``root`` and renamed.
     """
-    description = {"name": "embedded", "version": VERSION, "train": train, "val": val, "seed": seed}
+    description = {"name": "synthetic", "version": VERSION, "train": train, "val": val, "seed": seed}
     if root.exists():
         found = _description(root)
         if {key: found.get(key) for key in description} == description:

@@ -20,7 +20,7 @@ MEAN_PIXEL = tuple(round(255 * value) for value in MEAN)
 def random_crop(
     image: np.ndarray,
     label: np.ndarray,
-    crop: int,
+    crop_size: int,
     rng: np.random.Generator,
     scales: tuple[float, ...] = SCALES,
     flip: bool = True,
@@ -33,9 +33,9 @@ def random_crop(
     height, width = label.shape
     scale = scales[rng.integers(len(scales))]
     scaled_height, scaled_width = max(1, round(height * scale)), max(1, round(width * scale))
-    top = int(rng.integers(max(scaled_height - crop, 0) + 1))
-    left = int(rng.integers(max(scaled_width - crop, 0) + 1))
-    kept_height, kept_width = min(crop, scaled_height - top), min(crop, scaled_width - left)
+    top = int(rng.integers(max(scaled_height - crop_size, 0) + 1))
+    left = int(rng.integers(max(scaled_width - crop_size, 0) + 1))
+    kept_height, kept_width = min(crop_size, scaled_height - top), min(crop_size, scaled_width - left)
     y, x = height / scaled_height, width / scaled_width
     box = (left * x, top * y, min((left + kept_width) * x, width), min((top + kept_height) * y, height))
 
@@ -44,8 +44,8 @@ def random_crop(
     def cut(array: np.ndarray, method: Image.Resampling, padding: int | tuple[int, ...]) -> np.ndarray:
         # Pillow pads and mirrors five times faster than numpy, which goes pixel by pixel where a pixel is three bytes.
         resized = Image.fromarray(array).resize((kept_width, kept_height), method, box)
-        if resized.size != (crop, crop):
-            padded = Image.new(resized.mode, (crop, crop), padding)
+        if resized.size != (crop_size, crop_size):
+            padded = Image.new(resized.mode, (crop_size, crop_size), padding)
             padded.paste(resized)
             resized = padded
         return np.asarray(resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else resized)
@@ -64,8 +64,8 @@ def padded_size(height: int, width: int, settings: EvaluationConfig) -> tuple[in
     """The size that a image is padded to before it enters the network."""
 
     def one(length: int) -> int:
-        if settings.padding == "crop" and length <= settings.crop:
-            return settings.crop
+        if settings.padding == "crop" and length <= settings.crop_size:
+            return settings.crop_size
         stride = settings.output_stride
         return -(-(length - 1) // stride) * stride + 1
 

@@ -105,12 +105,12 @@ class VOCData:
         list_name: str,
         classes: dict[int, str],
         cache: bool | None = False,
-        others: str = "error",
+        unlisted_labels: str = "error",
     ):
         self.root = find_root(root)
         self.list_name = list_name
         self.class_names = tuple(classes.values())
-        self._lookup = np.full(256, VOID if others == "void" else -1, dtype=np.int16)
+        self._lookup = np.full(256, VOID if unlisted_labels == "void" else -1, dtype=np.int16)
         for index, value in enumerate(classes):
             self._lookup[value] = index
         self._lookup[VOID] = VOID
@@ -186,7 +186,7 @@ class VOCData:
             strange = int(values[label < 0][0])
             raise UserError(
                 f"label {path} holds the value {strange}, which is not in the class list; add that class, set such "
-                "pixels to 255, or have them read as void with the setting data.others=void."
+                "pixels to 255, or have them read as void with the setting data.unlisted_labels=ignore."
             )
         return label.astype(np.uint8)
 

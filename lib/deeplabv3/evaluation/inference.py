@@ -57,7 +57,7 @@ def _tta_logits(model: DeepLabV3, images: Tensor, settings: EvaluationConfig) ->
         size = tuple(_in_strides(side, scale, model.output_stride) for side in (height, width))
         scaled = resize(normalized, size, align_corners=True)
         for mirrored in (False, True) if settings.flip else (False,):
-            with torch.autocast(normalized.device.type, torch.bfloat16, enabled=settings.bf16):
+            with torch.autocast(normalized.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 logits = model.features_to_logits(scaled.flip(3) if mirrored else scaled).float()
             logits = logits.flip(3) if mirrored else logits
             yield resize(logits, (height, width), model.config.align_corners)
@@ -76,18 +76,18 @@ class _Item(NamedTuple):
     label: np.ndarray | None = None
 
 
-def in_batches(items: Iterable[_Item], settings: EvaluationConfig, batch: int) -> Iterator[list[_Item]]:
-    """The items in groups of at most ``batch`` whose images share a padded size, each soon after its turn."""
+def in_batches(items: Iterable[_Item], settings: EvaluationConfig, batch_size: int) -> Iterator[list[_Item]]:
+    """The items in groups of at most ``batch_size`` whose images share a padded size, each soon after its turn."""
     waiting: dict[tuple[int, int], list[_Item]] = {}
     for item in items:
         size = padded_size(*item.image.shape[:2], settings)
         group = waiting.setdefault(size, [])
         group.append(item)
-        if len(group) == batch:
+        if len(group) == batch_size:
             yield waiting.pop(size)
         if waiting:
             oldest = next(iter(waiting))  # a dict keeps the order in which its keys came
-            if item.index - waiting[oldest][0].index >= MAX_BATCH_LAG * batch:
+            if item.index - waiting[oldest][0].index >= MAX_BATCH_LAG * batch_size:
                 yield waiting.pop(oldest)
     yield from waiting.values()
 
@@ -109,7 +109,7 @@ def eval_mode(model: DeepLabV3, settings: EvaluationConfig) -> Iterator[None]:
 
 
 def predict_batches(
-    model: DeepLabV3, images: Iterable[np.ndarray], settings: EvaluationConfig, batch: int = 1
+    model: DeepLabV3, images: Iterable[np.ndarray], settings: EvaluationConfig, batch_size: int = 1
 ) -> Iterator[np.ndarray]:
     """Predicted class of every pixel of every image ``(H, W, 3)``, as ``(H, W)`` uint8 at the image's own size.
 
@@ -119,7 +119,7 @@ def predict_batches(
     done: dict[int, np.ndarray] = {}
     due = 0
     with eval_mode(model, settings):
-        for group in in_batches((_Item(*item) for item in enumerate(images)), settings, batch):
+        for group in in_batches((_Item(*item) for item in enumerate(images)), settings, batch_size):
             classes = predict_classes(model, _stack(group, settings), settings).cpu().numpy()
             for (index, image, _), found in zip(group, classes, strict=True):
                 done[index] = found[: image.shape[0], : image.shape[1]]
@@ -135,7 +135,7 @@ def predict(model: DeepLabV3, image: np.ndarray, settings: EvaluationConfig) -> 
 
 
 def confusion_per_image(
-    model: DeepLabV3, data: VOCData, settings: EvaluationConfig, batch: int = 1, indices: Iterable[int] | None = None
+    model: DeepLabV3, data: VOCData, settings: EvaluationConfig, batch_size: int = 1, indices: Iterable[int] | None = None
 ) -> Iterator[tuple[int, np.ndarray | UserError]]:
     """Index and confusion matrix ``(K, K)`` int64 of every whole image of ``data``, or of those at ``indices``.
 
@@ -145,14 +145,14 @@ def confusion_per_image(
     broken: list[tuple[int, UserError]] = []
 
     def readable() -> Iterator[_Item]:
-        for index, found in _read_ahead(data, range(len(data)) if indices is None else indices, 2 * batch):
+        for index, found in _read_ahead(data, range(len(data)) if indices is None else indices, 2 * batch_size):
             if isinstance(found, UserError):
                 broken.append((index, found))
             else:
                 yield _Item(index, *found)
 
     with eval_mode(model, settings):
-        for group in in_batches(readable(), settings, batch):
+        for group in in_batches(readable(), settings, batch_size):
             classes = predict_classes(model, _stack(group, settings), settings)
             labels = np.full(classes.shape, VOID, dtype=np.uint8)  # padding is void
             for label, item in zip(labels, group, strict=True):
@@ -191,7 +191,7 @@ def evaluate(
     model: DeepLabV3,
     data: VOCData,
     settings: EvaluationConfig,
-    batch: int = 1,
+    batch_size: int = 1,
     report: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
     """Confusion matrices ``(images, K, K)`` int64 of every whole image of ``data``, at its original size.
@@ -200,7 +200,7 @@ def evaluate(
     """
     classes = model.config.num_classes
     matrices = np.zeros((len(data), classes, classes), dtype=np.int64)
-    for done, (index, found) in enumerate(confusion_per_image(model, data, settings, batch), start=1):
+    for done, (index, found) in enumerate(confusion_per_image(model, data, settings, batch_size), start=1):
         if isinstance(found, UserError):
             raise found
         matrices[index] = found

@@ -62,7 +62,7 @@ def submit(
     output: Path,
     weights: str,
     report: Callable[[], None] = lambda: None,
-    batch: int = 1,
+    batch_size: int = 1,
 ) -> Path:
     """Write a label file for each of ``images`` below ``output``, and the archive to upload, whose path is returned.
 
@@ -78,7 +78,7 @@ def submit(
             report()
         else:
             missing.append(name)
-    found = predict_batches(model, (read_image(images[name]) for name in missing), settings, batch)
+    found = predict_batches(model, (read_image(images[name]) for name in missing), settings, batch_size)
     for name, classes in zip(missing, found, strict=True):
         with writing(output):
             write_atomically(folder / f"{name}.png", palette_png(classes))

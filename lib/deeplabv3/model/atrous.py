@@ -6,12 +6,11 @@ Nothing else in the project writes a rate down by hand: the model, the notebooks
 
 from dataclasses import dataclass
 
+from deeplabv3.config import STRIDE_UNITS
 from deeplabv3.errors import UserError
 
 GRID_BLOCK = 4
 """The first block that the multi-grid applies to; blocks 5 to 7 are its replicas (Section 3.2.1)."""
-
-LAYOUTS = ("paper", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def plan_rates(
     output_stride: int,
     multi_grid: tuple[int, int, int] = (1, 1, 1),
     last_block: int = GRID_BLOCK,
-    layout: str = "paper",
+    stride_unit: str = "last",
 ) -> tuple[UnitPlan, ...]:
     """Stride and rate of the 3x3 convolution of every unit of block1 … block``last_block`` (Sections 3.1, 3.2, Fig. 3).
 
@@ -82,16 +81,16 @@ def plan_rates(
     unit loses its stride and every *later* convolution doubles its rate: that keeps what each weight sees. A unit of
     block4 and beyond multiplies the rate by its entry of ``multi_grid`` (Section 3.2.1).
 
-    ``layout`` says where a block's stride sits. ``"paper"``: in its last unit (the last block has none), so that all
-    units of a block run at one block rate and block4 at output stride 16 has rates (2, 2, 2) x grid. ``"torchvision"``:
+    ``stride_unit`` says where a block's stride sits. ``"last"``: in its last unit (the last block has none), so that all
+    units of a block run at one block rate and block4 at output stride 16 has rates (2, 2, 2) x grid. ``"first"``:
     in the first unit of block2 and later, as torchvision's ImageNet weights were trained; that first unit then runs at
     the previous block's rate, (1, 2, 2) x grid, and the pretrained features stay what they were. For MobileNetV2 both
     names mean the same network.
     """
     spec = backbone_spec(backbone)
-    _check_plan(output_stride, multi_grid, last_block, layout)
+    _check_plan(output_stride, multi_grid, last_block, stride_unit)
     units_per_block = spec.units + (spec.units[3],) * (last_block - GRID_BLOCK)
-    first_unit_strided = layout == "torchvision" and backbone != "mobilenet_v2"
+    first_unit_strided = stride_unit == "first" and backbone != "mobilenet_v2"
 
     plan, stride, rate = [], spec.stem_stride, 1
     for block, units in enumerate(units_per_block, start=1):
@@ -109,9 +108,9 @@ def plan_rates(
     return tuple(plan)
 
 
-def _check_plan(output_stride: int, multi_grid: tuple[int, ...], last_block: int, layout: str) -> None:
-    if layout not in LAYOUTS:
-        raise UserError(f"layout {layout!r} is unknown; choose 'paper' or 'torchvision'.")
+def _check_plan(output_stride: int, multi_grid: tuple[int, ...], last_block: int, stride_unit: str) -> None:
+    if stride_unit not in STRIDE_UNITS:
+        raise UserError(f"stride_unit {stride_unit!r} is unknown; choose 'last' or 'first'.")
     if last_block not in (4, 5, 6, 7):
         raise UserError(f"last_block is {last_block!r}; the cascade ends in block 4, 5, 6 or 7.")
     if len(multi_grid) != 3 or any(not isinstance(r, int) or r < 1 for r in multi_grid):

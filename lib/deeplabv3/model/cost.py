@@ -57,7 +57,7 @@ def layer_costs(config: ModelConfig, height: int, width: int) -> list[LayerCost]
     A configuration that has no network is a :class:`~deeplabv3.errors.UserError`, as it is when the network is built.
     """
     require(height >= 1 and width >= 1, "height and width", (height, width), "whole numbers of at least 1")
-    plan = plan_rates(config.backbone, config.output_stride, config.multi_grid, config.last_block, config.layout)
+    plan = plan_rates(config.backbone, config.output_stride, config.multi_grid, config.last_block, config.stride_unit)
     backbone = _mobilenet_v2 if config.backbone == "mobilenet_v2" else _resnet
     layers = list(backbone(config, plan, (height, width)))
     features = layers[-1]

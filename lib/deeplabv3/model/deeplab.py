@@ -20,7 +20,7 @@ class DeepLabV3(nn.Module):
         self.config = config
         self._batch_norm_frozen = False
         # An impossible plan should be refused before anything is built.
-        plan_rates(config.backbone, config.output_stride, config.multi_grid, config.last_block, config.layout)
+        plan_rates(config.backbone, config.output_stride, config.multi_grid, config.last_block, config.stride_unit)
         if config.backbone == "mobilenet_v2":
             self.backbone = MobileNetV2(config.last_block)
         else:
@@ -41,7 +41,7 @@ class DeepLabV3(nn.Module):
         """
         config = replace(self.config, output_stride=output_stride)
         self.backbone.set_rates(
-            plan_rates(config.backbone, output_stride, config.multi_grid, config.last_block, config.layout)
+            plan_rates(config.backbone, output_stride, config.multi_grid, config.last_block, config.stride_unit)
         )
         self.head.set_rates(aspp_rates(config.atrous_rates, output_stride))
         self.config = config
@@ -87,7 +87,7 @@ class DeepLabV3(nn.Module):
             place = "image pooling" if pooling else f"a crop within one output stride ({self.output_stride} pixels)"
             raise UserError(
                 f"{place} leaves one value per channel in a training batch of one image, and batch norm needs two; "
-                "raise 'batch' to at least 2, or freeze batch norm."
+                "raise 'batch_size' to at least 2, or freeze batch norm."
             )
 
     def _batch_norms(self) -> list[nn.BatchNorm2d]:

@@ -36,7 +36,7 @@ def export_onnx(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> tu
     import onnxruntime
 
     folded = fold_batch_norm(model).cpu()
-    with _atomic_file(path, ".onnx") as partial, warnings.catch_warnings():
+    with _AtomicFile(path, ".onnx") as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own deprecated parts
         program = torch.onnx.export(
             folded,
@@ -62,7 +62,7 @@ def export_torch(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> t
     """
     folded = fold_batch_norm(model).cpu()
     size = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    with _atomic_file(path, ".pt2") as partial:
+    with _AtomicFile(path, ".pt2") as partial:
         program = torch.export.export(folded, (_example(model),), dynamic_shapes=(size,))
         torch.export.save(program, partial, extra_files={"about.json": json.dumps(dict(about))})
         return check(folded, torch.export.load(partial).module())
@@ -96,7 +96,7 @@ def check(model: DeepLabV3, exported: Callable[[Tensor], Tensor]) -> tuple[float
     return difference, largest
 
 
-class _atomic_file:
+class _AtomicFile:
     """A file that appears under its name only when the block that writes it under another one comes to its end."""
 
     def __init__(self, path: Path, suffix: str):

@@ -136,7 +136,7 @@ def from_torchvision(source: nn.Module | dict[str, Tensor]) -> DeepLabV3:
             output_stride=8,
             multi_grid=(1, 1, 1),
             dropout=0.5,
-            layout="torchvision",
+            stride_unit="first",
             align_corners=False,
             extra_convolution=True,
         )

@@ -19,16 +19,16 @@ def segmentation_loss(
     labels: Tensor,
     upsample_logits: bool = True,
     count: Tensor | None = None,
-    bf16: bool = False,
+    precision: str = "float32",
 ) -> Tensor:
     """Cross-entropy of ``labels (N, H, W)`` int64: its sum over the pixels that are not void, divided by ``count``.
 
     ``count`` is by default the number of those pixels, which makes the loss their mean; for a part of a batch it is the
     number in the whole batch. The logits are upsampled to the labels' size. ``upsample_logits=False`` shrinks the
     labels to the logits' size instead, which loses thin parts: the variant that Table 8 finds 1.2 points worse.
-    ``bf16`` is for the network alone; logits are upsampled and compared in float32.
+    ``precision`` is for the network alone; logits are upsampled and compared in float32.
     """
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         logits = model.features_to_logits(images)
     logits = logits.float()
     if upsample_logits:
@@ -67,7 +67,7 @@ class ModelWithLoss(nn.Module):
             labels.long(),
             settings.upsample_logits,
             count,
-            settings.precision == "bfloat16",
+            settings.precision,
         )
 
 
@@ -87,7 +87,7 @@ def learning_rates(settings: TrainingConfig, step: int) -> tuple[float, float]:
     """Learning rates of backbone and head at ``step``."""
     head = settings.lr * poly(step, settings.iterations, settings.power)
     return head * settings.backbone_lr_factor * linear_warmup(
-        step, settings.backbone_hold, settings.backbone_ramp
+        step, settings.backbone_freeze_steps, settings.backbone_warmup_steps
     ), head
 
 
@@ -111,7 +111,7 @@ def training_step(
     for group, lr in zip(optimizer.param_groups, learning_rates(settings, step), strict=True):
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
-    parts = settings.accumulate
+    parts = settings.grad_accum_steps
     count = None
     if parts > 1 or processes.world_size > 1:
         count = processes.all_reduce(

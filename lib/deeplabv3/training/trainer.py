@@ -63,9 +63,9 @@ def train(
     Returns the seconds that training took, those before an interruption included.
     """
     device = torch.device(device)
-    if settings.batch % (processes.world_size * settings.accumulate):
+    if settings.batch_size % (processes.world_size * settings.grad_accum_steps):
         raise UserError(
-            f"setting 'batch' is {settings.batch}; {processes.world_size} processes with {settings.accumulate} parts each do not "
+            f"setting 'batch_size' is {settings.batch_size}; {processes.world_size} processes with {settings.grad_accum_steps} parts each do not "
             "divide it evenly."
         )
     try:
@@ -98,8 +98,8 @@ def train(
         if settings.hard_classes
         else []
     )
-    samples = TrainingSamples(data, settings.crop, settings.batch, seed, settings.scales, settings.flip, again)
-    stream = batches(samples, start, settings.iterations, settings.batch, workers, processes.rank, processes.world_size)
+    samples = TrainingSamples(data, settings.crop_size, settings.batch_size, seed, settings.scales, settings.flip, again)
+    stream = batches(samples, start, settings.iterations, settings.batch_size, workers, processes.rank, processes.world_size)
     read_every = READ_EVERY.get(device.type, 1)
     unread: list[tuple[int, Tensor, float]] = []
     saved_at = time.monotonic()
@@ -228,6 +228,6 @@ def _memory_suffices(settings: TrainingConfig):
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"the GPU's memory does not hold a step; raise 'training.accumulate' ({settings.accumulate}), or lower "
-            f"'training.batch' ({settings.batch}) or 'training.crop' ({settings.crop})."
+            f"the GPU's memory does not hold a step; raise 'training.grad_accum_steps' ({settings.grad_accum_steps}), or lower "
+            f"'training.batch_size' ({settings.batch_size}) or 'training.crop_size' ({settings.crop_size})."
         ) from error

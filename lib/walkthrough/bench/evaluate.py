@@ -35,7 +35,7 @@ from walkthrough.bench.model import give_statistics
 from walkthrough.bench.timing import alternate, describe_machine, threads
 
 SIZES = ((500, 375), (500, 333), (500, 375), (375, 500))
-"""Width and height that the embedded images are enlarged to: VOC's most frequent ones."""
+"""Width and height that the synthetic images are enlarged to: VOC's most frequent ones."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class EvaluationBench:
     """What to compare.
 
     ``weights`` is what ``predict`` takes (a checkpoint of ours, or torchvision's), or nothing for torchvision's
-    ResNet-50 with random weights; ``data`` a folder in VOC's layout, or nothing for embedded images enlarged to VOC's
+    ResNet-50 with random weights; ``data`` a folder in VOC's layout, or nothing for synthetic images enlarged to VOC's
     sizes. ``workers`` processes read for torchvision's loop, ours has threads for that; ``threads`` 0 leaves PyTorch's
     own choice.
     """
@@ -53,7 +53,7 @@ class EvaluationBench:
     images: int = 8
     output_stride: int = 8
     padding: str = "tight"
-    batch: int = 1
+    batch_size: int = 1
     rounds: int = 5
     device: str = "cpu"
     threads: int = 0
@@ -61,7 +61,7 @@ class EvaluationBench:
     bf16: bool = False
 
     def __post_init__(self):
-        for name, lowest in (("images", 1), ("batch", 1), ("rounds", 3), ("threads", 0), ("workers", 0)):
+        for name, lowest in (("images", 1), ("batch_size", 1), ("rounds", 3), ("threads", 0), ("workers", 0)):
             require(getattr(self, name) >= lowest, name, getattr(self, name), f"a whole number of at least {lowest}")
         require(self.device in ("cpu", "cuda"), "device", self.device, "'cpu' or 'cuda'")
         self.strategy()
@@ -74,7 +74,7 @@ class EvaluationBench:
 
     def strategy(self, bf16: bool = False) -> EvaluationConfig:
         """Single scale, no flip."""
-        return EvaluationConfig(self.output_stride, padding=self.padding, bf16=bf16)
+        return EvaluationConfig(self.output_stride, padding=self.padding, precision="bfloat16" if bf16 else "float32")
 
     def run(self) -> dict:
         """Measure. Returns JSON values: ``rows`` holds images per second, the speed beside the loop's, and how many
@@ -90,11 +90,11 @@ class EvaluationBench:
                 variants["ours in bf16"] = (optimize_for_inference(ours), True)
             calls: dict[str, Callable] = {"torchvision's loop": partial(reference_loop, theirs, loader, self.device)}
             for name, (network, bf16) in variants.items():
-                calls[name] = partial(evaluate, network, data, self.strategy(bf16), self.batch)
+                calls[name] = partial(evaluate, network, data, self.strategy(bf16), self.batch_size)
             rows = alternate("evaluation", calls, self.rounds, self.device)
             images = [data[index][0] for index in range(len(data))]
             differing = {
-                name: _differing(theirs, loader, predict_batches(network, images, self.strategy(bf16), self.batch))
+                name: _differing(theirs, loader, predict_batches(network, images, self.strategy(bf16), self.batch_size))
                 for name, (network, bf16) in variants.items()
             }
             return {
@@ -200,7 +200,7 @@ def _differing(network: nn.Module, loader: DataLoader, predictions: Iterable[np.
 
 
 def enlarged(folder: Path, count: int) -> Path:
-    """``count`` embedded images at the sizes of VOC's, in VOC's layout, below ``folder``."""
+    """``count`` synthetic images at the sizes of VOC's, in VOC's layout, below ``folder``."""
     small = VOCData(synthetic.make(folder / "small", 1, count), "val", dict(enumerate(config.SYNTHETIC_CLASSES)))
     root = folder / "enlarged"
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
@@ -219,8 +219,8 @@ def render(result: dict) -> str:
     settings = result["settings"]
     network = settings["weights"] or "torchvision's ResNet-50, random weights"
     lines = [
-        f"evaluation of {result['images']} whole images ({settings['data'] or 'embedded, enlarged'}), {network}, "
-        f"output stride {settings['output_stride']}, {settings['padding']} padding, batch {settings['batch']}, medians "
+        f"evaluation of {result['images']} whole images ({settings['data'] or 'synthetic, enlarged'}), {network}, "
+        f"output stride {settings['output_stride']}, {settings['padding']} padding, batch {settings['batch_size']}, medians "
         f"of {settings['rounds']} rounds",
         ", ".join(f"{name} {value}" for name, value in result["machine"].items()),
         "",

@@ -35,7 +35,7 @@ class ModelBench:
 
     backbone: str = "resnet50"
     size: int = 513
-    batch: int = 1
+    batch_size: int = 1
     rounds: int = 9
     device: str = "cpu"
     threads: int = 0
@@ -45,7 +45,7 @@ class ModelBench:
     def __post_init__(self):
         require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
         require(self.size >= 33, "size", self.size, "a number of pixels of at least 33")
-        require(self.batch >= 1, "batch", self.batch, "a whole number of at least 1")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "a whole number of at least 1")
         require(self.rounds >= 3, "rounds", self.rounds, "a whole number of at least 3, for a median")
         require(self.threads >= 0, "threads", self.threads, "a whole number, 0 for PyTorch's own choice")
         require(self.device in ("cpu", "cuda"), "device", self.device, "'cpu' or 'cuda'")
@@ -55,7 +55,7 @@ class ModelBench:
     @property
     def training_batch(self) -> int:
         """At least two: a batch of one leaves image pooling's batch norm nothing to normalize."""
-        return max(2, self.batch)
+        return max(2, self.batch_size)
 
     def run(self) -> dict:
         """Measure. Returns JSON values: ``forward`` and ``training`` are lists of rows, ``parts`` tells where the time
@@ -66,7 +66,7 @@ class ModelBench:
             give_statistics(theirs)
             theirs.to(self.device)
             ours = from_torchvision(theirs).to(self.device)
-            images = torch.randn(self.batch, 3, self.size, self.size, device=self.device)
+            images = torch.randn(self.batch_size, 3, self.size, self.size, device=self.device)
             with torch.inference_mode():
                 forward = self._forward(theirs, ours, images)
                 parts = time_by_part(ours, images)
@@ -149,10 +149,10 @@ def _forward_and_backward(network: nn.Module, images: Tensor, labels: Tensor, bf
     F.cross_entropy(_logits(network, images, bf16).float(), labels).backward()
 
 
-def _padded(batch: Tensor) -> Tensor:
+def _padded(batch_size: Tensor) -> Tensor:
     """Height and width raised to multiples of 8, which SMP insists on: 513 to 520, 65 features either way."""
-    bottom, right = (-side % 8 for side in batch.shape[-2:])
-    return F.pad(batch, (0, right, 0, bottom))
+    bottom, right = (-side % 8 for side in batch_size.shape[-2:])
+    return F.pad(batch_size, (0, right, 0, bottom))
 
 
 def give_statistics(network: nn.Module) -> None:
@@ -216,7 +216,7 @@ def render(result: dict) -> str:
         ", ".join(f"{name} {value}" for name, value in result["machine"].items()),
     ]
     titles = {
-        "forward": f"forward, batch {settings.batch}",
+        "forward": f"forward, batch {settings.batch_size}",
         "training": f"forward + backward, batch {settings.training_batch}",
     }
     for key, title in titles.items():

@@ -42,26 +42,26 @@ def all_workers() -> tuple[int, ...]:
 class PipelineBench:
     """What to measure: ``batches`` batches a turn, of images read from files and of images decoded in memory.
 
-    ``data`` is a folder in VOC's layout, or nothing for ``images`` embedded ones enlarged to VOC's sizes; ``eats`` is
+    ``data`` is a folder in VOC's layout, or nothing for ``images`` synthetic ones enlarged to VOC's sizes; ``target_rate`` is
     how many crops a second the card takes. ``workers`` () stands for none up to one a core.
     """
 
     data: str = ""
     list_name: str = "train"
     images: int = 64
-    crop: int = 513
-    batch: int = 16
+    crop_size: int = 513
+    batch_size: int = 16
     workers: tuple[int, ...] = ()
     batches: int = 16
     rounds: int = 5
-    eats: float = 533.0
+    target_rate: float = 533.0
 
     def __post_init__(self):
         object.__setattr__(self, "workers", tuple(self.workers))
-        for name, lowest in (("images", 1), ("crop", 1), ("batch", 1), ("batches", 1), ("rounds", 3)):
+        for name, lowest in (("images", 1), ("crop_size", 1), ("batch_size", 1), ("batches", 1), ("rounds", 3)):
             require(getattr(self, name) >= lowest, name, getattr(self, name), f"a whole number of at least {lowest}")
         require(min(self.workers, default=0) >= 0, "workers", self.workers, "whole numbers of at least 0")
-        require(self.eats > 0, "eats", self.eats, "a number of crops a second above 0")
+        require(self.target_rate > 0, "target_rate", self.target_rate, "a number of crops a second above 0")
 
     def run(self) -> dict:
         """Measure. Returns JSON values: ``rows`` holds crops a second by source and number of workers, ``parts`` where
@@ -74,7 +74,7 @@ class PipelineBench:
                 sources["memory"].cache_all()
             else:
                 del sources["memory"]
-            samples = {name: TrainingSamples(data, self.crop, self.batch, seed=0) for name, data in sources.items()}
+            samples = {name: TrainingSamples(data, self.crop_size, self.batch_size, seed=0) for name, data in sources.items()}
             pairs = [(name, workers) for workers in self.workers or all_workers() for name in samples]
             found: dict[tuple[str, int], list[tuple[float, float]]] = {pair: [] for pair in pairs}
             turns = [pair for _ in range(self.rounds + 1) for pair in pairs]  # the first finds the disk cold
@@ -95,10 +95,10 @@ class PipelineBench:
     def _open(self, folder: Path, cache: bool | None) -> VOCData:
         if self.data:
             classes = dict(enumerate(VOC_CLASSES))
-            return VOCData(self.data, self.list_name, classes, cache, others="void")
+            return VOCData(self.data, self.list_name, classes, cache, unlisted_labels="void")
         root = folder / "enlarged"
         if not root.exists():
-            enlarged(folder, max(self.images, self.batch))
+            enlarged(folder, max(self.images, self.batch_size))
         return VOCData(root, "val", dict(enumerate(config.SYNTHETIC_CLASSES)), cache)
 
     def _turn(self, samples: TrainingSamples, workers: int) -> tuple[float, float]:
@@ -108,12 +108,12 @@ class PipelineBench:
         _, spent = self._stream(samples, workers, started, 0)
         seconds, busy = self._stream(samples, workers, started, counted)
         # What starting and ending the workers takes is the same both times.
-        return seconds / counted / self.batch, (busy - spent) / counted / self.batch
+        return seconds / counted / self.batch_size, (busy - spent) / counted / self.batch_size
 
     def _stream(self, samples: TrainingSamples, workers: int, started: int, counted: int) -> tuple[float, float]:
         """Seconds for ``counted`` batches after the first ``started``, and the cores' seconds for all of it."""
         busy = _busy()
-        stream = batches(samples, 0, started + counted, self.batch, workers)
+        stream = batches(samples, 0, started + counted, self.batch_size, workers)
         for _ in range(started):
             next(stream)
         start = time.perf_counter()
@@ -131,19 +131,19 @@ class PipelineBench:
             "workers": workers,
             "crops_per_second": 1 / statistics.median(seconds),
             "core_seconds_per_crop": core,
-            "cores_needed": MARGIN * self.eats * core,
+            "cores_needed": MARGIN * self.target_rate * core,
             "seconds": seconds,
         }
 
     def _parts(self, samples: TrainingSamples) -> dict[str, float]:
         """Medians of one process."""
-        numbers = range(self.batches * self.batch)
+        numbers = range(self.batches * self.batch_size)
         read = [_timed(lambda n=n: samples.data[samples.index(n)]) for n in numbers]
         rng = np.random.default_rng(0)
-        cut = [_timed(lambda item=item: random_crop(*item, self.crop, rng)) for item, _ in read]
+        cut = [_timed(lambda item=item: random_crop(*item, self.crop_size, rng)) for item, _ in read]
         crops = [item for item, _ in cut]
         collated = [
-            _timed(lambda n=n: collate(crops[n : n + self.batch]))[1] / self.batch for n in numbers[:: self.batch]
+            _timed(lambda n=n: collate(crops[n : n + self.batch_size]))[1] / self.batch_size for n in numbers[:: self.batch_size]
         ]
         return {
             "read and decode": statistics.median(seconds for _, seconds in read),
@@ -168,12 +168,12 @@ def render(result: dict) -> str:
     """The measurements as text."""
     settings, machine = result["settings"], result["machine"]
     lines = [
-        f"training crops {settings['crop']} x {settings['crop']}, batch {settings['batch']}, of {result['images']} "
-        f"images ({settings['data'] or 'embedded, enlarged'}; {result['decoded_bytes'] / 1e9:.2f} GB decoded), "
+        f"training crops {settings['crop_size']} x {settings['crop_size']}, batch {settings['batch_size']}, of {result['images']} "
+        f"images ({settings['data'] or 'synthetic, enlarged'}; {result['decoded_bytes'] / 1e9:.2f} GB decoded), "
         f"medians of {settings['rounds']} turns of {settings['batches']} batches",
         ", ".join(f"{name} {value}" for name, value in machine.items()),
         "",
-        f"from    workers  crops/s  a core's ms  cores for {MARGIN} x {settings['eats']:.0f} crops/s",
+        f"from    workers  crops/s  a core's ms  cores for {MARGIN} x {settings['target_rate']:.0f} crops/s",
     ]
     for row in result["rows"]:
         lines.append(

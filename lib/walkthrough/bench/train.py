@@ -31,7 +31,7 @@ from walkthrough.bench.timing import alternate, describe_machine, threads
 BACKBONES = {"resnet50": resnet50, "resnet101": resnet101}
 """What torchvision has a DeepLabV3 for."""
 
-ON_CPU = {"crop": 257, "batch": 2, "rounds": 3, "steps": 1}
+ON_CPU = {"crop_size": 257, "batch_size": 2, "rounds": 3, "steps": 1}
 """Settings for the CPU, where the paper's would take an hour."""
 
 GOALS = {
@@ -63,15 +63,15 @@ OURS = {
 
 @dataclass(frozen=True)
 class TrainBench:
-    """What to compare: ResNets with ASPP and the multi-grid of Table 5's best on crops of ``crop`` pixels.
+    """What to compare: ResNets with ASPP and the multi-grid of Table 5's best on crops of ``crop_size`` pixels.
 
     A turn of a variant is ``steps`` steps; ``threads`` 0 leaves PyTorch's own choice.
     """
 
     backbone: str = "resnet101"
     output_stride: int = 16
-    crop: int = 513
-    batch: int = 16
+    crop_size: int = 513
+    batch_size: int = 16
     rounds: int = 7
     steps: int = 10
     device: str = "cpu"
@@ -81,7 +81,7 @@ class TrainBench:
     def __post_init__(self):
         require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
         require(self.output_stride in (8, 16, 32), "output_stride", self.output_stride, "8, 16 or 32")
-        for name, lowest in (("crop", 33), ("batch", 2), ("rounds", 3), ("steps", 1), ("threads", 0)):
+        for name, lowest in (("crop_size", 33), ("batch_size", 2), ("rounds", 3), ("steps", 1), ("threads", 0)):
             require(getattr(self, name) >= lowest, name, getattr(self, name), f"a whole number of at least {lowest}")
         require(self.device in ("cpu", "cuda"), "device", self.device, "'cpu' or 'cuda'")
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -95,7 +95,7 @@ class TrainBench:
             self.backbone,
             output_stride=self.output_stride,
             multi_grid=(1, 2, 4),
-            layout="torchvision",
+            stride_unit="first",
         )
 
     def run(self) -> dict:
@@ -113,7 +113,7 @@ class TrainBench:
                 machine = describe_machine(self.device, ("torch", "torchvision"))
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"the GPU's memory does not hold the variants at batch {self.batch} and crop {self.crop}; lower "
+                f"the GPU's memory does not hold the variants at batch {self.batch_size} and crop {self.crop_size}; lower "
                 "--batch or --crop."
             ) from error
         finally:
@@ -127,7 +127,7 @@ class TrainBench:
                 {
                     "name": row.name,
                     "seconds_per_step": row.median / self.steps,
-                    "images_per_second": self.batch * self.steps / row.median,
+                    "images_per_second": self.batch_size * self.steps / row.median,
                     "speed": rows[0].median / row.median,
                     "peak_memory": variants[row.name].peak_memory,
                     "first_loss": variants[row.name].first_loss.item(),
@@ -141,7 +141,7 @@ class TrainBench:
     def batch_of_noise(self) -> tuple[Tensor, Tensor]:
         """Images ``(N, H, W, 3)`` and labels ``(N, H, W)``, uint8, every class in them, and void."""
         random = torch.Generator().manual_seed(0)
-        images = torch.randint(256, (self.batch, self.crop, self.crop, 3), dtype=torch.uint8, generator=random)
+        images = torch.randint(256, (self.batch_size, self.crop_size, self.crop_size, 3), dtype=torch.uint8, generator=random)
         labels = torch.randint(len(VOC_CLASSES), images.shape[:3], dtype=torch.uint8, generator=random)
         labels[:, :8] = VOID
         return images, labels
@@ -192,7 +192,7 @@ class TrainBench:
     def ours(self, images: Tensor, labels: Tensor, switches: Switches) -> Callable[[], Tensor]:
         """A step of our trainer."""
         torch.manual_seed(0)
-        settings = TrainingConfig(batch=self.batch, crop=self.crop, precision=switches.precision)
+        settings = TrainingConfig(batch_size=self.batch_size, crop_size=self.crop_size, precision=switches.precision)
         model = DeepLabV3(self.config).set_batch_norm_momentum(settings.batch_norm_momentum).to(self.device).train()
         if switches.channels_last:
             model.to(**CHANNELS_LAST)
@@ -218,11 +218,11 @@ class TrainBench:
         return step
 
     def _our_multiply_adds(self) -> int:
-        return multiply_adds(self.config, self.crop, self.crop)
+        return multiply_adds(self.config, self.crop_size, self.crop_size)
 
     def _their_multiply_adds(self) -> int:
         with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            torchvision_network(self.backbone, self.output_stride).eval()(torch.empty(1, 3, self.crop, self.crop))
+            torchvision_network(self.backbone, self.output_stride).eval()(torch.empty(1, 3, self.crop_size, self.crop_size))
         return counter.get_total_flops() // 2
 
 
@@ -286,8 +286,8 @@ def render(result: dict) -> str:
     settings = TrainBench(**result["settings"] | {"device": "cpu"})  # a record may come from another machine
     theirs, ours = (result["multiply_adds"][name] / 1e9 for name in ("torchvision", "ours"))
     lines = [
-        f"training, {settings.backbone}, output stride {settings.output_stride}, crop {settings.crop}, batch "
-        f"{settings.batch}, medians of {settings.rounds} turns of {settings.steps} steps",
+        f"training, {settings.backbone}, output stride {settings.output_stride}, crop {settings.crop_size}, batch "
+        f"{settings.batch_size}, medians of {settings.rounds} turns of {settings.steps} steps",
         ", ".join(f"{name} {value}" for name, value in result["machine"].items()),
         "",
         f"{'':30}  ms a step  images/s   speed  30K steps h  peak GiB  first loss  first turn s",

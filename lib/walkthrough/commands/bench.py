@@ -19,7 +19,7 @@ def add(verbs: Any) -> None:
     kind.set_defaults(verb=bench_model)
     kind.add_argument("--backbone", choices=("resnet50", "resnet101"), default="resnet50")
     kind.add_argument("--size", type=int, default=513, help="side of the square images, in pixels (513)")
-    kind.add_argument("--batch", type=int, default=1, help="images at once (1; training takes at least 2)")
+    kind.add_argument("--batch-size", type=int, default=1, help="images at once (1; training takes at least 2)")
     kind.add_argument("--rounds", type=int, default=9, help="turns of every variant; the median counts (9)")
     kind.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it compiles for a minute)")
     _common(kind)
@@ -27,11 +27,11 @@ def add(verbs: Any) -> None:
     kind = kinds.add_parser("evaluate", help="evaluation of whole images: ours, and torchvision's reference loop")
     kind.set_defaults(verb=bench_evaluate)
     kind.add_argument("--weights", default="", metavar="CHECKPOINT", help="by default ResNet-50 with random weights")
-    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: embedded images, enlarged)")
+    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: synthetic images, enlarged)")
     kind.add_argument("--images", type=int, default=8, help="how many of the list val (8)")
     kind.add_argument("--output-stride", type=int, default=8, help="8, or another with --weights")
     kind.add_argument("--padding", choices=("tight", "crop"), default="tight")
-    kind.add_argument("--batch", type=int, default=1, help="images at once, for ours (1; a GPU wants 16)")
+    kind.add_argument("--batch-size", type=int, default=1, help="images at once, for ours (1; a GPU wants 16)")
     kind.add_argument("--rounds", type=int, default=5, help="turns of every variant; the median counts (5)")
     kind.add_argument("--workers", type=int, default=0, help="processes that read for torchvision's loop (0)")
     _common(kind)
@@ -46,20 +46,20 @@ def add(verbs: Any) -> None:
 
     kind = kinds.add_parser("pipeline", help="training crops without a network, by the number of data workers")
     kind.set_defaults(verb=bench_pipeline)
-    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: embedded images, enlarged)")
+    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: synthetic images, enlarged)")
     kind.add_argument("--list", default="train", dest="list_name", help="which list of --data (train)")
-    kind.add_argument("--images", type=int, default=64, help="how many embedded images (64)")
-    kind.add_argument("--crop", type=int, default=513, help="in pixels (513)")
-    kind.add_argument("--batch", type=int, default=16, help="crops at once (16)")
+    kind.add_argument("--images", type=int, default=64, help="how many synthetic images (64)")
+    kind.add_argument("--crop-size", type=int, default=513, help="in pixels (513)")
+    kind.add_argument("--batch-size", type=int, default=16, help="crops at once (16)")
     kind.add_argument("--workers", type=int, nargs="+", default=(), help="how many to try (none up to one a core)")
     kind.add_argument("--batches", type=int, default=16, help="batches in a turn, at least (16)")
     kind.add_argument("--rounds", type=int, default=5, help="turns of every variant; the median counts (5)")
-    kind.add_argument("--eats", type=float, default=533, help="crops a second that the card takes (533: 30 ms a step)")
+    kind.add_argument("--target-rate", type=float, default=533, help="crops a second that the GPU takes (533: 30 ms a step)")
     _json(kind)
 
     kind = kinds.add_parser("all", help="model, train, evaluate and pipeline, one after the other")
     kind.set_defaults(verb=bench_all)
-    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: embedded images, enlarged)")
+    kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: synthetic images, enlarged)")
     kind.add_argument("--images", type=int, default=8, help="how many evaluate looks at (8; a GPU wants 64)")
     _scale(kind)
     _machine(kind)
@@ -67,8 +67,8 @@ def add(verbs: Any) -> None:
 
 
 def _scale(kind: argparse.ArgumentParser) -> None:
-    kind.add_argument("--crop", type=int, help="in pixels (513; 257 on the CPU)")
-    kind.add_argument("--batch", type=int, help="crops at once (16; 2 on the CPU)")
+    kind.add_argument("--crop-size", type=int, help="in pixels (513; 257 on the CPU)")
+    kind.add_argument("--batch-size", type=int, help="crops at once (16; 2 on the CPU)")
     kind.add_argument("--rounds", type=int, help="turns of every variant; the median counts (7; 3 on the CPU)")
     kind.add_argument("--steps", type=int, help="training steps in a turn (10; 1 on the CPU)")
     kind.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it compiles for minutes)")
@@ -92,7 +92,7 @@ def _json(kind: argparse.ArgumentParser) -> None:
 def bench_model(options: argparse.Namespace) -> int:
     from walkthrough.bench.model import ModelBench, render
 
-    names = ("backbone", "size", "batch", "rounds", "device", "threads", "bf16")
+    names = ("backbone", "size", "batch_size", "rounds", "device", "threads", "bf16")
     values = {name: getattr(options, name) for name in names}
     return _measure(lambda: ModelBench(**values, compiled=not options.no_compile), render, options.json)
 
@@ -101,7 +101,7 @@ def bench_evaluate(options: argparse.Namespace) -> int:
     from walkthrough.bench.evaluate import EvaluationBench, render
 
     names = (
-        "weights", "data", "images", "output_stride", "padding", "batch", "rounds", "device", "threads", "workers",
+        "weights", "data", "images", "output_stride", "padding", "batch_size", "rounds", "device", "threads", "workers",
         "bf16",
     )  # fmt: skip
     values = {name: getattr(options, name) for name in names}
@@ -118,7 +118,7 @@ def bench_train(options: argparse.Namespace) -> int:
 def bench_pipeline(options: argparse.Namespace) -> int:
     from walkthrough.bench.pipeline import PipelineBench, render
 
-    names = ("data", "list_name", "images", "crop", "batch", "workers", "batches", "rounds", "eats")
+    names = ("data", "list_name", "images", "crop_size", "batch_size", "workers", "batches", "rounds", "target_rate")
     values = {name: getattr(options, name) for name in names}
     return _measure(lambda: PipelineBench(**values), render, options.json)
 
@@ -127,12 +127,12 @@ def bench_all(options: argparse.Namespace) -> int:
     from walkthrough.bench import evaluate, model, pipeline, train
 
     training = train.TrainBench(**_training_scale(options))
-    data, crop, batch, rounds = options.data, training.crop, training.batch, training.rounds
-    shared = {"batch": batch, "rounds": rounds, "device": options.device, "threads": options.threads, "bf16": True}
+    data, crop_size, batch, rounds = options.data, training.crop_size, training.batch_size, training.rounds
+    shared = {"batch_size": batch, "rounds": rounds, "device": options.device, "threads": options.threads, "bf16": True}
     workers = 0 if options.device == "cpu" else 8  # for torchvision's loop, lest reading holds it up
     benches: dict[str, tuple[Callable[[], Any], Callable]] = {
         "model": (
-            lambda: model.ModelBench(training.backbone, crop, compiled=training.compiled, **shared),
+            lambda: model.ModelBench(training.backbone, crop_size, compiled=training.compiled, **shared),
             model.render,
         ),
         "train": (lambda: training, train.render),
@@ -141,7 +141,7 @@ def bench_all(options: argparse.Namespace) -> int:
             evaluate.render,
         ),
         "pipeline": (
-            lambda: pipeline.PipelineBench(data, crop=crop, batch=batch, rounds=rounds),
+            lambda: pipeline.PipelineBench(data, crop_size=crop_size, batch_size=batch, rounds=rounds),
             pipeline.render,
         ),
     }
@@ -162,7 +162,7 @@ def bench_all(options: argparse.Namespace) -> int:
 def _training_scale(options: argparse.Namespace) -> dict[str, Any]:
     from walkthrough.bench.train import ON_CPU
 
-    names = ("crop", "batch", "rounds", "steps")
+    names = ("crop_size", "batch_size", "rounds", "steps")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     machine = {"device": options.device, "threads": options.threads, "compiled": not options.no_compile}
     return (ON_CPU if options.device == "cpu" else {}) | given | machine

@@ -62,7 +62,7 @@ def check_main(options: argparse.Namespace) -> int:
         options.data = options.root
         profile = profile_of(options)
         data = profile.data
-        lines = check(profile.data_root(), data.class_map(), data.others, (data.train_list, data.val_list))
+        lines = check(profile.data_root(), data.class_map(), data.unlisted_labels, (data.train_list, data.val_list))
     wrong = 0
     for line in lines:
         print(f"{line.mark:>5}  {line.text}", flush=True)

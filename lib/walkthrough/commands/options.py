@@ -9,7 +9,7 @@ import yaml
 
 from deeplabv3.errors import UserError
 from walkthrough import paths
-from walkthrough.profiles import Profile, load_profile, profile_names, with_data
+from walkthrough.profiles import Profile, load_profile, parse_value, profile_names, with_data
 
 if TYPE_CHECKING:
     from deeplabv3.config import EvaluationConfig
@@ -46,7 +46,7 @@ def pairs(items: list[str], option: str) -> dict[str, Any]:
         if not equals:
             raise UserError(f"{option} {item!r} should read NAME=VALUE.")
         try:
-            found[name] = yaml.safe_load(value)
+            found[name] = parse_value(value)
         except yaml.YAMLError as error:
             raise UserError(f"{option} {item!r}: the value is not valid YAML.") from error
     return found

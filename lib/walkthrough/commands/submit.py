@@ -19,7 +19,7 @@ def add(verbs: Any) -> None:
         "--padding", choices=("crop", "tight"), default="crop",
         help="to the paper's crop of 513, or tight: for networks whose training saw no padding (crop)",
     )  # fmt: skip
-    verb.add_argument("--batch", type=int, default=1, help="images at once (1)")
+    verb.add_argument("--batch-size", type=int, default=1, help="images at once (1)")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -29,7 +29,7 @@ def main(options: argparse.Namespace) -> int:
     from deeplabv3.evaluation.submission import FOLDER, refuse_other_classes, submit, test_images, weights_hash
     from walkthrough.commands.options import load_network
 
-    require(options.batch >= 1, "batch", options.batch, "a whole number of at least 1")
+    require(options.batch_size >= 1, "batch_size", options.batch_size, "a whole number of at least 1")
     images = test_images(options.data)
     settings = strategy_of(options, options.padding)
     model, classes = load_network(options.weights)
@@ -37,6 +37,6 @@ def main(options: argparse.Namespace) -> int:
     network = ready(model, settings)
     make_folder(options.output)
     with tqdm(total=len(images), desc="predicting", unit="image") as bar:
-        archive = submit(network, images, settings, options.output, weights_hash(model), bar.update, options.batch)
+        archive = submit(network, images, settings, options.output, weights_hash(model), bar.update, options.batch_size)
     print(f"{len(images)} label files in {options.output / FOLDER}\nto upload: {archive}")
     return 0

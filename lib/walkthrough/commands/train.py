@@ -21,7 +21,7 @@ def add(verbs: Any) -> None:
     verb = profile_verb(verbs, "train", main, "train one network and evaluate it on whole images")
     data_options(verb)
     verb.add_argument("--backbone-weights", metavar="FILE", help="ImageNet weights: a file, or 'imagenet' to download")
-    verb.add_argument("--start", type=Path, metavar="CHECKPOINT", help="start from its weights, as stage 2 does")
+    verb.add_argument("--init-from", type=Path, metavar="CHECKPOINT", help="start from its weights, as stage 2 does")
     verb.add_argument(
         "--backbone", choices=("resnet50", "resnet101"), default="resnet101", help="as the paper names it"
     )
@@ -71,10 +71,10 @@ def _profile(options: argparse.Namespace) -> "Profile":
     profile = profile_of(options)
     if options.seed is not None:
         profile = replace(profile, seed=options.seed)
-    if options.start is not None:
-        profile = replace(profile, start=str(options.start))
-    if profile.start == "?":
-        raise UserError(f"profile {profile.name!r} starts from a checkpoint; name it with --start.")
+    if options.init_from is not None:
+        profile = replace(profile, model=replace(profile.model, init_from=str(options.init_from)))
+    if profile.model.init_from == "?":
+        raise UserError(f"profile {profile.name!r} starts from a checkpoint; name it with --init-from.")
     return profile
 
 
@@ -85,7 +85,7 @@ def _run(profile: "Profile", options: argparse.Namespace) -> "Run":
     config = profile.model_config(
         options.backbone,
         head=options.head,
-        output_stride=options.output_stride or profile.output_stride,
+        output_stride=options.output_stride or profile.model.output_stride,
         multi_grid=tuple(grid),
         last_block=options.last_block,
         atrous_rates=tuple(options.rates),
@@ -121,7 +121,7 @@ def _train(run: "Run", processes: "ProcessGroup", validate_every: int) -> None:
                 bar.initial = bar.n = bar.last_print_n = step
             bar.update(step + 1 - bar.n)
             rate = bar.format_dict["rate"] or 0.0
-            images = f"{rate * run.training.batch:.1f}"
+            images = f"{rate * run.training.batch_size:.1f}"
             bar.set_postfix({"loss": f"{loss:.3f}", "lr": f"{lr:.4f}", "images/s": images}, refresh=False)
 
         train_run(run, report, processes, validate_every)

@@ -10,7 +10,7 @@ import torch
 from deeplabv3.config import TrainingConfig
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.step import ModelWithLoss, make_optimizer, training_step
-from walkthrough.experiments.task import Task, device, image_work, side_by_side, step_work, threads_of
+from walkthrough.experiments.task import Task, device, image_work, parallel_runs, step_work, threads_of
 from walkthrough.profiles import Profile
 from walkthrough.records.catalogue import all_records
 from walkthrough.records.environment import environment
@@ -65,7 +65,7 @@ def timed_speed(tasks: Sequence[Task]) -> Throughput:
     torch.set_num_threads(threads_of(run.profile))
     training = run.training
     if device().type == "cpu" and step_work(run.config, training) > LONGEST_STEP:
-        training = replace(training, batch=2, accumulate=1)
+        training = replace(training, batch_size=2, grad_accum_steps=1)
     seconds = min(_step_seconds(run, training))
     speed = seconds / step_work(run.config, training)
     return Throughput(speed, speed, f"by one training step of {run.config.backbone}, timed here")
@@ -76,7 +76,7 @@ def _step_seconds(run: Run, training: TrainingConfig) -> Iterator[float]:
     model = DeepLabV3(run.config).to(where, memory_format=torch.channels_last).train()
     model.freeze_batch_norm(training.freeze_batch_norm).train()
     model_with_loss, optimizer = ModelWithLoss(model, training), make_optimizer(model, training)
-    shape = (training.batch, training.crop, training.crop)
+    shape = (training.batch_size, training.crop_size, training.crop_size)
     images = torch.randint(256, (*shape, 3), dtype=torch.uint8, device=where)
     labels = torch.randint(run.config.num_classes, shape, dtype=torch.uint8, device=where)
     for step in range(2):
@@ -95,7 +95,7 @@ def estimate_hours(tasks: Sequence[Task], speed: Throughput, workers: int) -> fl
 
 def workers_of(profile: Profile, tasks: Sequence[Task]) -> int:
     """How many of ``tasks`` this machine would work on at a time."""
-    return min(side_by_side(profile), max(1, len(tasks)))
+    return min(parallel_runs(profile), max(1, len(tasks)))
 
 
 def speed_of(profile: Profile, tasks: Sequence[Task]) -> Throughput:

@@ -21,7 +21,7 @@ from walkthrough.experiments.task import (
     Work,
     image_work,
     missing,
-    side_by_side,
+    parallel_runs,
     step_work,
     tasks_of,
     threads_of,
@@ -68,7 +68,7 @@ def in_processes(
 def _explained(error: BaseException) -> BaseException:
     if isinstance(error, BrokenProcessPool):
         return UserError(
-            "a process of those side by side was killed, often for want of memory; lower 'side_by_side' and give the "
+            "a process of those side by side was killed, often for want of memory; lower 'runtime.parallel_runs' and give the "
             "same command again, which goes on."
         )
     return error
@@ -130,7 +130,7 @@ def run_tasks(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
         return {}
     profile = tasks[0].run.profile
     profile.data_root()  # drawn once here rather than by every process
-    processes = min(side_by_side(profile), len(tasks))
+    processes = min(parallel_runs(profile), len(tasks))
     with sigterm_interrupts():
         return in_processes(run_task, tasks, processes, threads_of(profile), title)
 

@@ -57,14 +57,14 @@ def train_run(
             run.folder,
             run.identity,
             seed=run.seed,
-            workers=profile.workers,
+            workers=profile.runtime.num_workers,
             device=device(),
-            compiled=profile.compiled,
+            compiled=profile.runtime.compile,
             processes=processes,
             validation=Validation(validate_every, lambda model: _score(run, model, processes))
             if validate_every
             else None,
-            keep=profile.keep,
+            keep=profile.runtime.keep_checkpoints,
             report=report,
         )
         if processes.is_main:
@@ -82,17 +82,17 @@ def initial_model(run: Run) -> DeepLabV3:
     profile = run.profile
     torch.manual_seed(run.seed)
     model = DeepLabV3(run.config)
-    if profile.start:
-        state = load_checkpoint(Path(profile.start)).model
+    if profile.model.init_from:
+        state = load_checkpoint(Path(profile.model.init_from)).model
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
             raise UserError(
-                f"checkpoint {profile.start} holds another network than the run's; choose the same head, rates and "
+                f"checkpoint {profile.model.init_from} holds another network than the run's; choose the same head, rates and "
                 "classes."
             ) from error
-    elif profile.backbone_weights:
-        load_backbone_weights(model, profile.backbone_weights, paths.workspace() / "weights")
+    elif profile.model.backbone_weights:
+        load_backbone_weights(model, profile.model.backbone_weights, paths.workspace() / "weights")
     return model
 
 
@@ -102,7 +102,7 @@ def _score(run: Run, model: DeepLabV3, processes: ProcessGroup) -> float:
     settings = replace(run.profile.evaluation, output_stride=run.config.output_stride)
     share = range(len(data))[processes.rank :: processes.world_size]
     total = np.zeros((run.config.num_classes,) * 2, dtype=np.int64)
-    for _, found in confusion_per_image(model, data, settings, run.profile.evaluation_batch, share):
+    for _, found in confusion_per_image(model, data, settings, run.profile.runtime.eval_batch_size, share):
         if isinstance(found, UserError):
             raise found
         total += found
@@ -170,7 +170,7 @@ def _evaluated(
     errors: list[UserError] = []
     done = len(share) - len(todo)
     report(done * processes.world_size)
-    stream = confusion_per_image(model, data, settings, run.profile.evaluation_batch, todo)
+    stream = confusion_per_image(model, data, settings, run.profile.runtime.eval_batch_size, todo)
     with sigterm_interrupts(), closing(stream):
         try:
             for index, found in stream:
@@ -184,8 +184,8 @@ def _evaluated(
             partial.save()
             if isinstance(error, torch.OutOfMemoryError):
                 raise UserError(
-                    "the GPU's memory does not hold a batch of images in every scale; lower 'evaluation_batch' "
-                    f"({run.profile.evaluation_batch}), what is counted stays."
+                    "the GPU's memory does not hold a batch of images in every scale; lower 'runtime.eval_batch_size' "
+                    f"({run.profile.runtime.eval_batch_size}), what is counted stays."
                 ) from error
             raise
     counts, seconds = {}, 0.0

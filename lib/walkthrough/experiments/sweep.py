@@ -14,7 +14,7 @@ from pathlib import Path
 from deeplabv3.data import synthetic
 from deeplabv3.data.voc import VOC_COUNTS
 from deeplabv3.errors import UserError
-from walkthrough.experiments.estimate import Throughput, hours
+from walkthrough.experiments.estimate import Throughput, estimate_hours
 from walkthrough.experiments.task import Task, missing, tasks_of
 from walkthrough.paper import tables
 from walkthrough.profiles import Profile
@@ -130,7 +130,7 @@ def describe(found: Plan, speed: Throughput, workers: int, names: bool = True) -
     alone = sum(map(speed.seconds, found.tasks))
     lines.append(
         f"{len(found.tasks)} runs and {evaluations} evaluations under profile {found.profile.name}: about "
-        f"{_duration(3600 * hours(found.tasks, speed, workers))} with {workers} at a time, {_duration(alone)} one "
+        f"{_duration(3600 * estimate_hours(found.tasks, speed, workers))} with {workers} at a time, {_duration(alone)} one "
         f"after the other, estimated {speed.source}"
     )
     return "\n".join(lines)

@@ -24,13 +24,13 @@ BACKWARD = 3
 
 def step_work(config: ModelConfig, training: TrainingConfig) -> int:
     """Multiply-adds of one training step."""
-    return BACKWARD * training.batch * multiply_adds(config, training.crop, training.crop)
+    return BACKWARD * training.batch_size * multiply_adds(config, training.crop_size, training.crop_size)
 
 
 def image_work(config: ModelConfig, settings: EvaluationConfig) -> int:
     """Multiply-adds of evaluating one image that is padded to the crop, in every scale and with its mirror image."""
     config = replace(config, output_stride=settings.output_stride)
-    sides = [round((settings.crop - 1) * scale) + 1 for scale in settings.scales]
+    sides = [round((settings.crop_size - 1) * scale) + 1 for scale in settings.scales]
     return (1 + settings.flip) * sum(multiply_adds(config, side, side) for side in sides)
 
 
@@ -90,15 +90,15 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def side_by_side(profile: Profile) -> int:
+def parallel_runs(profile: Profile) -> int:
     """How many runs train at once on this machine."""
-    return profile.side_by_side or torch.cuda.device_count() or os.cpu_count() or 1
+    return profile.runtime.parallel_runs or torch.cuda.device_count() or os.cpu_count() or 1
 
 
 def threads_of(profile: Profile) -> int:
     """A run's share of the cores, whether or not others train beside it: other threads add in another order, and a run
     that rounds otherwise ends elsewhere."""
-    return max(1, (os.cpu_count() or 1) // side_by_side(profile))
+    return max(1, (os.cpu_count() or 1) // parallel_runs(profile))
 
 
 def missing(jobs: Iterable[Job]) -> list[Job]:

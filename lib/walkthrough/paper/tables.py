@@ -119,7 +119,7 @@ def _aspp_inference(keys: dict[str, str]) -> dict[str, Any]:
 
 def _protocol(keys: dict[str, str]) -> dict[str, Any]:
     training = {
-        "crop": int(keys["crop"]),
+        "crop_size": int(keys["crop"]),
         "upsample_logits": keys["upsample_logits"] == "yes",
         "freeze_batch_norm": keys["fine_tune_batch_norm"] == "no",
     }
@@ -127,7 +127,7 @@ def _protocol(keys: dict[str, str]) -> dict[str, Any]:
 
 
 def _batch(keys: dict[str, str]) -> dict[str, Any]:
-    return {"variant": _BEST, "training": {"batch": int(keys["batch"])}}
+    return {"variant": _BEST, "training": {"batch_size": int(keys["batch"])}}
 
 
 def _training_stride(keys: dict[str, str]) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _evaluation(path: Path, model: dict) -> Evaluation:
 
 def _run_flaw(name: str, values: dict) -> str:
     settings = values.get("settings")
-    parts = ("recipe", "model", "training", "data", "seed")
+    parts = ("results_version", "model", "training", "data", "seed")
     if lacking := [part for part in parts if not isinstance(settings, dict) or part not in settings]:
         return f"damaged: its settings lack {' and '.join(lacking)}."
     if not isinstance(values.get("seconds"), int | float) or "device" not in values:
@@ -161,8 +161,8 @@ def _run_flaw(name: str, values: dict) -> str:
 
 def why_stale(settings: dict, name: str) -> str:
     """Why the run ``name`` with these settings could not be made again, in one sentence, or the empty text."""
-    if settings["recipe"] != RESULTS_VERSION:
-        return f"it was made by recipe {settings['recipe']}, and the code's is {RESULTS_VERSION}."
+    if settings["results_version"] != RESULTS_VERSION:
+        return f"it was made by version {settings['results_version']} of the code's results, which is now {RESULTS_VERSION}."
     for part, kind in (("model", ModelConfig), ("training", TrainingConfig)):
         if reason := _refusal(part, kind, settings[part]):
             return reason
@@ -192,7 +192,7 @@ def _plan_refusal(model: dict, changes: dict) -> str:
     """Why no network has these settings: its configuration alone does not say so."""
     config = ModelConfig(**(model | changes))
     try:
-        plan_rates(config.backbone, config.output_stride, config.multi_grid, config.last_block, config.layout)
+        plan_rates(config.backbone, config.output_stride, config.multi_grid, config.last_block, config.stride_unit)
     except UserError as error:
         return f"the code refuses its network: {error}"
     except TypeError as error:

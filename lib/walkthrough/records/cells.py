@@ -11,7 +11,7 @@ from walkthrough.records.run import Run
 Job = tuple[Run, EvaluationConfig]
 """A run and how it is evaluated."""
 
-_PROTOCOL = {"crop": 513, "batch": 16}
+_PROTOCOL = {"crop_size": 513, "batch_size": 16}
 """What the paper trains with unless it says otherwise (Section 4.1), and the profile with its own."""
 
 
@@ -22,13 +22,13 @@ def in_profile(training: dict[str, Any], profile: Profile) -> dict[str, Any]:
     which batch norm behind image pooling needs, and its parts are no larger than the profile's.
     """
     own = {name: value for name, value in training.items() if _PROTOCOL.get(name) != value}
-    if "crop" in own:
-        own["crop"] = 16 * max(1, round((profile.training.crop * own["crop"] / _PROTOCOL["crop"] - 1) / 16)) + 1
-    if "batch" in own:
-        own["batch"] = max(2, round(profile.training.batch * own["batch"] / _PROTOCOL["batch"]))
-        fits = profile.training.batch // profile.training.accumulate
-        parts = range(1, own["batch"] + 1)
-        own["accumulate"] = next(n for n in parts if own["batch"] % n == 0 and own["batch"] // n <= fits)
+    if "crop_size" in own:
+        own["crop_size"] = 16 * max(1, round((profile.training.crop_size * own["crop_size"] / _PROTOCOL["crop_size"] - 1) / 16)) + 1
+    if "batch_size" in own:
+        own["batch_size"] = max(2, round(profile.training.batch_size * own["batch_size"] / _PROTOCOL["batch_size"]))
+        fits = profile.training.batch_size // profile.training.grad_accum_steps
+        parts = range(1, own["batch_size"] + 1)
+        own["grad_accum_steps"] = next(n for n in parts if own["batch_size"] % n == 0 and own["batch_size"] // n <= fits)
     return own
 
 

@@ -65,9 +65,9 @@ def label(evaluation: Evaluation, profile: Profile) -> str:
         count = len(settings.scales)
         words.append(f"{count} scales" if count > 2 else f"scale {','.join(map(str, settings.scales))}")
     words += ["flip"] if settings.flip else []
-    if (settings.padding, settings.crop) != (usual.padding, usual.crop):
-        words.append("tight" if settings.padding == "tight" else f"crop {settings.crop}")
-    words += ["bf16"] if settings.bf16 else []
+    if (settings.padding, settings.crop_size) != (usual.padding, usual.crop_size):
+        words.append("tight" if settings.padding == "tight" else f"crop {settings.crop_size}")
+    words += [settings.precision] if settings.precision != "float32" else []
     if evaluation.values["list"] != profile.data.val_list:
         words.append(evaluation.values["list"])
     return " ".join(words)
@@ -84,5 +84,5 @@ def sentence(settings: EvaluationConfig) -> str:
     return (
         f"{settings.padding} padding, output stride {settings.output_stride}, "
         f"scales {', '.join(map(str, settings.scales))}{', flip' if settings.flip else ''}"
-        f"{', bf16' if settings.bf16 else ''}"
+        f"{'' if settings.precision == 'float32' else f', {settings.precision}'}"
     )

@@ -12,7 +12,7 @@ RESULTS_VERSION = 1
 """Part of every run's name: raise it when a change of the code makes earlier results no longer its own."""
 
 
-_FIRST_STRATEGY = ("output_stride", "scales", "flip", "crop", "padding")
+_FIRST_STRATEGY = ("output_stride", "scales", "flip", "crop_size", "padding")
 """What has always been in an evaluation's name; settings added later are in it where they differ from their default."""
 
 

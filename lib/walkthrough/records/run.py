@@ -48,7 +48,7 @@ def _inputs(profile: Profile) -> tuple[str, str]:
     Where the images are not at hand, they are those of the profile's records, if these agree on them: the tables that
     come with the project can be read without its data.
     """
-    weights = profile.backbone_weights
+    weights = profile.model.backbone_weights
     try:
         images = _fingerprint(profile.data_root(), profile.data.train_list)
     except UserError:
@@ -56,7 +56,7 @@ def _inputs(profile: Profile) -> tuple[str, str]:
         if len(recorded) != 1:
             raise
         return recorded.pop()
-    return images, weights if weights in ("", "imagenet") else _file_hash("backbone_weights", weights)
+    return images, weights if weights in ("", "imagenet") else _file_hash("model.backbone_weights", weights)
 
 
 def _classes(profile: Profile) -> dict[str, str]:
@@ -67,7 +67,7 @@ def identity_of(profile: Profile, config: ModelConfig) -> dict:
     """Everything that determines a run's result, as JSON values."""
     images, weights = _inputs(profile)
     values = {
-        "recipe": RESULTS_VERSION,
+        "results_version": RESULTS_VERSION,
         "model": asdict(config),
         "training": asdict(profile.training),
         "data": {
@@ -78,8 +78,8 @@ def identity_of(profile: Profile, config: ModelConfig) -> dict:
         "backbone_weights": weights,
         "seed": profile.seed,
     }
-    if profile.start:
-        values["start"] = _file_hash("start", profile.start)
+    if profile.model.init_from:
+        values["init_from"] = _file_hash("model.init_from", profile.model.init_from)
     return json.loads(json.dumps(values))
 
 
@@ -166,7 +166,7 @@ class Run:
         """What an evaluation that was interrupted has left behind, if anything; each of ``team`` has its own."""
         data = self.profile.data
         identity = {
-            "recipe": RESULTS_VERSION,
+            "results_version": RESULTS_VERSION,
             "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
             "settings": naming.strategy(settings),
             "classes": _classes(self.profile),
@@ -203,7 +203,7 @@ class Run:
             "profile": self.profile.name,
             "settings": self.identity,
             "seconds": round(seconds, 1),
-            "images_per_second": round(self.training.iterations * self.training.batch / max(seconds, 1e-9), 2),
+            "images_per_second": round(self.training.iterations * self.training.batch_size / max(seconds, 1e-9), 2),
             "peak_memory_mib": peak_memory_mib(),
             **environment(),
         }

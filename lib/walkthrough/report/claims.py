@@ -52,7 +52,7 @@ class ClaimsView:
             "Supported: it lies above 0 in every comparison that the claim makes; contradicted: below 0 in one. The "
             "comparison that speaks least for the claim is shown.",
         ]
-        if not (self.profile.backbone_weights or self.profile.start):
+        if not (self.profile.model.backbone_weights or self.profile.model.init_from):
             notes.append("Trained from scratch, batch norm that is not fine-tuned is none at all.")
         return notes
 

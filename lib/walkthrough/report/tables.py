@@ -79,7 +79,7 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
     if all(cell.variant is None for cell in table.cells):
         return [f"The paper's values: {table.measure}. Not run here."]
     variants = [cell.variant for cell in table.cells if cell.variant is not None]
-    networks = " and ".join(dict.fromkeys(profile.backbones[variant["backbone"]] for variant in variants))
+    networks = " and ".join(dict.fromkeys(profile.model.backbones[variant["backbone"]] for variant in variants))
     seeds = f"seed {profile.seed}" if profile.seeds == 1 else f"mean of up to {profile.seeds} seeds"
     notes = [
         f"Paper: {table.measure}. Ours: mIoU with {networks}, profile {profile.name}, {seeds}; 95 % interval over "
@@ -88,7 +88,7 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
     ]
     if stand_ins := _stand_ins(table, profile):
         notes.append(f"In this profile {', '.join(stand_ins)}.")
-    from_scratch = not (profile.backbone_weights or profile.start)
+    from_scratch = not (profile.model.backbone_weights or profile.model.init_from)
     if from_scratch and any(cell.training.get("freeze_batch_norm") for cell in table.cells):
         notes.append(
             "This profile trains from scratch: batch norm that is not fine-tuned keeps mean 0 and deviation 1 there, "
@@ -105,11 +105,11 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
 def _stand_ins(table: Table, profile: Profile) -> list[str]:
     """What crops and batches of the paper are under ``profile``, where they are something else."""
     found = []
-    for name in ("crop", "batch"):
+    for name in ("crop_size", "batch_size"):
         for paper in sorted({cell.training[name] for cell in table.cells if name in cell.training}):
             own = cells.in_profile({name: paper}, profile).get(name, getattr(profile.training, name))
             if own != paper:
-                found.append(f"{name} {paper} is {own}")
+                found.append(f"{name.removesuffix('_size')} {paper} is {own}")
     return found
 
 

@@ -135,7 +135,7 @@ def test_other_classes_as_void_are_the_same_labels_with_255(voc_root):
     known = {0: "background", 7: "disc"}
     with pytest.raises(UserError, match=r"holds the value 3, .*data\.others=void"):
         VOCData(voc_root, "train", known)[0]
-    found = [label for _, label in VOCData(voc_root, "train", known, others="void")]
+    found = [label for _, label in VOCData(voc_root, "train", known, unlisted_labels="void")]
     for path in (voc_root / "SegmentationClass").iterdir():
         label = np.array(Image.open(path))
         label[label == 3] = VOID

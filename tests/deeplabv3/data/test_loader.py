@@ -17,9 +17,9 @@ from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 
 
-def crop_of(data, index, crop, seed, **options):
+def crop_of(data, index, crop_size, seed, **options):
     image, label = data[index]
-    return random_crop(image, label, crop, np.random.default_rng(seed), **options)
+    return random_crop(image, label, crop_size, np.random.default_rng(seed), **options)
 
 
 def test_a_sample_is_a_pure_function_of_seed_and_number(data):
@@ -50,7 +50,7 @@ def test_epochs_are_permutations_in_whole_batches(data):
 
 
 def test_more_images_in_a_batch_than_in_the_list_is_a_users_error(data):
-    with pytest.raises(UserError, match=r"'train' has 6 images, fewer than 'batch' 7"):
+    with pytest.raises(UserError, match=r"'train' has 6 images, fewer than 'batch_size' 7"):
         TrainingSamples(data, 33, 7, seed=0)
 
 
@@ -129,15 +129,15 @@ def test_flip_mirrors_image_and_label_together(data):
 
 @pytest.mark.parametrize("crop", [21, 45, 97])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.75])
-def test_a_flipped_sample_is_the_plain_one_mirrored_padding_and_all(data, crop, scale):
+def test_a_flipped_sample_is_the_plain_one_mirrored_padding_and_all(data, crop_size, scale):
     """To the bit, and drawn last: every sample of an earlier run stays what it was."""
     for seed in range(6):
-        plain_image, plain_label = crop_of(data, seed, crop, seed, scales=(scale,), flip=False)
+        plain_image, plain_label = crop_of(data, seed, crop_size, seed, scales=(scale,), flip=False)
         height, width = (max(1, round(side * scale)) for side in data[seed][1].shape)
         rng = np.random.default_rng(seed)
-        rng.integers(1), rng.integers(max(height - crop, 0) + 1), rng.integers(max(width - crop, 0) + 1)
+        rng.integers(1), rng.integers(max(height - crop_size, 0) + 1), rng.integers(max(width - crop_size, 0) + 1)
         mirror = slice(None, None, -1 if rng.integers(2) else 1)
-        image, label = crop_of(data, seed, crop, seed, scales=(scale,))
+        image, label = crop_of(data, seed, crop_size, seed, scales=(scale,))
         assert np.array_equal(image, plain_image[:, mirror])
         assert np.array_equal(label, plain_label[:, mirror])
 

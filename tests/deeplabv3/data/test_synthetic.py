@@ -1,4 +1,4 @@
-"""The embedded data set: the same pixels everywhere, VOC's layout, and the mechanisms that it is made for."""
+"""The synthetic data set: the same pixels everywhere, VOC's layout, and the mechanisms that it is made for."""
 
 import hashlib
 import json

@@ -65,8 +65,8 @@ class ByColor(nn.Module):
         ((34, 32), 16, 513, "tight", (49, 33)),
     ],
 )
-def test_padded_sizes(size, output_stride, crop, padding, expected):
-    settings = EvaluationConfig(output_stride=output_stride, crop=crop, padding=padding)
+def test_padded_sizes(size, output_stride, crop_size, padding, expected):
+    settings = EvaluationConfig(output_stride=output_stride, crop_size=crop_size, padding=padding)
     assert padded_size(*size, settings) == expected
 
 
@@ -80,11 +80,11 @@ def test_padding_is_the_mean_pixel_at_the_bottom_and_right():
 
 @pytest.mark.parametrize("padding", ["crop", "tight"])
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_predictions_lie_where_the_images_are(padding, batch):
+def test_predictions_lie_where_the_images_are(padding, batch_size):
     """Sizes are mixed, smaller and larger than the crop: every pixel is found at its own place, in order."""
     images = [noise(h, w, seed=n) for n, (h, w) in enumerate([(40, 31), (33, 33), (47, 50), (40, 32), (40, 31)])]
-    settings = EvaluationConfig(crop=33, padding=padding)
-    predictions = list(predict_batches(ByColor(), iter(images), settings, batch))
+    settings = EvaluationConfig(crop_size=33, padding=padding)
+    predictions = list(predict_batches(ByColor(), iter(images), settings, batch_size))
     assert len(predictions) == len(images)
     for image, prediction in zip(images, predictions, strict=True):
         assert prediction.shape == image.shape[:2]
@@ -96,7 +96,7 @@ def test_predictions_lie_where_the_images_are(padding, batch):
 def test_evaluation_counts_every_pixel_that_is_not_void_once(data):
     """The naive image-by-image count, with the labels at their own size."""
     reported = []
-    confusions = evaluate(ByColor(), data, EvaluationConfig(crop=65), 4, reported.append)
+    confusions = evaluate(ByColor(), data, EvaluationConfig(crop_size=65), 4, reported.append)
     assert reported == [1, 2, 3, 4, 5, 6]
     assert confusions.shape == (6, 3, 3)
     for index in range(6):
@@ -110,7 +110,7 @@ def test_evaluation_counts_every_pixel_that_is_not_void_once(data):
 
 def test_the_result_does_not_depend_on_the_batch(make_model, data):
     model = make_model().set_batch_norm_momentum(1.0).train()
-    settings = EvaluationConfig(crop=65, scales=(0.75, 1.0), flip=True)
+    settings = EvaluationConfig(crop_size=65, scales=(0.75, 1.0), flip=True)
     images = [data[index][0] for index in range(6)]
     with torch.no_grad():  # batch norm that suits the images, so that several classes are found
         model(normalize(torch.from_numpy(np.stack([pad(image, (65, 65)) for image in images]))))
@@ -166,8 +166,8 @@ def test_probabilities_are_averaged_over_scales_and_flip(make_model):
 def slow_reference(model: DeepLabV3, image: np.ndarray, settings: EvaluationConfig) -> np.ndarray:
     """Tables 4 and 6 once more, image by image and view by view: probabilities ``(K, H, W)`` of the image."""
     height, width = image.shape[:2]
-    stride, crop = settings.output_stride, settings.crop if settings.padding == "crop" else 0
-    tall, wide = (max(crop, stride * int(np.ceil((side - 1) / stride)) + 1) for side in (height, width))
+    stride, crop_size = settings.output_stride, settings.crop_size if settings.padding == "crop" else 0
+    tall, wide = (max(crop_size, stride * int(np.ceil((side - 1) / stride)) + 1) for side in (height, width))
     normalized = torch.empty(3, tall, wide)
     for channel in range(3):
         normalized[channel] = (MEAN_PIXEL[channel] / 255 - MEAN[channel]) / STD[channel]
@@ -205,10 +205,10 @@ STRATEGIES = {
 @pytest.mark.parametrize("changes", STRATEGIES.values(), ids=STRATEGIES)
 def test_strategies_agree_with_an_independent_slow_reference(make_model, changes, padding):
     """Batched across images of one padded size, with batch norm folded, against loops over everything."""
-    settings = EvaluationConfig(**changes, crop=49, padding=padding)
+    settings = EvaluationConfig(**changes, crop_size=49, padding=padding)
     images = mixed_sizes()
     model = make_model(num_classes=5)
-    predictions = list(predict_batches(optimize_for_inference(model), images, settings, batch=3))
+    predictions = list(predict_batches(optimize_for_inference(model), images, settings, batch_size=3))
     assert len(predictions) == len(images)
     seen = set()
     for image, prediction in zip(images, predictions, strict=True):
@@ -256,21 +256,21 @@ def test_no_image_waits_for_ever():
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_predictions_come_in_order_and_soon(batch):
+def test_predictions_come_in_order_and_soon(batch_size):
     images, taken = mixed_sizes() * 20, []
     stream = predict_batches(
-        ByColor(), (taken.append(p) or p for p in images), EvaluationConfig(padding="tight"), batch
+        ByColor(), (taken.append(p) or p for p in images), EvaluationConfig(padding="tight"), batch_size
     )
     for number, prediction in enumerate(stream):
         assert prediction.shape == images[number].shape[:2]
-        assert len(taken) <= number + 1 + (MAX_BATCH_LAG + 1) * batch
+        assert len(taken) <= number + 1 + (MAX_BATCH_LAG + 1) * batch_size
     assert number + 1 == len(images)
 
 
 def test_bfloat16_moves_only_pixels_that_are_nearly_tied(make_model):
     model, images = make_model().eval(), torch.from_numpy(np.stack([noise(65, 65)]))
     exact = probabilities(model, images, EvaluationConfig())
-    rough = probabilities(model, images, EvaluationConfig(bf16=True))
+    rough = probabilities(model, images, EvaluationConfig(precision="bfloat16"))
     assert rough.dtype == torch.float32
     assert 1e-5 < (rough - exact).abs().max() < 0.2
     highest = exact.sort(dim=1).values
@@ -302,9 +302,9 @@ DEGENERATE = [(1, 1), (200, 3000), (1, 90), (90, 1), (2, 3), (1500, 20), (16, 17
 @pytest.mark.parametrize("padding", ["crop", "tight"])
 @pytest.mark.parametrize("changes", [{}, {"output_stride": 8, "scales": (0.5, 1.25), "flip": True}])
 def test_huge_and_tiny_images_are_counted_whole(make_model, tmp_path, padding, changes):
-    settings = EvaluationConfig(**changes, crop=33, padding=padding)
+    settings = EvaluationConfig(**changes, crop_size=33, padding=padding)
     data, model = write_images(tmp_path / "VOC", DEGENERATE), make_model().eval()
-    confusions = evaluate(model, data, settings, batch=2)
+    confusions = evaluate(model, data, settings, batch_size=2)
     predictions = predict_batches(model, (data[index][0] for index in range(len(data))), settings)
     for index, prediction in enumerate(predictions):
         label = data[index][1]
@@ -328,31 +328,31 @@ def break_image(data: VOCData, number: int) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
-def test_a_broken_image_does_not_hold_the_others_up(make_model, tmp_path, batch):
+def test_a_broken_image_does_not_hold_the_others_up(make_model, tmp_path, batch_size):
     data = write_images(tmp_path / "VOC", [(20, 30)] * 5)
     whole = evaluate(make_model(), data, EvaluationConfig(padding="tight"))
     break_image(data, 2)
     write_label(data.root / "SegmentationClass" / "image_4.png", np.full((20, 30), 99, dtype=np.uint8))
-    found = dict(confusion_per_image(make_model(), data, EvaluationConfig(padding="tight"), batch))
+    found = dict(confusion_per_image(make_model(), data, EvaluationConfig(padding="tight"), batch_size))
     assert sorted(found) == [0, 1, 2, 3, 4]
     assert isinstance(found[2], UserError) and "image_2.jpg" in str(found[2])
     assert isinstance(found[4], UserError) and "image_4.png holds the value 99" in str(found[4])
     for index in (0, 1, 3):
         assert abs(found[index] - whole[index]).sum() <= 2
     with pytest.raises(UserError, match=r"image_2\.jpg"):
-        evaluate(make_model(), data, EvaluationConfig(padding="tight"), batch)
+        evaluate(make_model(), data, EvaluationConfig(padding="tight"), batch_size)
 
 
 def test_single_images_of_a_list_can_be_counted(make_model, data):
-    whole = evaluate(make_model(), data, EvaluationConfig(crop=65))
-    found = dict(confusion_per_image(make_model(), data, EvaluationConfig(crop=65), indices=[4, 1]))
+    whole = evaluate(make_model(), data, EvaluationConfig(crop_size=65))
+    found = dict(confusion_per_image(make_model(), data, EvaluationConfig(crop_size=65), indices=[4, 1]))
     assert list(found) == [4, 1]
     assert all(np.array_equal(counts, whole[index]) for index, counts in found.items())
 
 
 def test_an_abandoned_evaluation_leaves_the_model_as_it_was_and_no_threads(make_model, data):
     model, before = make_model().train(), threading.active_count()
-    stream = confusion_per_image(model, data, EvaluationConfig(output_stride=8, crop=65))
+    stream = confusion_per_image(model, data, EvaluationConfig(output_stride=8, crop_size=65))
     next(stream)
     assert model.output_stride == 8
     stream.close()
@@ -372,7 +372,7 @@ def test_with_flip_a_mirrored_image_gives_the_mirrored_result(make_model):
 def test_the_output_stride_of_the_settings_is_used(make_model):
     model = make_model().eval()
     image = noise(33, 33)
-    at_8 = next(predict_batches(model, iter([image]), EvaluationConfig(output_stride=8, crop=33)))
+    at_8 = next(predict_batches(model, iter([image]), EvaluationConfig(output_stride=8, crop_size=33)))
     with torch.no_grad():
         expected = model.set_output_stride(8)(normalize(torch.from_numpy(image[None].copy()))).argmax(1)[0]
         other = model.set_output_stride(16)(normalize(torch.from_numpy(image[None].copy()))).argmax(1)[0]
@@ -386,7 +386,7 @@ def test_the_model_is_left_as_it_was(make_model, training, end):
     model: DeepLabV3 = make_model().train(training)
     norm = model.backbone.bn1.running_mean.clone()
     images = [noise(33, 33), noise(33, 33)]
-    stream = predict_batches(model, iter(images), EvaluationConfig(output_stride=8, crop=33))
+    stream = predict_batches(model, iter(images), EvaluationConfig(output_stride=8, crop_size=33))
     next(stream)
     assert (model.output_stride, model.training) == (8, False)
     if end == "done":

@@ -122,16 +122,16 @@ BLOCK_RATES = {
 """Rates of block1 … block7 by output stride, written down by hand: Fig. 3 (b) at 16, Section 4.1's at 8, (a) at 256."""
 
 
-@pytest.mark.parametrize("layout", ["paper", "torchvision"])
+@pytest.mark.parametrize("stride_unit", ["last", "first"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("output_stride", BLOCK_RATES)
-def test_every_rate_is_the_blocks_times_the_grids(backbone, output_stride, layout):
+def test_every_rate_is_the_blocks_times_the_grids(backbone, output_stride, stride_unit):
     """Section 3.2.1, for all of Table 3's grids and every depth; torchvision's first units keep the previous rate."""
-    first_unit_strided = layout == "torchvision" and backbone != "mobilenet_v2"
+    first_unit_strided = stride_unit == "first" and backbone != "mobilenet_v2"
     for grid, last_block in product(GRIDS, (4, 5, 6, 7)):
         if output_stride > nominal_stride(last_block):
             continue
-        plan = plan_rates(backbone, output_stride, grid, last_block, layout)
+        plan = plan_rates(backbone, output_stride, grid, last_block, stride_unit)
         for block in range(1, last_block + 1):
             units = rates_of(plan, block)
             rates = [BLOCK_RATES[output_stride][block - 1]] * len(units)
@@ -145,30 +145,30 @@ def test_every_rate_is_the_blocks_times_the_grids(backbone, output_stride, layou
 
 
 @pytest.mark.parametrize(
-    ("output_stride", "grid", "layout", "expected"),
+    ("output_stride", "grid", "stride_unit", "expected"),
     [
         # Section 3.2.1: "when output stride = 16 and Multi Grid = (1, 2, 4), the three convolutions will have rates
         # = 2 * (1, 2, 4) = (2, 4, 8)"
-        (16, (1, 2, 4), "paper", {3: {1}, 4: [2, 4, 8]}),
-        (16, (2, 2, 2), "paper", {3: {1}, 4: [4, 4, 4]}),
-        (32, (1, 2, 4), "paper", {3: {1}, 4: [1, 2, 4]}),
-        (8, (1, 1, 1), "paper", {2: {1}, 3: {2}, 4: [4, 4, 4], 5: [8, 8, 8], 6: [16, 16, 16], 7: [32, 32, 32]}),
-        (8, (1, 2, 1), "paper", {3: {2}, 4: [4, 8, 4], 5: [8, 16, 8]}),
-        (16, (1, 1, 1), "torchvision", {3: {1}, 4: [1, 2, 2], 5: [2, 4, 4]}),
-        (16, (1, 2, 4), "torchvision", {3: {1}, 4: [1, 4, 8]}),
-        (8, (1, 2, 4), "torchvision", {3: {1, 2}, 4: [2, 8, 16]}),
+        (16, (1, 2, 4), "last", {3: {1}, 4: [2, 4, 8]}),
+        (16, (2, 2, 2), "last", {3: {1}, 4: [4, 4, 4]}),
+        (32, (1, 2, 4), "last", {3: {1}, 4: [1, 2, 4]}),
+        (8, (1, 1, 1), "last", {2: {1}, 3: {2}, 4: [4, 4, 4], 5: [8, 8, 8], 6: [16, 16, 16], 7: [32, 32, 32]}),
+        (8, (1, 2, 1), "last", {3: {2}, 4: [4, 8, 4], 5: [8, 16, 8]}),
+        (16, (1, 1, 1), "first", {3: {1}, 4: [1, 2, 2], 5: [2, 4, 4]}),
+        (16, (1, 2, 4), "first", {3: {1}, 4: [1, 4, 8]}),
+        (8, (1, 2, 4), "first", {3: {1, 2}, 4: [2, 8, 16]}),
     ],
 )
-def test_rates_of_blocks(output_stride, grid, layout, expected):
-    plan = plan_rates("resnet101", output_stride, grid, 7, layout)
+def test_rates_of_blocks(output_stride, grid, stride_unit, expected):
+    plan = plan_rates("resnet101", output_stride, grid, 7, stride_unit)
     for block, rates in expected.items():
         found = rates_of(plan, block)
         assert (set(found) if isinstance(rates, set) else found) == rates
 
 
-@pytest.mark.parametrize("layout", ["paper", "torchvision"])
+@pytest.mark.parametrize("stride_unit", ["last", "first"])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_output_stride_and_grid_keeps_what_a_weight_sees(backbone, layout):
+def test_every_output_stride_and_grid_keeps_what_a_weight_sees(backbone, stride_unit):
     """Rate x stride of the features is, in input pixels, what it is in the network without atrous convolution."""
 
     def reach(plan):
@@ -179,17 +179,17 @@ def test_every_output_stride_and_grid_keeps_what_a_weight_sees(backbone, layout)
         return found, stride
 
     for last_block, grid in product((4, 5, 6, 7), GRIDS):
-        nominal, _ = reach(plan_rates(backbone, nominal_stride(last_block), grid, last_block, layout))
+        nominal, _ = reach(plan_rates(backbone, nominal_stride(last_block), grid, last_block, stride_unit))
         for output_stride in (8, 16, 32, 64, 128, 256):
             if output_stride <= nominal_stride(last_block):
-                found, final_stride = reach(plan_rates(backbone, output_stride, grid, last_block, layout))
+                found, final_stride = reach(plan_rates(backbone, output_stride, grid, last_block, stride_unit))
                 assert found == nominal
                 assert final_stride == output_stride
 
 
 def test_for_mobilenet_both_layouts_are_the_same_network():
     """Its pretrained strides sit where the paper's do."""
-    assert plan_rates("mobilenet_v2", 8, (1, 2, 4)) == plan_rates("mobilenet_v2", 8, (1, 2, 4), layout="torchvision")
+    assert plan_rates("mobilenet_v2", 8, (1, 2, 4)) == plan_rates("mobilenet_v2", 8, (1, 2, 4), stride_unit="first")
 
 
 @pytest.mark.parametrize(("output_stride", "dilate"), [(16, [False, False, True]), (8, [False, True, True])])
@@ -197,7 +197,7 @@ def test_torchvision_layout_is_torchvisions(output_stride, dilate):
     with torch.device("meta"):
         reference = resnet50(replace_stride_with_dilation=dilate)
     layers = [unit for name in ("layer1", "layer2", "layer3", "layer4") for unit in getattr(reference, name)]
-    ours = [(unit.stride, unit.rate) for unit in plan_rates("resnet50", output_stride, layout="torchvision")]
+    ours = [(unit.stride, unit.rate) for unit in plan_rates("resnet50", output_stride, stride_unit="first")]
     assert ours == [(unit.conv2.stride[0], unit.conv2.dilation[0]) for unit in layers]
 
 

@@ -12,14 +12,14 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.mobilenet import MobileNetV2
 
 CASES = [
-    ("small_resnet20", "paper", (1, 1, 1), 4),
-    ("small_resnet20", "torchvision", (1, 1, 1), 4),
-    ("small_resnet29", "paper", (1, 2, 4), 4),
-    ("small_resnet29", "torchvision", (1, 2, 1), 4),
-    ("small_resnet20", "paper", (1, 1, 1), 7),
-    ("small_resnet20", "torchvision", (1, 2, 1), 6),
-    ("mobilenet_v2", "paper", (1, 1, 1), 4),
-    ("mobilenet_v2", "paper", (1, 1, 1), 5),
+    ("small_resnet20", "last", (1, 1, 1), 4),
+    ("small_resnet20", "first", (1, 1, 1), 4),
+    ("small_resnet29", "last", (1, 2, 4), 4),
+    ("small_resnet29", "first", (1, 2, 1), 4),
+    ("small_resnet20", "last", (1, 1, 1), 7),
+    ("small_resnet20", "first", (1, 2, 1), 6),
+    ("mobilenet_v2", "last", (1, 1, 1), 4),
+    ("mobilenet_v2", "last", (1, 1, 1), 5),
 ]
 
 
@@ -28,9 +28,9 @@ def features(model, images):
         return model.backbone(images)
 
 
-def strided_network(backbone, layout, grid, last_block):
+def strided_network(backbone, stride_unit, grid, last_block):
     torch.manual_seed(0)
-    config = small_config(backbone=backbone, layout=layout, multi_grid=grid, last_block=last_block, head="cascade")
+    config = small_config(backbone=backbone, stride_unit=stride_unit, multi_grid=grid, last_block=last_block, head="cascade")
     with torch.device("meta"):  # drawing the initial weights of large networks would take longer than the test
         model = DeepLabV3(config)
     model = randomize(model.to_empty(device="cpu")).double().eval()
@@ -41,11 +41,11 @@ def strided_network(backbone, layout, grid, last_block):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "layout", "grid", "last_block", "size"),
+    ("backbone", "stride_unit", "grid", "last_block", "size"),
     [(*case, size) for case in CASES for size in ((97, 129), (96, 90))]
-    + [("resnet50", layout, (1, 2, 4), 4, (65, 98)) for layout in ("paper", "torchvision")],
+    + [("resnet50", stride_unit, (1, 2, 4), 4, (65, 98)) for stride_unit in ("last", "first")],
 )
-def test_a_strided_network_made_dense_has_the_same_features(backbone, layout, grid, last_block, size):
+def test_a_strided_network_made_dense_has_the_same_features(backbone, stride_unit, grid, last_block, size):
     """Every 2nd, 4th … feature of the dense network is a feature of the strided one.
 
     To 1e-12 in double precision, for features whose spread is about 3: the same sums, perhaps in another order. No
@@ -53,7 +53,7 @@ def test_a_strided_network_made_dense_has_the_same_features(backbone, layout, gr
     strided features (k < 0 or k >= ceil(n / s)) exactly where k s lies outside the dense ones (k s < 0 or k s >= n): a
     tap falls on zero padding in both or in neither, in whatever layer and for whatever size of image.
     """
-    model = strided_network(backbone, layout, grid, last_block)
+    model = strided_network(backbone, stride_unit, grid, last_block)
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(2), dtype=torch.double)
     coarsest = 32 * 2 ** (last_block - 4)
     strided = features(model.set_output_stride(coarsest), images)
@@ -65,10 +65,10 @@ def test_a_strided_network_made_dense_has_the_same_features(backbone, layout, gr
         torch.testing.assert_close(dense[:, :, ::step, ::step], strided, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("backbone", "layout"), [("small_resnet20", "paper"), ("mobilenet_v2", "paper")])
-def test_without_the_rates_the_features_differ(backbone, layout):
+@pytest.mark.parametrize(("backbone", "stride_unit"), [("small_resnet20", "last"), ("mobilenet_v2", "last")])
+def test_without_the_rates_the_features_differ(backbone, stride_unit):
     """The check above notices a single rate that is not doubled."""
-    model = strided_network(backbone, layout, (1, 1, 1), 4)
+    model = strided_network(backbone, stride_unit, (1, 1, 1), 4)
     images = torch.randn(1, 3, 97, 97, dtype=torch.double)
     strided = features(model.set_output_stride(32), images)
     model.set_output_stride(16)
@@ -107,24 +107,24 @@ def transparent_backbone(backbone, last_block):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "layout", "last_block"),
+    ("backbone", "stride_unit", "last_block"),
     [
-        ("resnet50", "paper", 4),
-        ("small_resnet29", "torchvision", 4),
-        ("small_resnet20", "paper", 7),
-        ("small_resnet20", "torchvision", 7),
-        ("mobilenet_v2", "paper", 4),
-        ("mobilenet_v2", "paper", 5),
+        ("resnet50", "last", 4),
+        ("small_resnet29", "first", 4),
+        ("small_resnet20", "last", 7),
+        ("small_resnet20", "first", 7),
+        ("mobilenet_v2", "last", 4),
+        ("mobilenet_v2", "last", 5),
     ],
 )
-def test_receptive_field_is_what_the_gradient_reaches_in_the_real_network(monkeypatch, backbone, layout, last_block):
+def test_receptive_field_is_what_the_gradient_reaches_in_the_real_network(monkeypatch, backbone, stride_unit, last_block):
     """A image one pixel high, wide enough for the field of its central feature; the field is counted in pixels."""
     # The maximum passes the gradient to one of its pixels, the average over the same window to all.
     monkeypatch.setattr(F, "max_pool2d", F.avg_pool2d)
     network = transparent_backbone(backbone, last_block)
     measured = []
     for output_stride, grid in ((8, (1, 1, 1)), (8, (1, 2, 4)), (16, (1, 2, 1)), (32, (1, 2, 3)), (32, (2, 2, 2))):
-        plan = plan_rates(backbone, output_stride, grid, last_block, layout)
+        plan = plan_rates(backbone, output_stride, grid, last_block, stride_unit)
         network.set_rates(plan)
         field = receptive_field(backbone_layers(backbone, plan))
         # ReLU6 is linear below 6, and sums of units double their input: 1e-6 stays far below.

@@ -101,9 +101,9 @@ def test_every_network_of_the_tables_costs_what_the_framework_counts(number):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"layout": "torchvision", "backbone": "resnet101", "extra_convolution": True},
-        {"layout": "torchvision", "backbone": "resnet50", "head": "cascade", "last_block": 6, "output_stride": 64},
-        {"layout": "torchvision", "output_stride": 8},
+        {"stride_unit": "first", "backbone": "resnet101", "extra_convolution": True},
+        {"stride_unit": "first", "backbone": "resnet50", "head": "cascade", "last_block": 6, "output_stride": 64},
+        {"stride_unit": "first", "output_stride": 8},
         {"backbone": "small_resnet29", "output_stride": 32, "head": "v2", "atrous_rates": (6, 12, 18, 24)},
         {"head": "cascade", "last_block": 5, "num_classes": 7},
         {"atrous_rates": (), "head_channels": 24},
@@ -126,15 +126,15 @@ def test_sizes_that_no_stride_divides_are_rounded_up(size):
 
 
 @pytest.mark.parametrize(
-    ("layout", "output_stride", "billions"),
-    [("torchvision", 16, 71.1), ("torchvision", 8, 246.2), ("paper", 16, 68.9), ("paper", 8, 245.1)],
+    ("stride_unit", "output_stride", "billions"),
+    [("first", 16, 71.1), ("first", 8, 246.2), ("last", 16, 68.9), ("last", 8, 245.1)],
 )
-def test_cost_of_the_papers_model(layout, output_stride, billions):
+def test_cost_of_the_papers_model(stride_unit, output_stride, billions):
     """ResNet-101 with the plain stem on a 513 x 513 image.
 
     In the paper's layout the last unit of a block already works on the positions of the next one.
     """
-    config = ModelConfig(output_stride=output_stride, layout=layout)
+    config = ModelConfig(output_stride=output_stride, stride_unit=stride_unit)
     assert multiply_adds(config) / 1e9 == pytest.approx(billions, abs=0.05)
 
 

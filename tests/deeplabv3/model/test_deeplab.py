@@ -79,7 +79,7 @@ POOLING, CROP = "image pooling leaves one value", r"a crop within one output str
 def test_one_value_per_channel_is_refused_in_training(make_model, variant, size, sentence):
     """torchvision #1491: there it is "Expected more than 1 value per channel when training"."""
     model, image = make_model(**variant).train(), torch.randn(1, 3, *size)
-    with pytest.raises(UserError, match=rf"^{sentence} .*raise 'batch' to at least 2, or freeze batch norm\.$"):
+    with pytest.raises(UserError, match=rf"^{sentence} .*raise 'batch_size' to at least 2, or freeze batch norm\.$"):
         model(image)
     assert model(image.repeat(2, 1, 1, 1)).isfinite().all()
     assert model.eval()(image).isfinite().all()
@@ -107,7 +107,7 @@ def test_lists_from_yaml_make_the_same_network():
         ({"multi_grid": (1, 2)}, "multi_grid"),
         ({"last_block": 3}, "last_block"),
         ({"last_block": 9, "backbone": "mobilenet_v2"}, "last_block"),
-        ({"layout": "caffe"}, "caffe"),
+        ({"stride_unit": "caffe"}, "caffe"),
     ],
 )
 def test_mistakes_in_the_configuration_are_users_errors(changes, word):

@@ -17,7 +17,7 @@ IN_ONNX = {
     "ASPP at output stride 8": {"output_stride": 8},
     "cascade": {"head": "cascade", "multi_grid": (1, 2, 1), "last_block": 5},
     "MobileNetV2": {"backbone": "mobilenet_v2"},
-    "torchvision's": {"align_corners": False, "layout": "torchvision", "extra_convolution": True},
+    "torchvision's": {"align_corners": False, "stride_unit": "first", "extra_convolution": True},
 }
 ABOUT = {"classes": {0: "background", 8: "cat"}, "output_stride": 16}
 SIZES = [(1, 97, 33), (2, 64, 129), (3, 30, 1)]

@@ -13,7 +13,7 @@ VARIANTS = {
     "cascade": {"head": "cascade", "last_block": 6, "multi_grid": (1, 2, 1)},
     "v2": {"head": "v2"},
     "mobilenet_v2": {"backbone": "mobilenet_v2"},
-    "as in torchvision": {"extra_convolution": True, "align_corners": False, "layout": "torchvision"},
+    "as in torchvision": {"extra_convolution": True, "align_corners": False, "stride_unit": "first"},
 }
 
 

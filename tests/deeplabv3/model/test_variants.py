@@ -21,7 +21,7 @@ VARIANTS = {
     "aspp as in torchvision": {
         "extra_convolution": True,
         "align_corners": False,
-        "layout": "torchvision",
+        "stride_unit": "first",
         "multi_grid": (1, 1, 1),
         "output_stride": 8,
     },
@@ -30,7 +30,7 @@ VARIANTS = {
     "cascade to block6": {"head": "cascade", "last_block": 6, "multi_grid": (2, 2, 2), "output_stride": 8},
     "cascade to block7": {"head": "cascade", "last_block": 7, "multi_grid": (1, 2, 1)},
     "v2": {"head": "v2"},
-    "v2 at output stride 8": {"head": "v2", "output_stride": 8, "layout": "torchvision"},
+    "v2 at output stride 8": {"head": "v2", "output_stride": 8, "stride_unit": "first"},
     "mobilenet": {"backbone": "mobilenet_v2"},
     "mobilenet cascade": {"backbone": "mobilenet_v2", "head": "cascade", "last_block": 5, "output_stride": 8},
     "resnet50": {"backbone": "resnet50"},

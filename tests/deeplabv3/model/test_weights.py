@@ -56,7 +56,7 @@ def test_resnet_weights_give_torchvisions_features(tmp_path):
         reference = resnet50(weights=None)
     reference = randomize(reference.to_empty(device="cpu"))
     torch.save(reference.state_dict(), tmp_path / "resnet50.pth")
-    config = small_config(backbone="resnet50", layout="torchvision", output_stride=32, multi_grid=(1, 1, 1))
+    config = small_config(backbone="resnet50", stride_unit="first", output_stride=32, multi_grid=(1, 1, 1))
     model = DeepLabV3(config).eval()
     load_backbone_weights(model, tmp_path / "resnet50.pth")
 

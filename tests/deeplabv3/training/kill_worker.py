@@ -11,7 +11,7 @@ from deeplabv3.data.voc import VOCData
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.trainer import train
 
-SETTINGS = TrainingConfig(iterations=40, batch=2, crop=33, lr=0.05, batch_norm_momentum=0.1)
+SETTINGS = TrainingConfig(iterations=40, batch_size=2, crop_size=33, lr=0.05, batch_norm_momentum=0.1)
 IDENTITY = {"name": "killable"}
 
 

@@ -24,7 +24,7 @@ def batch(number: int = 4, size: int = 33):
 def after_one_step(frozen: bool, **changes) -> tuple[dict, float]:
     torch.manual_seed(0)
     model = DeepLabV3(small_config()).freeze_batch_norm(frozen).train()
-    settings = TrainingConfig(iterations=10, batch=4, crop=33, lr=0.5, freeze_batch_norm=frozen, **changes)
+    settings = TrainingConfig(iterations=10, batch_size=4, crop_size=33, lr=0.5, freeze_batch_norm=frozen, **changes)
     optimizer = make_optimizer(model, settings)
     loss = training_step(ModelWithLoss(model, settings), optimizer, settings, 0, 0, *batch())
     return model.state_dict(), loss.item()
@@ -35,7 +35,7 @@ def after_one_step(frozen: bool, **changes) -> tuple[dict, float]:
 def test_parts_of_a_batch_have_the_gradient_of_the_whole(parts, upsample):
     """With batch norm frozen, which is what a part sees otherwise; void pixels are spread unevenly over the parts."""
     whole, loss = after_one_step(True, upsample_logits=upsample)
-    state, in_parts = after_one_step(True, upsample_logits=upsample, accumulate=parts)
+    state, in_parts = after_one_step(True, upsample_logits=upsample, grad_accum_steps=parts)
     assert in_parts == pytest.approx(loss, rel=1e-5)
     before = DeepLabV3(small_config()).state_dict()
     for name, value in state.items():
@@ -46,7 +46,7 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(parts, upsample):
 def test_batch_norm_sees_a_part_only():
     """What the settings' text and notebook 6 say about accumulation: the statistics are those of a smaller batch."""
     whole, _ = after_one_step(False)
-    parts, _ = after_one_step(False, accumulate=2)
+    parts, _ = after_one_step(False, grad_accum_steps=2)
     name = next(name for name in whole if name.endswith("running_var"))
     assert not torch.allclose(whole[name], parts[name], rtol=1e-6)
 
@@ -63,7 +63,7 @@ def test_bfloat16_is_near_float32_and_keeps_weights_and_loss_in_float32():
 def test_impossible_settings_name_themselves(changes):
     (name,) = changes
     with pytest.raises(UserError, match=name):
-        TrainingConfig(batch=4, **changes)
+        TrainingConfig(batch_size=4, **changes)
 
 
 def test_hard_images_come_as_often_as_the_settings_say(data):

@@ -133,7 +133,7 @@ def test_shrunk_labels_are_the_pixels_that_the_logits_stand_for(size):
     [
         {},
         {"power": 2.0, "momentum": 0.5, "weight_decay": 0.1},
-        {"backbone_lr_factor": 0.5, "backbone_hold": 1, "backbone_ramp": 1},
+        {"backbone_lr_factor": 0.5, "backbone_freeze_steps": 1, "backbone_warmup_steps": 1},
         {"backbone_clip_norm": 0.05},
         {"scales": (1.0,), "flip": False},
         {"freeze_batch_norm": True},
@@ -151,7 +151,7 @@ def test_training_is_sgd_written_out_by_hand(tmp_path, data, changes):
     samples = TrainingSamples(data, 33, 2, 2, chosen.scales, chosen.flip)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     velocity = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    ramp = {1: [0, 0.5, 1, 1], 0: [1, 1, 1, 1]}[chosen.backbone_hold]
+    ramp = {1: [0, 0.5, 1, 1], 0: [1, 1, 1, 1]}[chosen.backbone_freeze_steps]
     for step in range(4):
         pairs = [samples[2 * step], samples[2 * step + 1]]
         images = normalize(torch.stack([torch.from_numpy(image.copy()) for image, _ in pairs]))
@@ -328,7 +328,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, data):
 
 def test_a_batch_of_one_is_refused_before_anything_is_learned(tmp_path, data):
     with pytest.raises(UserError, match=r"raise 'batch'"):
-        train(fresh_model(), data, settings(batch=1), tmp_path, {})
+        train(fresh_model(), data, settings(batch_size=1), tmp_path, {})
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
@@ -496,8 +496,8 @@ def test_tensorboard_gets_what_the_log_gets(tmp_path, data):
 
 
 def test_a_batch_that_processes_or_parts_do_not_divide_is_refused(tmp_path, data):
-    with pytest.raises(UserError, match="'batch' is 4; 3 processes with 1 parts each do not divide it evenly"):
-        train(fresh_model(), data, settings(batch=4), tmp_path, {}, processes=ProcessGroup(0, 3))
+    with pytest.raises(UserError, match="'batch_size' is 4; 3 processes with 1 parts each do not divide it evenly"):
+        train(fresh_model(), data, settings(batch_size=4), tmp_path, {}, processes=ProcessGroup(0, 3))
 
 
 def test_momentum_comes_back_in_the_layout_of_the_weights(tmp_path, data, monkeypatch):

@@ -31,7 +31,7 @@ def checkpoint(make_model, tmp_path):
 
 @pytest.mark.parametrize("padding", ["tight", "crop"])
 def test_both_see_the_same_pixels(voc_root, padding):
-    data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationConfig(8, crop=65, padding=padding)
+    data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationConfig(8, crop_size=65, padding=padding)
     for index, (normalized, label) in enumerate(_Samples(data, settings)[index] for index in range(len(data))):
         image, truth = data[index]
         size = padded_size(*truth.shape, settings)
@@ -46,7 +46,7 @@ def test_torchvisions_loop_counts_what_ours_counts(make_model, voc_root, workers
     model: DeepLabV3 = make_model().eval()
     loader = torch.utils.data.DataLoader(_Samples(data, settings), num_workers=workers)
     theirs = reference_loop(_AsTorchvision(model), loader, "cpu")
-    ours = evaluate(model, data, settings, batch=4).sum(0)
+    ours = evaluate(model, data, settings, batch_size=4).sum(0)
     assert theirs.sum() == ours.sum() > 0
     assert abs(theirs - ours).sum() / 2 < 1e-3 * ours.sum()  # ties
 
@@ -62,7 +62,7 @@ def test_embedded_images_are_enlarged_with_their_labels(tmp_path):
 def test_the_command_measures_a_checkpoint_on_its_images(checkpoint, tmp_path, capsys):
     root, file = write_voc(tmp_path / "images", train=1, val=4), tmp_path / "bench.json"
     files = ["--weights", str(checkpoint), "--data", str(root), "--json", str(file)]
-    settings = ["--images", "3", "--batch", "2", "--rounds", "3", "--output-stride", "16", "--bf16"]
+    settings = ["--images", "3", "--batch-size", "2", "--rounds", "3", "--output-stride", "16", "--bf16"]
     assert main(["bench", "evaluate", *files, *settings]) == 0
     printed, result = capsys.readouterr().out, json.loads(file.read_text())
     assert render(result) in printed

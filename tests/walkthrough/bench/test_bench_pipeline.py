@@ -46,7 +46,7 @@ def test_starting_the_workers_does_not_count(monkeypatch, tmp_path):
     """Workers that take 10 s of the cores to start, and 0.5 s a batch."""
     busy = [0.0]
 
-    def batches(samples, first, last, batch, workers):
+    def batches(samples, first, last, batch_size, workers):
         busy[0] += 10
         for _ in range(first, last):
             busy[0] += 0.5
@@ -54,7 +54,7 @@ def test_starting_the_workers_does_not_count(monkeypatch, tmp_path):
 
     monkeypatch.setattr(bench, "batches", batches)
     monkeypatch.setattr(bench, "_busy", lambda: busy[0])
-    tiny = PipelineBench(str(write_voc(tmp_path / "images")), batch=2, batches=5)
+    tiny = PipelineBench(str(write_voc(tmp_path / "images")), batch_size=2, batches=5)
     _, seconds = tiny._turn(None, workers=4)
     assert seconds == pytest.approx(0.25)
 

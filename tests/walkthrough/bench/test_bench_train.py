@@ -31,7 +31,7 @@ def test_equal_weights_have_equal_loss(output_stride):
     images, labels = TrainBench(**TINY | {"crop": 65}).batch_of_noise()
     with torch.no_grad():
         expected = F.cross_entropy(theirs(normalize(images))["out"], labels.long(), ignore_index=VOID)
-        found = ModelWithLoss(ours, TrainingConfig(batch=2, crop=65))(images, labels)
+        found = ModelWithLoss(ours, TrainingConfig(batch_size=2, crop_size=65))(images, labels)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
@@ -196,7 +196,7 @@ def test_a_place_that_cannot_be_written_is_named_before_anything_is_measured(tmp
 def test_all_goes_on_where_one_fails(monkeypatch, tmp_path, capsys):
     measured = {}
 
-    def bootstrap(make, render, file):
+    def measure(make, render, file):
         found = make()
         measured[file.name] = found
         if file.name.startswith("evaluate"):
@@ -208,6 +208,6 @@ def test_all_goes_on_where_one_fails(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().err == "bench evaluate: no images.\n\n"
     assert list(measured) == [f"{name}-cpu.json" for name in ("model", "train", "evaluate", "pipeline")]
     model, train, evaluate, pipeline = measured.values()
-    assert (model.size, train.crop, pipeline.crop) == (65, 65, 65)
-    assert {bench.batch for bench in measured.values()} == {4}
+    assert (model.size, train.crop_size, pipeline.crop_size) == (65, 65, 65)
+    assert {bench.batch_size for bench in measured.values()} == {4}
     assert evaluate.images == 3

@@ -40,8 +40,8 @@ def counted(monkeypatch) -> list[int]:
     """The images that went through the network, by index."""
     indices, honest = [], experiments.confusion_per_image
 
-    def spy(model, data, settings, batch, todo):
-        for index, found in honest(model, data, settings, batch, todo):
+    def spy(model, data, settings, batch_size, todo):
+        for index, found in honest(model, data, settings, batch_size, todo):
             indices.append(index)
             yield index, found
 
@@ -129,7 +129,7 @@ def test_a_gpu_without_memory_is_told_as_a_setting(run):
         if done == 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(UserError, match="lower 'evaluation_batch'"):
+    with pytest.raises(UserError, match="lower 'runtime.eval_batch_size'"):
         evaluate_run(run, run.profile.evaluation, report)
     assert len(partials(run)) == 1
 
@@ -146,7 +146,7 @@ OTHERS = {
     "scales": lambda run, settings: replace(settings, scales=(0.5, 1.0)),
     "flip": lambda run, settings: replace(settings, flip=True),
     "padding": lambda run, settings: replace(settings, padding="tight"),
-    "bf16": lambda run, settings: replace(settings, bf16=True),
+    "precision": lambda run, settings: replace(settings, precision="bfloat16"),
 }
 
 

@@ -157,7 +157,7 @@ def test_one_run_a_core_or_a_gpu_unless_the_profile_says(profile, monkeypatch, s
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     profile = replace(profile, side_by_side=side_by_side)
-    assert task.side_by_side(profile) == runs
+    assert task.parallel_runs(profile) == runs
     assert task.threads_of(profile) == 8 // runs
 
 
@@ -182,7 +182,7 @@ def test_a_killed_process_is_a_sentence(profile):
     failures = pool.in_processes(die, tasks, 1, 1, "dying")
     assert list(failures) == tasks
     for error in failures.values():
-        assert isinstance(error, UserError) and "lower 'side_by_side'" in str(error)
+        assert isinstance(error, UserError) and "lower 'runtime.parallel_runs'" in str(error)
 
 
 def die(task: Task, report: Callable) -> None:

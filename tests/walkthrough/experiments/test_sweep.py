@@ -18,7 +18,7 @@ from deeplabv3.model.cost import multiply_adds
 from deeplabv3.signals import Interrupted
 from walkthrough.cli import main
 from walkthrough.experiments import estimate, progress, sweep
-from walkthrough.experiments.estimate import Throughput, hours
+from walkthrough.experiments.estimate import Throughput, estimate_hours
 from walkthrough.experiments.local import run_missing
 from walkthrough.experiments.progress import Progress
 from walkthrough.experiments.run import evaluate_run, train_run
@@ -121,9 +121,9 @@ def test_hours_follow_the_order_and_the_workers(profile):
     speed = Throughput(training=1e-6, evaluation=2e-6, source="")
     training, evaluation = sum(task.training for task in tasks), sum(task.total - task.training for task in tasks)
     alone = training * 1e-6 + evaluation * 2e-6
-    assert hours(tasks, speed, 1) == pytest.approx(alone / 3600)
-    assert hours(tasks, speed, 99) == pytest.approx(max(map(speed.seconds, tasks)) / 3600)
-    assert alone / 2 <= 3600 * hours(tasks, speed, 2) < alone
+    assert estimate_hours(tasks, speed, 1) == pytest.approx(alone / 3600)
+    assert estimate_hours(tasks, speed, 99) == pytest.approx(max(map(speed.seconds, tasks)) / 3600)
+    assert alone / 2 <= 3600 * estimate_hours(tasks, speed, 2) < alone
 
 
 def test_steps_that_are_done_cost_nothing(profile):
@@ -231,7 +231,7 @@ def test_a_dry_run_without_the_images_says_so(workspace, capsys, monkeypatch):
     """The paper's protocol, its images not yet there: what it will take is worth knowing before they are."""
     speed = Throughput(1e-13, 1e-13, "by nothing")
     monkeypatch.setattr(sweep, "speed_of", lambda profile, tasks: speed)
-    arguments = ["sweep", "--profile", "voc", "--set", "backbone_weights=''", "--tables", "6,9"]
+    arguments = ["sweep", "--profile", "voc", "--set", "model.backbone_weights=''", "--tables", "6,9"]
     assert main([*arguments, "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert "aspp-resnet101-os16  seed 0  30,000 steps, 4 evaluations" in text
@@ -248,7 +248,7 @@ def test_a_failure_stops_no_other_run_and_the_same_command_goes_on(profile_file,
     broken = next(task for task in found.tasks if 6 not in found.cells[task.run])
     broken.run.folder.mkdir(parents=True)
     broken.run.checkpoint.write_bytes(b"damaged")
-    command = ["sweep", "--profile", str(profile_file), "--tables", "6,8", "--set", "side_by_side=1"]
+    command = ["sweep", "--profile", str(profile_file), "--tables", "6,8", "--set", "runtime.parallel_runs=1"]
     assert main(command) == 1
     out, error = capsys.readouterr()
     assert "Table 6 complete" in out
@@ -269,7 +269,7 @@ def test_a_failure_stops_no_other_run_and_the_same_command_goes_on(profile_file,
 def test_an_interrupted_sweep_says_so_and_goes_on(profile_file, workspace):
     """SIGTERM, as a batch system sends it: no traceback, everything saved, and the plan knows how far it is."""
     command = [sys.executable, "-m", "walkthrough", "sweep", "--profile", str(profile_file), "--tables", "6"]
-    command += ["--set", "training.iterations=100000", "--set", "side_by_side=0"]
+    command += ["--set", "training.iterations=100000", "--set", "runtime.parallel_runs=0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: any(log.stat().st_size > 100 for log in workspace.glob("runs/*/*/log.csv")))

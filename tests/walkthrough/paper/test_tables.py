@@ -23,8 +23,8 @@ def test_values_that_the_paper_prints_twice_agree():
     best = [
         miou(5, image_pooling="yes"),
         miou(6, output_stride="16"),
-        miou(8, crop="513", upsample_logits="yes", fine_tune_batch_norm="yes"),
-        miou(9, batch="16"),
+        miou(8, crop_size="513", upsample_logits="yes", fine_tune_batch_norm="yes"),
+        miou(9, batch_size="16"),
         miou(10, training_output_stride="16", output_stride="16"),
         miou(11, replicas="1"),
     ]
@@ -38,7 +38,7 @@ def with_training(profile: Profile, **changes) -> Profile:
 
 
 def test_cells_of_one_network_share_a_run(profile):
-    profile = with_training(profile, batch=8)
+    profile = with_training(profile, batch_size=8)
     first = cell_job(tables.load(1).cell(output_stride="16"), profile)
     second = cell_job(tables.load(2).cell(network="ResNet-50", last_block="block7"), profile)
     assert first == second
@@ -59,9 +59,9 @@ def test_cells_of_one_network_share_a_run(profile):
 def test_table_8_changes_the_training_alone(profile):
     runs = [cell_job(cell, profile)[0] for cell in tables.load(8).cells]
     assert {run.config for run in runs} == {profile.model_config()}
-    rows = [(run.training.crop, run.training.upsample_logits, run.training.freeze_batch_norm) for run in runs]
+    rows = [(run.training.crop_size, run.training.upsample_logits, run.training.freeze_batch_norm) for run in runs]
     assert rows == [(33, True, False), (33, True, True), (33, False, False), (17, True, False)]
-    same = {replace(run.training, crop=33, upsample_logits=True, freeze_batch_norm=False) for run in runs}
+    same = {replace(run.training, crop_size=33, upsample_logits=True, freeze_batch_norm=False) for run in runs}
     assert same == {profile.training}
 
 
@@ -70,17 +70,17 @@ def test_table_8_changes_the_training_alone(profile):
     [(513, 16, [513, 321], [4, 6, 8, 12, 16, 24]), (97, 8, [97, 65], [2, 3, 4, 6, 8, 12]),
      (257, 8, [257, 161], [2, 3, 4, 6, 8, 12]), (100, 3, [100, 65], [2, 2, 2, 2, 3, 4]), (17, 1, [17, 17], 5 * [2])],
 )  # fmt: skip
-def test_crops_and_batches_are_in_proportion(profile, crop, batch, crops, batches):
-    profile = with_training(profile, crop=crop, batch=batch)
+def test_crops_and_batches_are_in_proportion(profile, crop_size, batch_size, crops, batches):
+    profile = with_training(profile, crop_size=crop_size, batch_size=batch_size)
     training = [cell_job(cell, profile)[0].training for number in (8, 9, 10) for cell in tables.load(number).cells]
-    assert list(dict.fromkeys(one.crop for one in training[:4])) == list(dict.fromkeys(crops))
-    assert sorted({one.batch for one in training}) == sorted({*batches, batch})
+    assert list(dict.fromkeys(one.crop_size for one in training[:4])) == list(dict.fromkeys(crops))
+    assert sorted({one.batch_size for one in training}) == sorted({*batches, batch_size})
 
 
 def test_a_batch_that_is_accumulated_stays_so_in_parts_that_fit(profile):
-    profile = with_training(profile, batch=16, accumulate=4)
+    profile = with_training(profile, batch_size=16, grad_accum_steps=4)
     training = [cell_job(cell, profile)[0].training for number in (9, 10) for cell in tables.load(number).cells]
-    found = {(one.batch, one.accumulate) for one in training}
+    found = {(one.batch_size, one.grad_accum_steps) for one in training}
     assert found == {(4, 1), (6, 2), (8, 2), (12, 3), (16, 4), (24, 6)}
 
 

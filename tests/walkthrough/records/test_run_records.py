@@ -85,7 +85,7 @@ def test_the_name_stays_when_a_setting_with_a_default_is_added(run):
 def test_names_of_published_records_stay():
     """Committed records are found by name: a change of the naming would orphan them."""
     identity = {
-        "recipe": 1,
+        "results_version": 1,
         "model": {"num_classes": 7, "backbone": "mobilenet_v2", "output_stride": 16, "multi_grid": [1, 2, 4]},
         "training": {"iterations": 5000, "batch": 8, "crop": 257, "lr": 0.02},
         "data": {"fingerprint": "0123456789abcdef", "list": "trainaug", "classes": {"0": "background"}},
@@ -156,17 +156,17 @@ def test_what_is_written_is_read(run, profile, workspace):
 
 def test_every_strategy_has_its_own_record(run, profile):
     strategies = [
-        EvaluationConfig(crop=65),
-        EvaluationConfig(crop=65, output_stride=8),
-        EvaluationConfig(crop=65, flip=True),
-        EvaluationConfig(crop=65, scales=(0.5, 1.0)),
-        EvaluationConfig(crop=65, padding="tight"),
-        EvaluationConfig(crop=97),
-        EvaluationConfig(crop=65, bf16=True),
+        EvaluationConfig(crop_size=65),
+        EvaluationConfig(crop_size=65, output_stride=8),
+        EvaluationConfig(crop_size=65, flip=True),
+        EvaluationConfig(crop_size=65, scales=(0.5, 1.0)),
+        EvaluationConfig(crop_size=65, padding="tight"),
+        EvaluationConfig(crop_size=97),
+        EvaluationConfig(crop_size=65, precision="bfloat16"),
     ]
     names = [run.evaluation_name(settings) for settings in strategies]
     assert len(set(names)) == len(names)
-    assert run.evaluation_name(EvaluationConfig(crop=65, scales=[0.5, 1.0])) == names[3]
+    assert run.evaluation_name(EvaluationConfig(crop_size=65, scales=[0.5, 1.0])) == names[3]
     other = Run(replace(profile, data=replace(profile.data, val_list="trainval")), run.identity)
     assert other.evaluation_name(strategies[0]) not in names
 

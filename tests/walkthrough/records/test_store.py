@@ -281,7 +281,7 @@ STALE = {
     "unknown backbone": (setting("model", backbone="vgg16"), "backbone 'vgg16' is unknown"),
     "another kind": (setting("training", lr="fast"), "training settings are of another kind"),
     "no settings": (lambda record: record["settings"].update(model=[1]), "its model settings are [1]"),
-    "another recipe": (lambda record: record["settings"].update(recipe=0), "it was made by recipe 0"),
+    "another results version": (lambda record: record["settings"].update(results_version=0), "it was made by recipe 0"),
     "another name": (setting("training", lr=0.06), "a run with its settings is called aspp-small_resnet20-os16-"),
 }
 
@@ -345,14 +345,14 @@ def test_records_of_before_are_not_stale(run):
     """Settings with a default came later, as did the images' fingerprint, the counts' hash and the speed."""
 
     def as_before(record: dict) -> None:
-        for part, names in (("training", ("precision", "accumulate", "hard_classes")), ("model", ("layout",))):
+        for part, names in (("training", ("precision", "accumulate", "hard_classes")), ("model", ("stride_unit",))):
             for name in names:
                 del record["settings"][part][name]
 
     def evaluated_before(record: dict) -> None:
         for name in ("fingerprint", "images_per_second", "peak_memory_mib", store.COUNTS):
             del record[name]
-        del record["settings"]["bf16"]
+        del record["settings"]["precision"]
 
     recorded(run, training=as_before, evaluation=evaluated_before)
     (entry,) = catalogue.entries(PROFILE)

@@ -6,7 +6,7 @@ from scipy import stats
 
 from deeplabv3.evaluation.metrics import mean_iou
 from walkthrough.report import intervals
-from walkthrough.report.intervals import Estimate, weighted_sum
+from walkthrough.report.intervals import Estimate, bootstrap, combine_seeds, weighted_sum
 
 
 def right_or_wrong(right: np.ndarray) -> np.ndarray:
@@ -23,12 +23,12 @@ def some_confusions(seed: int, images: int = 60, classes: int = 4) -> np.ndarray
 
 def test_the_value_is_the_metrics():
     confusions = some_confusions(0)
-    assert measure(confusions).value == pytest.approx(mean_iou(confusions.sum(axis=0)))
+    assert bootstrap(confusions).value == pytest.approx(mean_iou(confusions.sum(axis=0)))
 
 
 def test_an_interval_that_is_known():
     right = np.arange(400) < 280
-    found = measure(right_or_wrong(right))
+    found = bootstrap(right_or_wrong(right))
     half = 50 * stats.norm.ppf(0.975) * np.sqrt(0.7 * 0.3 / 400)
     assert found.value == pytest.approx(35)
     assert found.interval() == pytest.approx((35 - half, 35 + half), abs=0.15)
@@ -45,7 +45,7 @@ def test_it_is_the_percentile_bootstrap_of_scipy_and_near_bca():
         values = [mean_iou(ours[one].sum(axis=0)) - mean_iou(theirs[one].sum(axis=0)) for one in flat]
         return np.reshape(values, index.shape[:-1])
 
-    found = weighted_sum([(1, measure(ours)), (-1, measure(theirs))])
+    found = weighted_sum([(1, bootstrap(ours)), (-1, bootstrap(theirs))])
     for method, tolerance in (("percentile", 0.12), ("BCa", 0.25)):
         wanted = stats.bootstrap(
             (np.arange(len(ours)),), difference, n_resamples=2000, method=method, rng=np.random.default_rng(5)
@@ -57,7 +57,7 @@ def test_it_holds_the_truth_as_often_as_it_says():
     random = np.random.default_rng(3)
     held = 0
     for _ in range(300):
-        low, high = measure(right_or_wrong(random.random(120) < 0.6)).interval()
+        low, high = bootstrap(right_or_wrong(random.random(120) < 0.6)).interval()
         held += low <= 30 <= high
     assert 0.91 <= held / 300 <= 0.98
 
@@ -68,25 +68,25 @@ def test_differences_are_paired():
     hard = random.integers(0, 900, 80)
     worse = np.array([[[1000 - h, h], [h, 1000 - h]] for h in hard])
     better = worse + np.array([[30, -30], [-30, 30]]) * (hard > 30)[:, None, None]
-    low, high = weighted_sum([(1, measure(better)), (-1, measure(worse))]).interval()
-    alone = measure(better).interval()
+    low, high = weighted_sum([(1, bootstrap(better)), (-1, bootstrap(worse))]).interval()
+    alone = bootstrap(better).interval()
     assert 0 < low < high < low + 2
     assert alone[1] - alone[0] > 5 * (high - low)
-    same = weighted_sum([(1, measure(worse)), (-1, measure(worse))])
+    same = weighted_sum([(1, bootstrap(worse)), (-1, bootstrap(worse))])
     assert same.interval() == (0, 0)
 
 
 def test_a_class_that_a_draw_lacks_is_left_out_of_its_mean():
     confusions = np.zeros((3, 3, 3), dtype=np.int64)
     confusions[:, 0, 0], confusions[0, 2, 2] = 10, 5  # every class that occurs is perfect
-    assert measure(confusions).interval() == (100, 100)
+    assert bootstrap(confusions).interval() == (100, 100)
 
 
 def test_seeds_are_chance_as_well():
     """Seeds that differ while images do not: Student's interval of their mean."""
     values = np.array([50.0, 52.0, 51.0, 57.0])
     seeds = [Estimate(np.array([value]), np.full((1, intervals.DRAWS), value)) for value in values]
-    found = together(seeds)
+    found = combine_seeds(seeds)
     assert found.value == values.mean()
     wanted = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
     assert found.interval() == pytest.approx(wanted)
@@ -107,15 +107,18 @@ def test_with_three_seeds_it_holds_the_truth_as_often_as_it_says(scatter):
 
 
 def test_more_seeds_do_not_shrink_what_images_leave_open():
-    one = measure(some_confusions(6))
-    three = together([one, one, one])
+    one = bootstrap(some_confusions(6))
+    three = combine_seeds([one, one, one])
     assert three.interval() == pytest.approx(one.interval(), abs=1e-9)
 
 
 def test_a_seed_that_disagrees_leaves_a_difference_open():
     right = np.arange(200) < 150
-    better, worse = measure(right_or_wrong(right)), measure(right_or_wrong(np.roll(right, 7) & (np.arange(200) < 148)))
-    agree = together([weighted_sum([(1, better), (-1, worse)])] * 3)
-    disagree = together([weighted_sum([(sign, better), (-sign, worse)]) for sign in (1, 1, -1)])
+    better, worse = (
+        bootstrap(right_or_wrong(right)),
+        bootstrap(right_or_wrong(np.roll(right, 7) & (np.arange(200) < 148))),
+    )
+    agree = combine_seeds([weighted_sum([(1, better), (-1, worse)])] * 3)
+    disagree = combine_seeds([weighted_sum([(sign, better), (-sign, worse)]) for sign in (1, 1, -1)])
     assert agree.interval()[0] > 0
     assert disagree.interval()[0] < 0 < disagree.interval()[1]

@@ -49,7 +49,7 @@ def test_what_stands_for_the_papers_crop_and_batch_is_said(profile):
     assert "from scratch" not in report.render(8, pretrained)
     assert "In this profile batch 6 is 2, batch 16 is 2, batch 24 is 3." in report.render(10, profile)
     assert "In this profile" not in report.render(5, profile)
-    papers = replace(profile.training, crop=513, batch=16)
+    papers = replace(profile.training, crop_size=513, batch_size=16)
     assert "In this profile" not in report.render(9, replace(profile, training=papers))
 
 

@@ -79,7 +79,7 @@ def test_without_records_nothing_is_said(profile):
 
 
 def test_a_claim_of_several_comparisons_needs_all_of_them(profile):
-    profile = replace(profile, training=replace(profile.training, batch=8))
+    profile = replace(profile, training=replace(profile.training, batch_size=8))
     batches = tables.load(9).cells
     for cell, share in zip(batches, (0.3, 0.5, 0.7, 0.9), strict=True):
         assert evaluate_claim(profile, "batch 16 matters").verdict == MISSING
