@@ -1,6 +1,7 @@
 # make walkthrough   executes the notebooks and builds their pages   (PROFILE=smoke|offline|mobile|voc, SEEDS=3, ARGS="--fresh")
-# make test          ruff, pytest, nbval
 # make lab           JupyterLab on notebooks/
+# make test          ruff, mypy, pytest, nbval
+# make test-all      make test, and tests/mutants.py, which breaks a copy of the code and sees that tests fail (an hour)
 # make notebooks     executes the notebooks offline and writes their outputs back to notebooks/
 # Each sets up .venv first; nothing is installed or registered outside it.
 
@@ -9,31 +10,37 @@ PROFILE ?= offline
 SEEDS ?= 1
 BIN := .venv/bin
 
-.PHONY: walkthrough test lab notebooks clean
+.PHONY: walkthrough lab test test-all notebooks clean
 
-walkthrough: .venv/installed
+walkthrough: .venv/notebooks-installed
 	$(BIN)/deeplabv3 walkthrough --profile $(PROFILE) --seeds $(SEEDS) $(ARGS)
 
-test: .venv/installed
+lab: .venv/notebooks-installed
+	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
+
+test: .venv/test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n auto --dist loadscope tests
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \
 	DEEPLABV3_PROFILE=smoke DEEPLABV3_WORKSPACE=$$workspace $(BIN)/python -m pytest -p no:cacheprovider \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
 
-lab: .venv/installed
-	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
+test-all: test
+	$(BIN)/python tests/mutants.py
 
-notebooks: .venv/installed
+notebooks: .venv/notebooks-installed
 	$(BIN)/deeplabv3 walkthrough --profile offline --update $(ARGS)
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/notebooks-installed: EXTRAS = notebooks
+.venv/test-installed: EXTRAS = notebooks,test,export,ray
+.venv/notebooks-installed .venv/test-installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[test]"
-	touch $@
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@ .venv/notebooks-installed
 
 clean:
 	rm -rf .venv data/synthetic data/runs data/walkthrough data/records/offline data/records/smoke

@@ -1,4 +1,4 @@
-"""Checks what the offline walkthrough has made: pages, notebooks, full tables, and the orders that must hold."""
+"""Check the output of the offline walkthrough: pages, notebooks, full tables, and orders that must hold."""
 
 import csv
 import sys

@@ -38,13 +38,13 @@ a ResNet's shortcut is averaged instead of subsampled | deeplabv3/model/resnet.p
 MobileNetV2 ignores its rates | deeplabv3/model/mobilenet.py | deeplabv3/model/test_backbones.py -k made_dense
     self.depthwise.dilation = self.depthwise.padding = (rate, rate)
     self.depthwise.dilation = self.depthwise.padding = (1, 1)
-MobileNetV2's ReLU has no ceiling | deeplabv3/model/mobilenet.py | deeplabv3/model/test_backbones.py -k torchvisions
+MobileNetV2's ReLU has no ceiling | deeplabv3/model/mobilenet.py | deeplabv3/model/test_backbones.py -k torchvision
     nn.ReLU6(inplace=True)
     nn.ReLU(inplace=True)
-corners are always aligned | deeplabv3/model/deeplab.py | deeplabv3/model/test_weights.py -k torchvisions
-    return resize(self.features_to_logits(images), images.shape[2:], self.config.align_corners)
-    return resize(self.features_to_logits(images), images.shape[2:], True)
-torchvision's additional convolution is left out | deeplabv3/model/heads.py | deeplabv3/model/test_weights.py -k torchvisions
+corners are always aligned | deeplabv3/model/deeplab.py | deeplabv3/model/test_weights.py -k logits_match
+    return resize(logits, images.shape[2:], self.config.align_corners)
+    return resize(logits, images.shape[2:], True)
+torchvision's additional convolution is left out | deeplabv3/model/heads.py | deeplabv3/model/test_weights.py -k logits_match
     if self.extra is not None:
     if False:
 image pooling is missing from the concatenation | deeplabv3/model/heads.py | deeplabv3/model/test_heads.py
@@ -56,9 +56,9 @@ DeepLabv2's head loses a classifier | deeplabv3/model/heads.py | deeplabv3/model
 the output stride does not come back | deeplabv3/model/deeplab.py | deeplabv3/model/test_variants.py -k in_place_and_back
     config = replace(self.config, output_stride=output_stride)
     config = replace(self.config, output_stride=min(output_stride, self.config.output_stride))
-no gradient reaches the backbone | deeplabv3/model/deeplab.py | deeplabv3/model/test_variants.py -k learned
-    return self.head(self.backbone(images))
-    return self.head(self.backbone(images).detach())
+no gradient reaches the backbone | deeplabv3/model/deeplab.py | deeplabv3/model/test_variants.py -k overfits
+    return self.head(features)
+    return self.head(features.detach())
 features are added to large numbers | deeplabv3/model/heads.py | deeplabv3/model/test_variants.py -k bfloat16
     outputs = [branch(features) for branch in self.branches]
     outputs = [branch(features + 1000 - 1000) for branch in self.branches]
@@ -96,8 +96,8 @@ the receptive field forgets the stride | deeplabv3/model/atrous.py | deeplabv3/m
     counted = truth != VOID
     truth, counted = np.where(truth == VOID, 0, truth), truth >= 0
 other classes are background instead of void | deeplabv3/data/voc.py | deeplabv3/data/test_check.py -k other_classes
-    self._lookup = np.full(256, VOID if others == "void" else -1, dtype=np.int16)
-    self._lookup = np.full(256, 0 if others == "void" else -1, dtype=np.int16)
+    self._lookup = np.full(256, VOID if unlisted_labels == "ignore" else -1, dtype=np.int16)
+    self._lookup = np.full(256, 0 if unlisted_labels == "ignore" else -1, dtype=np.int16)
 trainaug keeps VOC's val images | deeplabv3/data/prepare.py | deeplabv3/data/test_prepare.py -k end_to_end
     names = sorted({*train, *sbd_names} - set(val))
     names = sorted({*train, *sbd_names})
@@ -113,33 +113,33 @@ a wrong checksum is not noticed | deeplabv3/data/download.py | deeplabv3/data/te
 an archive may leave its folder | deeplabv3/data/download.py | deeplabv3/data/test_download.py -k hostile
     outside = any(path.anchor or ".." in path.parts for path in paths)
     outside = False
-a replaced image keeps its stamp | deeplabv3/data/voc.py | deeplabv3/data/test_voc.py -k stamp
+a replaced image keeps its signature | deeplabv3/data/voc.py | deeplabv3/data/test_voc.py -k signature
     return " ".join([self.names[index], *(f"{file.st_size}@{file.st_mtime_ns}" for file in found)])
     return " ".join([self.names[index], *(f"{file.st_size}" for file in found)])
-255 is learned as background | deeplabv3/training/step.py | deeplabv3/training/test_trainer.py -k void
+255 is learned as background | deeplabv3/training/step.py | deeplabv3/training/test_step.py -k void
     F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
     F.cross_entropy(logits, labels.where(labels != VOID, 0), reduction="sum")
-batch norm is not synchronized | deeplabv3/distributed.py | deeplabv3/test_distributed.py -k two_processes_are
+batch norm is not synchronized | deeplabv3/distributed.py | deeplabv3/test_distributed.py -k two_processes_equal
     if processes.world_size == 1:
     if processes.world_size >= 1:
-every process divides by its own pixels | deeplabv3/training/step.py | deeplabv3/test_distributed.py -k two_processes_are
+every process divides by its own pixels | deeplabv3/training/step.py | deeplabv3/test_distributed.py -k two_processes_equal
     if parts > 1 or processes.world_size > 1:
     if parts > 1:
-parts of a batch are averaged | deeplabv3/training/step.py | deeplabv3/training/test_step.py -k gradient_of_the_whole
+parts of a batch are averaged | deeplabv3/training/step.py | deeplabv3/training/test_step.py -k accumulated_gradient
     if parts > 1 or processes.world_size > 1:
     if processes.world_size > 1:
-every process trains on the whole batch | deeplabv3/training/trainer.py | deeplabv3/test_distributed.py -k two_processes_are
-    workers, processes.rank, processes.world_size)
-    workers)
-the checkpoint before is not tried | deeplabv3/training/trainer.py | deeplabv3/training/test_trainer.py -k gives_way
-    if number == len(found) - 1:
+every process trains on the whole batch | deeplabv3/training/trainer.py | deeplabv3/test_distributed.py -k two_processes_equal
+    config.batch_size, self.runtime.num_workers, *share)
+    config.batch_size, self.runtime.num_workers)
+the checkpoint before is not tried | deeplabv3/training/trainer.py | deeplabv3/training/test_resume.py -k gives_way
+    if number == len(paths):
     if True:
-the newest network is taken for the best | deeplabv3/training/trainer.py | deeplabv3/training/test_trainer.py -k best_network
+the newest network is taken for the best | deeplabv3/training/trainer.py | deeplabv3/training/test_trainer.py -k the_best_network
     score > self._best_score()
     score > 0
-losses at the end of a run are not read | deeplabv3/training/trainer.py | deeplabv3/training/test_trainer.py -k read_later
-    if done % read_every and not validates and done < settings.iterations:
-    if done % read_every and not validates:
+losses at the end of a run are not read | deeplabv3/training/trainer.py | deeplabv3/training/test_trainer.py -k read_late
+    if self.steps_done % READ_EVERY.get(self.device.type, 1) and not validates and not finished:
+    if self.steps_done % READ_EVERY.get(self.device.type, 1) and not validates:
 a record's counts are not compared with its JSON | walkthrough/records/store.py | walkthrough/records/test_store.py -k killed_on_the_way
     return content if values.get(COUNTS, counts_hash(content)) == counts_hash(content) else None
     return content
@@ -168,8 +168,8 @@ prune deletes runs that could go on | walkthrough/records/prune.py | walkthrough
     if runs and (reason or (unfinished and wanted)):
     if runs and (reason or wanted):
 prune deletes without being told to | walkthrough/commands/records.py | walkthrough/commands/test_records_command.py -k only_with_yes
-    chosen = prune.plan(profile.name, options.runs, options.unfinished)
-    chosen = prune.plan(profile.name, options.runs, options.unfinished); options.yes = True
+    chosen = prune.plan(profile.name, options.runs, options.include_unfinished)
+    chosen = prune.plan(profile.name, options.runs, options.include_unfinished); options.yes = True
 a seed's tables are mixed with the next seed's | walkthrough/experiments/sweep.py | walkthrough/experiments/test_sweep.py -k before_the_second
     left = {number: {run for run, _ in wanted[number, seed] if run in tasks} for number in numbers}
     left = {number: {run for n, s in wanted for run, _ in wanted[n, s] if n == number} & {*tasks} for number in numbers}
@@ -207,8 +207,8 @@ an interrupt leaves the cluster's tasks training | walkthrough/experiments/ray_c
     ray.cancel(reference, force=False)
     pass
 differences are not paired by image | walkthrough/report/intervals.py | walkthrough/report/test_intervals.py -k paired
-    totals = (_weights(images) @ confusions.reshape(images, -1)).reshape(-1, classes, classes)
-    totals = (np.random.permutation(_weights(images)) @ confusions.reshape(images, -1)).reshape(-1, *2 * [classes])
+    totals = (draws_of_images(images) @ confusions.reshape(images, -1)).reshape(-1, classes, classes)
+    totals = (np.random.permutation(draws_of_images(images)) @ confusions.reshape(images, -1)).reshape(-1, *2 * [classes])
 an interval is one of 90 % | walkthrough/report/intervals.py | walkthrough/report/test_intervals.py -k known
     tail = (1 - level) / 2
     tail = 1 - level
@@ -218,18 +218,18 @@ seeds are no chance | walkthrough/report/intervals.py | walkthrough/report/test_
 few seeds are taken for many | walkthrough/report/intervals.py | walkthrough/report/test_intervals.py -k seed
     scatter = stats.t.ppf(1 - tail, seeds - 1) * self.values.std(ddof=1) / np.sqrt(seeds)
     scatter = stats.norm.ppf(1 - tail) * self.values.std(ddof=1) / np.sqrt(seeds)
-one comparison is enough to support a claim | walkthrough/paper/claims.py | walkthrough/report/test_verdicts.py
+one comparison is enough to support a claim | walkthrough/report/verdicts.py | walkthrough/report/test_verdicts.py
     if all(ours.interval()[0] > 0 for ours in results):
     if any(ours.interval()[0] > 0 for ours in results):
-the higher mIoU is enough | walkthrough/paper/claims.py | walkthrough/report/test_verdicts.py
+the higher mIoU is enough | walkthrough/report/verdicts.py | walkthrough/report/test_verdicts.py
     if all(ours.interval()[0] > 0 for ours in results):
     if all(ours.value > 0 for ours in results):
-one of many comparisons contradicts by chance | walkthrough/paper/claims.py | walkthrough/report/test_verdicts.py
+one of many comparisons contradicts by chance | walkthrough/report/verdicts.py | walkthrough/report/test_verdicts.py
     joint = 1 - (1 - LEVEL) / len(results)
     joint = LEVEL
-cells of different seeds are compared | walkthrough/report/evidence.py | walkthrough/report/test_verdicts.py
-    seeds = [seed for seed in self.profile.all_seeds() if all(seed in own for _, own in found)]
-    seeds = [seed for seed in self.profile.all_seeds() if any(seed in own for _, own in found)]
+cells of different seeds are compared | walkthrough/report/results.py | walkthrough/report/test_verdicts.py
+    seeds = [seed for seed in self.profile.all_seeds() if all(seed in estimates for _, estimates in found)]
+    seeds = [seed for seed in self.profile.all_seeds() if any(seed in estimates for _, estimates in found)]
 Table 4 evaluates the vanilla cascade | walkthrough/paper/tables.py | walkthrough/paper/test_tables.py
     return {"variant": _cascade("resnet101", 7, (1, 2, 1)), "evaluation": _strategy(keys)}
     return {"variant": _cascade("resnet101", 7), "evaluation": _strategy(keys)}

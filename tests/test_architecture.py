@@ -1,7 +1,8 @@
-"""What holds the project together: requirements, directions of imports, and the form of the notebooks."""
+"""Structure of the project: requirements, directions of imports, and the form of the notebooks."""
 
 import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,30 +15,43 @@ NOTEBOOKS = sorted((HOME / "notebooks").glob("*.ipynb"))
 
 # --- requirements
 
-
-def requirements(lines: list[str]) -> dict[str, str]:
-    """Name to version specifier; ``-e .`` and the like are left out."""
-    found = {}
-    for line in lines:
-        match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[\w,]+\])?\s*([<>=!~].*)?", line.strip())
-        if match and not line.startswith("-"):
-            found[match[1].lower().replace("_", "-")] = (match[2] or "").replace(" ", "")
-    return found
+IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
+NEED_NOTEBOOKS = ("walkthrough.figures.", "walkthrough.notebooks.", "walkthrough.report.")
+"""Modules that need the extra ``notebooks``: pandas, matplotlib, papermill …"""
 
 
-def test_pyproject_and_environment_require_the_same():
-    project = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
-    environment = yaml.safe_load((HOME / "environment.yml").read_text())["dependencies"]
-    (pip,) = [entry["pip"] for entry in environment if isinstance(entry, dict)]
-    extras = [line for lines in project.get("optional-dependencies", {}).values() for line in lines]
-    needed, known = requirements(project["dependencies"]), requirements(project["dependencies"] + extras)
-    listed = requirements(pip)
-    assert len(needed) > 10
-    assert {name: listed.get(name) for name in needed} == needed
-    assert listed == {name: known.get(name) for name in listed}
-    python = requirements([entry for entry in environment if isinstance(entry, str)])["python"]
-    lowest = project["requires-python"].removeprefix(">=")
-    assert tuple(map(int, re.findall(r"\d+", python)[:2])) >= tuple(map(int, lowest.split(".")))
+def names(requirements: list[str]) -> set[str]:
+    """Names of the required distributions."""
+    return {re.split("[<>=~!]", line)[0].lower() for line in requirements}
+
+
+def project() -> dict:
+    return tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
+
+
+def test_environment_installs_what_notebooks_need():
+    dependencies = yaml.safe_load((HOME / "environment.yml").read_text())["dependencies"]
+    (pip,) = [entry["pip"] for entry in dependencies if isinstance(entry, dict)]
+    assert pip == ["--constraint constraints.txt", "--editable .[notebooks]"]
+    assert f"python{project()['requires-python']}" in dependencies
+
+
+def test_constraints_pin_every_requirement():
+    extras = project()["optional-dependencies"]
+    required = names(sum((extras[name] for name in ("notebooks", "test", "export", "ray")), project()["dependencies"]))
+    assert len(required) > 20
+    assert required <= names((HOME / "constraints.txt").read_text().splitlines()[1:])
+
+
+def test_modules_import_only_required_packages():
+    """Outside functions; except for the modules that need the extra ``notebooks``."""
+    required = {IMPORT_NAMES.get(name, name) for name in names(project()["dependencies"])}
+    for module, path in modules().items():
+        body = ast.parse(path.read_text()).body
+        found = {alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
+        found |= {node.module for node in body if isinstance(node, ast.ImportFrom)}
+        other = {name.split(".")[0] for name in found} - required - LAYERS.keys() - sys.stdlib_module_names
+        assert not other or module.startswith(NEED_NOTEBOOKS), f"{module} imports {other}"
 
 
 # --- imports
@@ -214,7 +228,7 @@ def checked_cells(path: Path) -> list:
     return [cell for cell in code_cells(path) if "nbval-check-output" in cell.metadata.get("tags", [])]
 
 
-def test_the_notebooks_are_there_in_order():
+def test_notebooks_are_numbered_in_order():
     names = [path.stem for path in NOTEBOOKS]
     assert [name[:2] for name in names] == [f"{number:02d}" for number in range(len(names))]
     assert len(names) >= 9
@@ -222,15 +236,15 @@ def test_the_notebooks_are_there_in_order():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_checked_cells_have_something_to_check(path):
-    """nbval compares nothing in a cell whose execution count is null."""
+def test_checked_cells_have_outputs(path):
+    """nbval skips a cell whose execution count is null."""
     for cell in checked_cells(path):
         assert cell.execution_count is not None, cell.source
         assert cell.outputs, cell.source
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_no_notebook_ends_in_an_error(path):
+def test_notebooks_have_no_error_outputs(path):
     nbformat.validate(nbformat.read(path, as_version=4))
     for cell in code_cells(path):
         for output in cell.outputs:
@@ -244,8 +258,8 @@ def test_profile_is_the_only_parameter(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_cell_has_at_most_15_lines_of_logic(path):
-    """Imports, comments and empty lines are no logic; what is longer belongs in the library."""
+def test_cells_have_at_most_15_lines(path):
+    """Imports, comments and empty lines do not count; longer code belongs in the library."""
     for cell in code_cells(path):
         imported = {
             line
@@ -262,7 +276,7 @@ def test_a_cell_has_at_most_15_lines_of_logic(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_carry_no_machine_noise(path):
+def test_notebooks_have_no_machine_noise(path):
     notebook = nbformat.read(path, as_version=4)
     text = path.read_text()
     assert "/root/" not in text and "/home/" not in text and "/work/" not in text

@@ -23,6 +23,9 @@ SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of multi-scale inference (Section 4.2)."""
 
+MAX_SIZE = 513
+"""Pixels of the longer side of an image as the network sees it: VOC's images, and so its objects, are of that size."""
+
 HEADS = ("aspp", "cascade", "v2")
 STRIDE_UNITS = ("last", "first")
 PRECISIONS = ("float32", "bfloat16")
@@ -171,7 +174,7 @@ class RuntimeConfig:
     """How a run is computed; none of it determines a result."""
 
     num_workers: int = 0  # processes that cut training crops; 0: the training process itself
-    cache: str = "auto"  # keep decoded images in memory: always, never, or auto: where a quarter of what is free holds them
+    cache: str = "auto"  # decoded images in memory: always, never, or auto: if a quarter of the free memory suffices
     eval_batch_size: int = 1  # images of one padded size at once
     parallel_runs: int = 1  # runs that train at once, each with its share of the cores; 0: one a GPU, or one a core
     compile: bool = False  # torch.compile of the training step

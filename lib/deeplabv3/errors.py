@@ -1,6 +1,9 @@
 """The one exception for mistakes that a user can make and mend."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -14,3 +17,11 @@ def require(fits: bool, setting: str, value: Any, wanted: str) -> None:
     """Refuse a setting's value in the words that all settings share."""
     if not fits:
         raise UserError(f"setting {setting!r} is {value!r}; it takes {wanted}.")
+
+
+def attempt(function: Callable[..., T], *args: Any) -> tuple[T | None, str]:
+    """Call ``function``: return its result and an empty text, or None and the text of its :class:`UserError`."""
+    try:
+        return function(*args), ""
+    except UserError as error:
+        return None, str(error)

@@ -39,11 +39,3 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextmanager
-def writing(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{target} cannot be written ({error}).") from error

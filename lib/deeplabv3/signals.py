@@ -1,63 +1,48 @@
-"""SIGINT and SIGTERM: stop, save, go on later."""
+"""SIGINT and SIGTERM: stop, save, resume later."""
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from deeplabv3.errors import UserError
-
-
-@contextmanager
-def _stop_request() -> Iterator[list[BaseException]]:
-    """Holds what SIGINT or SIGTERM should raise: raised within Ray's own code, it would come out as a SystemError."""
-    stop: list[BaseException] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    reasons = {
-        signal.SIGINT: KeyboardInterrupt(),
-        signal.SIGTERM: Interrupted("stopped on the way; the same command goes on."),
-    }
-    previous = {number: signal.signal(number, lambda number, _: stop.append(reasons[number])) for number in reasons}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises :class:`Interrupted` wherever the program is, as SIGINT raises KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise Interrupted("stopped on the way; the same command goes on.")
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 class Interrupted(UserError):
     """Training was asked to stop and has saved its checkpoint."""
 
 
+def sigterm_interrupts() -> AbstractContextManager[None]:
+    """Context in which SIGTERM raises :class:`Interrupted` at once, as SIGINT raises KeyboardInterrupt."""
+
+    def throw(exception: BaseException) -> None:
+        raise exception
+
+    return _on_signals(throw, signal.SIGTERM)
+
+
 @contextmanager
-def _stop_requests():
-    """An event that SIGINT and SIGTERM set, instead of breaking into the middle of a step."""
-    stop = threading.Event()
+def stop_requests() -> Iterator[list[BaseException]]:
+    """A list that SIGINT and SIGTERM append their exceptions to, so that they never break into the middle of a step."""
+    requests: list[BaseException] = []
+    with _on_signals(requests.append, signal.SIGINT, signal.SIGTERM):
+        yield requests
+
+
+@contextmanager
+def _on_signals(handle: Callable[[BaseException], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Call ``handle`` with the exception of each signal; in the main thread alone, since no other has handlers."""
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
-    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handler(number: int, _: object) -> None:
+        stop = Interrupted("stopped on the way; the same command goes on.")
+        handle(KeyboardInterrupt() if number == signal.SIGINT else stop)
+
+    previous = {number: signal.signal(number, handler) for number in numbers}
     try:
-        yield stop
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, former in previous.items():
+            signal.signal(number, former)

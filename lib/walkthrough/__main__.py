@@ -1,4 +1,4 @@
-"""``python -m deeplabv3`` is the command ``deeplabv3``: torchrun starts modules."""
+"""``python -m walkthrough`` is the command ``deeplabv3``; torchrun starts modules."""
 
 from walkthrough.cli import script
 

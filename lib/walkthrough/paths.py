@@ -1,7 +1,6 @@
-"""Where the project's files are.
+"""Folders of the project: the checkout and the workspace.
 
-``DEEPLABV3_HOME`` names the checkout (notebooks and the paper's tables) when the package is not installed from it;
-``DEEPLABV3_WORKSPACE`` the folder for everything that is made or downloaded, by default ``data/`` in the checkout.
+``DEEPLABV3_HOME`` names the checkout if the package is not installed from it, ``DEEPLABV3_WORKSPACE`` the workspace.
 """
 
 import os
@@ -12,7 +11,7 @@ from deeplabv3.files import CHECKPOINT
 
 
 def home() -> Path:
-    """The checkout: the folder with ``notebooks/`` and ``data/paper/``."""
+    """Return the checkout: the folder with ``notebooks/`` and the paper's tables in ``data/paper/``."""
     folder = Path(os.environ.get("DEEPLABV3_HOME") or Path(__file__).resolve().parents[2])
     if not (folder / "data" / "paper").is_dir():
         raise UserError(
@@ -22,9 +21,9 @@ def home() -> Path:
 
 
 def find_checkpoint(named: Path | str) -> Path:
-    """The checkpoint that a file, a run's folder or a run's name (or the hash at its end) stands for.
+    """Return the checkpoint of a run, named by its file, its folder, its name or the hash at the end of its name.
 
-    A file that does not exist is returned as it is: whoever reads it says so.
+    A missing file is returned unchanged; reading it raises the error.
     """
     path = Path(named)
     if path.is_dir():
@@ -41,6 +40,6 @@ def find_checkpoint(named: Path | str) -> Path:
 
 
 def workspace() -> Path:
-    """The folder below which data sets, runs, records and the executed walkthrough are kept."""
+    """Return the folder of data sets, runs, records and executed notebooks; by default ``data/`` in the checkout."""
     named = os.environ.get("DEEPLABV3_WORKSPACE")
     return Path(named) if named else home() / "data"

@@ -1,4 +1,4 @@
-"""Profiles: validated YAML files that say on which data, networks and budget the walkthrough runs."""
+"""Profiles: validated YAML files with the data, networks and training budget of the walkthrough."""
 
 import difflib
 import os
@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from deeplabv3.config import (
-    STRIDE_UNITS,
-    DataConfig,
-    EvaluationConfig,
-    ModelConfig,
-    RuntimeConfig,
-    TrainingConfig,
-)
+from deeplabv3.config import DataConfig, EvaluationConfig, ModelConfig, RuntimeConfig, TrainingConfig
 from deeplabv3.errors import UserError, require
 from deeplabv3.model.atrous import BACKBONES
 from walkthrough import paths
@@ -35,7 +28,7 @@ PAPER_RATES = (6, 12, 18, 24)
 
 @dataclass(frozen=True)
 class ModelSection:
-    """The networks of a profile: what stands for those of the paper, and where they start from."""
+    """The networks of a profile: substitutes for those of the paper, and their initial weights."""
 
     backbones: Mapping[str, str]  # the paper's resnet50 and resnet101 to a backbone
     rates: Mapping[int, int]  # the paper's ASPP rates at output stride 16 to this profile's
@@ -48,19 +41,20 @@ class ModelSection:
 
     def __post_init__(self):
         for paper in PAPER_BACKBONES:
-            own = self.backbones.get(paper)
-            require(own in BACKBONES, f"backbones.{paper}", own, f"one of {', '.join(BACKBONES)}")
+            backbone = self.backbones.get(paper)
+            require(backbone in BACKBONES, f"backbones.{paper}", backbone, f"one of {', '.join(BACKBONES)}")
         for rate in PAPER_RATES:
             require(self.rates.get(rate, 0) >= 1, f"rates.{rate}", self.rates.get(rate), "a whole number of at least 1")
         for name, known in (("backbones", PAPER_BACKBONES), ("rates", PAPER_RATES)):
             for key in getattr(self, name):
-                require(key in known, name, key, f"the keys {', '.join(map(str, known))}")
-        require(self.stride_unit in STRIDE_UNITS, "stride_unit", self.stride_unit, f"one of {', '.join(STRIDE_UNITS)}")
+                if key not in known:
+                    raise UserError(f"setting '{name}.{key}' is unknown; known are {', '.join(map(str, known))}.")
+        ModelConfig(head_channels=self.head_channels, dropout=self.dropout, stride_unit=self.stride_unit)  # checks them
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Everything that a profile decides: what determines results, and below ``runtime`` how they are computed."""
+    """All settings of a profile: those that determine results, and in ``runtime`` those that do not."""
 
     name: str
     title: str
@@ -69,7 +63,9 @@ class Profile:
     training: TrainingConfig
     evaluation: EvaluationConfig
     seed: int = 0
-    seeds: int = 1  # how many seeds a table's cell is trained with, from ``seed`` on; $DEEPLABV3_SEEDS goes before it
+    seeds: int = (
+        1  # number of seeds that a table's cell is trained with, from ``seed`` on; $DEEPLABV3_SEEDS overrides it
+    )
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self):
@@ -81,7 +77,7 @@ class Profile:
         return range(self.seed, self.seed + self.seeds)
 
     def model_config(self, backbone: str = "resnet101", **variant: Any) -> ModelConfig:
-        """The profile's network for one of the paper's, whose ``backbone`` and ``atrous_rates`` are given."""
+        """The profile's substitute for a network of the paper, which has ``backbone`` and ``atrous_rates``."""
         rates = variant.pop("atrous_rates", (6, 12, 18))
         for rate in rates:
             if rate not in self.model.rates:
@@ -99,7 +95,7 @@ class Profile:
         )
 
     def data_root(self) -> Path:
-        """The data set's folder; the synthetic one is drawn when it is not there yet."""
+        """Return the folder of the data set; synthetic images are drawn first if they are missing."""
         if self.data.kind == "synthetic":
             from deeplabv3.data import synthetic
 
@@ -109,7 +105,7 @@ class Profile:
         return Path(named or paths.workspace() / self.data.root)
 
     def open_data(self, list_name: str | None = None) -> "VOCData":
-        """The images of ``list_name``, by default those of the evaluation list."""
+        """Open the images of ``list_name``, by default those of the evaluation list."""
         from deeplabv3.data.voc import VOCData
 
         return VOCData(
@@ -123,21 +119,21 @@ class Profile:
     def _caches(self, list_name: str | None) -> bool | None:
         if self.data.kind == "synthetic":
             return self.runtime.cache != "never"
-        # Evaluation looks at every image once, training at every image of its list many times.
+        # Evaluation reads an image once, training many times.
         if list_name != self.data.train_list:
             return False
         return {"auto": None, "always": True, "never": False}[self.runtime.cache]
 
 
 def profile_names() -> list[str]:
-    """The profiles that come with the project."""
+    """Names of the project's profiles."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str, Any] | None = None) -> Profile:
-    """A profile by name or YAML file; ``None`` means ``$DEEPLABV3_PROFILE``, else ``offline``.
+    """Load a profile by name or YAML file; ``None`` means ``$DEEPLABV3_PROFILE``, else ``offline``.
 
-    ``overrides`` maps dotted settings such as ``training.lr`` to values.
+    ``overrides`` maps dotted settings such as ``training.lr`` to values. A loaded profile is returned unchanged.
     """
     if isinstance(profile, Profile):
         if overrides:
@@ -155,7 +151,7 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
         reason = " ".join(str(error).split())
         raise UserError(f"profile {path} is not valid YAML ({reason}); correct it.") from error
     if not isinstance(values, dict):
-        raise UserError(f"profile {path} should be a list of 'setting: value' lines; correct it.")
+        raise UserError(f"profile {path} should consist of 'setting: value' lines; correct it.")
     values = {"name": path.stem, **values}
     if seeds := os.environ.get("DEEPLABV3_SEEDS"):
         values["seeds"] = int(seeds) if seeds.isdecimal() else seeds
@@ -165,13 +161,17 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, and a key that is given twice is an error."""
+    """YAML loader that reads 1e-3 as a number and refuses a key that is given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"{key!r} is given twice")
+        keys: list[Any] = []
+        for item, _ in node.value:
+            if item.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(item, deep=True)
+            if key in keys:
+                raise yaml.YAMLError(f"{key!r} is given twice, again in line {item.start_mark.line + 1}")
+            keys.append(key)
         return super().construct_mapping(node, deep)
 
 
@@ -181,7 +181,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_value(text: str) -> Any:
-    """A YAML value such as ``[0.5, 1]`` or ``1e-3``."""
+    """Parse a YAML value such as ``[0.5, 1]`` or ``1e-3``."""
     return yaml.load(text, _Loader)
 
 
@@ -190,13 +190,13 @@ def _set(values: dict, dotted: str, value: Any, path: Path) -> None:
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise UserError(f"setting {dotted!r} does not exist in profile {path.name}; {section!r} has no parts.")
+            raise UserError(f"profile {path.name}: setting {dotted!r} does not exist; {section!r} has no parts.")
     # Keys such as those of ``rates`` are numbers in YAML too.
     values[int(last) if last.isdecimal() else last] = value
 
 
 def _build(kind: type, values: Any, where: str, name: str) -> Any:
-    """A dataclass from plain values, strictly: unknown, missing and mistyped settings are sentences."""
+    """Build a dataclass from plain values; an unknown, missing or mistyped setting is a :class:`UserError`."""
     if not isinstance(values, dict):
         raise UserError(f"{where}: setting {name!r} is {values!r}; it takes settings of its own.")
     known = {item.name: item for item in fields(kind)}
@@ -224,14 +224,14 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def _checked(kind: Any, value: Any, where: str, name: str) -> Any:
-    """``value`` if it is of the type ``kind``, down to the items of lists and mappings."""
+    """Return ``value`` as the type ``kind``, checked down to the items of lists and mappings."""
     if is_dataclass(kind):
         return _build(typing.cast(type, kind), value, where, name)
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:  # such as ``float | None``
+    if origin is types.UnionType:  # ``float | None``
         if value is None:
             return None
-        return _checked(parts[0], value, where, name)
+        kind = parts[0]
     if origin is tuple and isinstance(value, list | tuple):
         inner = parts[0] if parts[-1] is Ellipsis else None
         if inner or len(value) == len(parts):
@@ -243,8 +243,9 @@ def _checked(kind: Any, value: Any, where: str, name: str) -> Any:
         return float(value)
     if kind in _WORDS and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value
-    wanted = _WORDS.get(kind) or ("a list" if origin is tuple else "a list of 'key: value' lines")
-    raise UserError(f"{where}: setting {name!r} is {value!r}; it takes {wanted}.")
+    wanted = _WORDS.get(kind) or ("a list" if origin is tuple else "'key: value' lines")
+    or_null = " or null" if origin is types.UnionType else ""
+    raise UserError(f"{where}: setting {name!r} is {value!r}; it takes {wanted}{or_null}.")
 
 
 def with_data(profile: Profile, root: Path | str | None = None, backbone_weights: Path | str | None = None) -> Profile:

@@ -20,7 +20,7 @@ from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.deploy import optimize_for_inference
 from deeplabv3.model.weights import load_backbone_weights
-from deeplabv3.training.trainer import train
+from deeplabv3.training.trainer import Trainer
 from walkthrough import paths
 from walkthrough.profiles import load_profile
 
@@ -100,7 +100,9 @@ def test_two_training_steps(lists, tmp_path):
     )
     model = network()
     before = model.backbone.features[0][0].weight.clone()
-    train(model, lists["trainaug"], settings, tmp_path, {}, report=lambda step, loss, lr: losses.append(loss))
+    Trainer(
+        model, lists["trainaug"], settings, tmp_path, {}, report=lambda step, loss, lr: losses.append(loss)
+    ).run()
     assert len(losses) == 2
     assert np.isfinite(losses).all()
     assert 1.0 < losses[0] < 3.0  # log 7 = 1.95

@@ -1,7 +1,9 @@
-"""The command: from images to mIoU, and one sentence for everything that a user can get wrong."""
+"""The command line: train and evaluate end to end, one sentence for each user's error, and a fast start."""
 
+import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import read_until, small_config
+from PIL import Image
 from safetensors.torch import save_file
 
 from deeplabv3.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.signals import Interrupted
-from deeplabv3.training.trainer import train
+from deeplabv3.training.trainer import Trainer
+from walkthrough import cli
 from walkthrough.cli import main
+from walkthrough.commands import table
 from walkthrough.experiments.task import missing
 from walkthrough.profiles import load_profile
 from walkthrough.records.run import Run
@@ -32,7 +37,7 @@ def miou(text: str) -> float:
     return float(re.search(r"^mIoU (\d+\.\d\d) over", text, re.MULTILINE)[1])
 
 
-def test_train_evaluate_and_records_end_to_end(profile_file, workspace, capsys):
+def test_train_evaluate_records_end_to_end(profile_file, workspace, capsys):
     profile = ["--profile", str(profile_file)]
     assert main(["train", *profile]) == 0
     trained = capsys.readouterr()
@@ -60,8 +65,8 @@ def test_train_evaluate_and_records_end_to_end(profile_file, workspace, capsys):
     assert f"output stride 16, scales 1.0: mIoU {miou(trained.out):.2f}" in listed
 
 
-def test_options_reach_the_network(profile_file, workspace, voc_root, tmp_path, capsys):
-    """Another data root, a cascade, ImageNet weights and single settings; the paper's rates become the profile's."""
+def test_train_options_reach_the_network(profile_file, workspace, voc_root, tmp_path, capsys):
+    """Another data root, a cascade, ImageNet weights and single settings; the paper's rates map to the profile's."""
     model = DeepLabV3(small_config())
     names = {name: model.backbone.torchvision_name(name) for name in model.backbone.state_dict()}
     state = {names[name]: value for name, value in model.backbone.state_dict().items()}
@@ -86,8 +91,8 @@ def test_options_reach_the_network(profile_file, workspace, voc_root, tmp_path, 
     assert (config["atrous_rates"], config["image_pooling"], config["multi_grid"]) == ([1, 4], False, [1, 2, 4])
 
 
-def test_an_unfinished_run_is_not_recorded_as_a_finished_one(profile_file, workspace, capsys):
-    """A table would take an evaluation of a checkpoint on the way for the run's result, and never make the run."""
+def test_evaluation_of_unfinished_run_is_not_recorded(profile_file, workspace, capsys):
+    """A table would take it for the run's result, and never finish the run."""
     profile = ["--profile", str(profile_file), "--set", "training.iterations=50"]
     loaded = load_profile(str(profile_file), {"training.iterations": 50})
     run = Run.of(loaded, loaded.model_config())
@@ -97,7 +102,9 @@ def test_an_unfinished_run_is_not_recorded_as_a_finished_one(profile_file, works
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        train(DeepLabV3(run.config), loaded.open_data("train"), run.training, run.folder, run.identity, report=stop)
+        Trainer(
+            DeepLabV3(run.config), loaded.open_data("train"), run.training, run.folder, run.identity, report=stop
+        ).run()
     assert main(["evaluate", *profile, str(run.checkpoint)]) == 0
     printed = capsys.readouterr().out
     assert missing([(run, loaded.evaluation)]) == [(run, loaded.evaluation)]
@@ -112,7 +119,7 @@ def test_an_unfinished_run_is_not_recorded_as_a_finished_one(profile_file, works
     assert run.evaluation_record(loaded.evaluation) == {"miou": 99.0}
 
 
-def test_several_runs_are_evaluated_one_after_the_other(profile_file, workspace, capsys):
+def test_evaluate_takes_several_runs(profile_file, workspace, capsys):
     profile = ["--profile", str(profile_file)]
     for seed in ("0", "1"):
         assert main(["train", *profile, "--seed", seed, "--set", "training.iterations=1"]) == 0
@@ -125,7 +132,7 @@ def test_several_runs_are_evaluated_one_after_the_other(profile_file, workspace,
     assert re.findall(r"^record \S+/(\S+)$", printed, re.MULTILINE) == [first.name, second.name, second.name]
 
 
-def test_a_run_that_is_there_twice_has_to_be_named_otherwise(profile_file, workspace, capsys):
+def test_ambiguous_run_name_is_an_error(profile_file, workspace, capsys):
     for name in ("one", "two"):
         folder = workspace / "runs" / name / "aspp-small-0123abcd"
         folder.mkdir(parents=True)
@@ -135,7 +142,7 @@ def test_a_run_that_is_there_twice_has_to_be_named_otherwise(profile_file, works
 
 
 @pytest.mark.parametrize("lacking", ["data", "training", "seed"])
-def test_a_checkpoint_that_does_not_say_how_it_was_trained(profile, profile_file, tmp_path, capsys, lacking):
+def test_checkpoint_without_its_settings_is_named(profile, profile_file, tmp_path, capsys, lacking):
     identity = Run.of(profile, small_config()).identity
     del identity[lacking]
     path = tmp_path / "other.safetensors"
@@ -177,9 +184,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("arguments", MISTAKES.values(), ids=MISTAKES)
-def test_a_users_error_is_one_sentence_and_exit_code_1(
-    arguments, profile_file, tmp_path, workspace, monkeypatch, capsys, request
-):
+def test_user_error_is_one_sentence(arguments, profile_file, tmp_path, workspace, monkeypatch, capsys, request):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
     if "CHECKPOINT" in arguments:
@@ -199,17 +204,17 @@ def test_a_users_error_is_one_sentence_and_exit_code_1(
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["train", "--head", "fcn"], ["evaluate"]])
-def test_misspelt_commands_are_refused_with_the_usage(arguments, capsys):
+def test_misspelled_command_prints_usage(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
     assert "usage: deeplabv3" in capsys.readouterr().err
 
 
-def test_sigterm_saves_and_says_how_to_go_on(profile_file, workspace):
+def test_train_after_sigterm_saves_and_stops(profile_file, workspace):
     """To the whole process group, as a terminal's Ctrl-C or a batch system does, with a data worker in it."""
     command = [
-        sys.executable, "-c", "from walkthrough.cli import script; script()", "train", "--profile", str(profile_file),
+        sys.executable, "-m", "walkthrough", "train", "--profile", str(profile_file),
         "--set", "training.iterations=100000", "--set", "runtime.num_workers=1",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
@@ -230,6 +235,124 @@ def test_sigterm_saves_and_says_how_to_go_on(profile_file, workspace):
     )
 
 
-def test_the_smoke_profile_runs(capsys):
+def test_smoke_profile_trains(capsys):
     assert main(["train", "--profile", "smoke", "--backbone", "resnet50"]) == 0
     assert "over all 11 classes, 6 images" in capsys.readouterr().out
+
+
+REPORT_MODULES = """
+import sys
+from walkthrough.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(sorted({"torch", "torchvision", "matplotlib", "papermill"} & sys.modules.keys()), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["bench", "train", "--help"], ["table", "5", "--profile", "smoke"]])
+def test_command_starts_without_torch(arguments, workspace):
+    done = subprocess.run([sys.executable, "-c", REPORT_MODULES, *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert not (workspace / "synthetic").exists(), "no image is drawn for a table"
+
+
+@pytest.mark.parametrize("length", [10, 1_000_000])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_closed_pipe_ends_command_quietly(length, unbuffered):
+    """``deeplabv3 table | head``: a short output meets the closed pipe at the end, a long one on the way."""
+    code = (
+        "from walkthrough import cli; from walkthrough.commands import table; "
+        f"table.main = lambda options: print('x' * {length}); cli.script()"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    command, environment = [sys.executable, "-c", code, "table"], os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment)
+    os.close(writer)
+    assert done.stderr == b""
+
+
+def test_ctrl_c_exits_with_130(monkeypatch, capsys):
+    monkeypatch.setattr(table, "main", raises(KeyboardInterrupt()))
+    assert main(["table"]) == 130
+    assert capsys.readouterr().err == "deeplabv3: interrupted; what was finished is kept.\n"
+
+
+def test_full_disk_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(table, "main", raises(OSError(errno.ENOSPC, "No space left on device", "runs/log.csv")))
+    assert main(["table"]) == 1
+    assert capsys.readouterr().err.startswith("deeplabv3: runs/log.csv: No space left on device; make room there")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("defect"), BrokenPipeError(errno.EPIPE, "of a data worker")])
+def test_defect_keeps_its_traceback(monkeypatch, error):
+    monkeypatch.setattr(table, "main", raises(error))
+    with pytest.raises(type(error)) as caught:
+        main(["table"])
+    assert caught.value is error
+
+
+def raises(error: BaseException):
+    def main(options):
+        raise error
+
+    return main
+
+
+NOTEBOOK_PACKAGES = (
+    "IPython",
+    "ipywidgets",
+    "jupyterlab",
+    "matplotlib",
+    "nbconvert",
+    "nbformat",
+    "pandas",
+    "papermill",
+)
+
+
+@pytest.fixture
+def run_installed(tmp_path):
+    """``run_installed(code, *arguments)``: run code on a copy of both packages, outside the checkout."""
+    site = tmp_path / "site"
+    for package in ("deeplabv3", "walkthrough"):
+        source = Path(cli.__file__).parents[1] / package
+        shutil.copytree(source, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run(code: str, *arguments: object, blocked=NOTEBOOK_PACKAGES, **environment: str) -> str:
+        block = f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))"
+        check = f"import deeplabv3; assert deeplabv3.__file__.startswith({str(site)!r}), deeplabv3.__file__"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("DEEPLABV3_")}
+        done = subprocess.run(
+            [sys.executable, "-c", "\n".join([block, check, code]), *map(str, arguments)], cwd=tmp_path,
+            env=kept | {"PYTHONPATH": str(site)} | environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+COMMAND = "from walkthrough.cli import script; script()"
+
+
+def test_library_needs_no_study_packages(run_installed):
+    code = "print(deeplabv3.DeepLabV3(deeplabv3.ModelConfig(backbone='small_resnet20', head_channels=8)).output_stride)"
+    assert run_installed(code, blocked=(*NOTEBOOK_PACKAGES, "yaml", "filelock", "walkthrough")) == "16\n"
+
+
+def test_predict_needs_no_checkout(run_installed, make_model, tmp_path):
+    model = make_model()
+    settings = {"model": vars(model.config)}
+    save_checkpoint(tmp_path / "c.safetensors", Checkpoint(1, 1.0, settings, model.state_dict(), {}))
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "red.png")
+    assert "red.png  60 x 40" in run_installed(COMMAND, "predict", "--weights", "c.safetensors", "red.png")
+    assert (tmp_path / "predictions" / "red_overlay.jpg").is_file()
+
+
+def test_train_needs_no_notebook_packages(run_installed, profile_file, workspace):
+    """Train, and evaluate the trained network."""
+    home = str(Path(cli.__file__).parents[2])
+    environment = {"DEEPLABV3_WORKSPACE": str(workspace), "DEEPLABV3_HOME": home}
+    assert "mIoU" in run_installed(COMMAND, "train", "--profile", profile_file, **environment)

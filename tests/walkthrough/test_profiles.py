@@ -1,4 +1,4 @@
-"""Profiles: the ones that come with the project work, and every mistake in one is a sentence that names it."""
+"""Profiles: those of the project work, and every mistake is a sentence that names the profile and the setting."""
 
 import contextlib
 
@@ -15,12 +15,12 @@ from walkthrough.profiles import Profile, load_profile, profile_names, with_data
 from walkthrough.records.run import Run
 
 
-def test_the_profiles_of_the_design_are_there():
+def test_expected_profiles_exist():
     assert {"smoke", "offline", "mobile", "voc"} <= set(profile_names())
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_every_profile_makes_every_network_of_the_paper(name):
+def test_every_profile_builds_every_network(name):
     profile = load_profile(name)
     assert profile.name == name
     variants = [
@@ -36,7 +36,7 @@ def test_every_profile_makes_every_network_of_the_paper(name):
                 assert model(torch.empty(1, 3, size, size)).shape == (1, len(profile.data.class_map()), size, size)
 
 
-def test_voc_is_the_papers_protocol():
+def test_voc_profile_is_the_papers_protocol():
     """Section 4.1, stage 1."""
     profile = load_profile("voc")
     training = profile.training
@@ -54,14 +54,14 @@ def test_voc_is_the_papers_protocol():
     assert (config.atrous_rates, config.image_pooling, config.head_channels) == ((6, 12, 18), True, 256)
 
 
-def test_none_means_the_environment_and_then_offline(monkeypatch):
+def test_profile_defaults_to_environment_then_offline(monkeypatch):
     assert load_profile().name == "offline"
     monkeypatch.setenv("DEEPLABV3_PROFILE", "voc")
     assert load_profile().name == "voc"
     assert load_profile("mobile").name == "mobile"
 
 
-def test_a_file_of_ones_own(profile_file):
+def test_profile_loads_from_own_file(profile_file):
     profile = load_profile(str(profile_file))
     assert isinstance(profile, Profile)
     assert profile.name == "tiny-tests"
@@ -80,61 +80,95 @@ def test_overrides_replace_single_settings(profile_file):
     assert load_profile(str(profile_file)).seed == 0
 
 
-def test_overrides_of_a_loaded_profile_are_not_lost(profile):
+def test_overrides_of_loaded_profile_are_not_lost(profile):
     with contextlib.suppress(UserError):  # refusing them is fine too
         assert load_profile(profile, {"seed": 4}).seed == 4
 
 
 MISTAKES = [
-    ({"trainng.lr": 1.0}, r"'trainng' is unknown; did you mean 'training'\?"),
-    ({"training.learning_rate": 1.0}, "training: setting 'learning_rate' is unknown"),
-    ({"training.momentun": 1.0}, r"did you mean 'momentum'\?"),
-    ({"seed.value": 1}, "'seed.*has no parts|'seed'"),
-    ({"training.iterations": "many"}, "'iterations' is 'many'; it takes a whole number"),
-    ({"training.iterations": 1.5}, "'iterations' is 1.5; it takes a whole number"),
-    ({"training.iterations": True}, "'iterations' is True; it takes a whole number"),
-    ({"training.iterations": 0}, "'iterations' is 0"),
-    ({"training.lr": "high"}, "'lr' is 'high'; it takes a number"),
-    ({"training.lr": None}, "'lr' is None; it takes a number"),
-    ({"training.flip": 1}, "'flip' is 1; it takes true or false"),
-    ({"training.scales": 1.0}, "'scales' is 1.0; it takes a list"),
-    ({"training.scales": []}, "scales"),
-    ({"training.scales": ["a"]}, "scales"),
-    ({"training.backbone_clip_norm": "x"}, "'backbone_clip_norm' is 'x'; it takes a number or null"),
-    ({"training.backbone_clip_norm": True}, "'backbone_clip_norm' is True; it takes a number or null"),
-    ({"title": 5}, "'title' is 5; it takes text"),
-    ({"training": 5}, "'training' should have settings of its own"),
-    ({"training": None}, "'training' should have settings of its own"),
-    ({"rates": [6, 12]}, "'rates' is .* it takes a list of 'key: value' lines"),
-    ({"rates": {6: 1}}, r"rates\.12"),
-    ({"rates": {6: "a", 12: 1, 18: 1, 24: 1}}, "rates"),
-    ({"backbones": {"resnet50": "vgg16", "resnet101": "resnet50"}}, "vgg16"),
-    ({"backbones": {"resnet50": "resnet50"}}, r"backbones\.resnet101"),
-    ({"data.kind": "cityscapes"}, "'cityscapes'"),
-    ({"data.classes": {"a": "b"}}, "classes"),
-    ({"data.classes": {0: "background", 300: "far"}}, "classes"),
-    ({"data.classes": {0: "background", 255: "void"}}, "classes"),
-    ({"evaluation.padding": "mirror"}, "padding 'mirror'"),
-    ({"stride_unit": "caffe"}, "'caffe'"),
-    ({"dropout": 2.0}, "dropout"),
-    ({"head_channels": 0}, "head_channels"),
-    ({"seed": -1}, "seed"),
-    ({"workers": -1}, "workers"),
-    ({"side_by_side": -1}, "side_by_side"),
-    ({"evaluation_batch": 0}, "evaluation_batch"),
+    ({"trainng.lr": 1.0}, r"setting 'trainng' is unknown; did you mean 'training'\?"),
+    ({"seed.value": 1}, "setting 'seed' is {'value': 1}; it takes a whole number"),
+    ({"title": 5}, "setting 'title' is 5; it takes text"),
+    ({"seed": -1}, "setting 'seed' is -1; it takes a whole number of at least 0"),
+    ({"training": 5}, "setting 'training' is 5; it takes settings of its own"),
+    ({"training": None}, "setting 'training' is None; it takes settings of its own"),
+    ({"training.learning_rate": 1.0}, "setting 'training.learning_rate' is unknown; known are .*lr"),
+    ({"training.momentun": 1.0}, r"setting 'training.momentun' is unknown; did you mean 'momentum'\?"),
+    ({"training.batch": 2}, r"setting 'training.batch' is unknown; did you mean 'batch_size'\?"),
+    ({"training.iterations": "many"}, "setting 'training.iterations' is 'many'; it takes a whole number"),
+    ({"training.iterations": 1.5}, "setting 'training.iterations' is 1.5; it takes a whole number"),
+    ({"training.iterations": True}, "setting 'training.iterations' is True; it takes a whole number"),
+    ({"training.iterations": 0}, "training: setting 'iterations' is 0; it takes a whole number of at least 1"),
+    ({"training.lr": "high"}, "setting 'training.lr' is 'high'; it takes a number"),
+    ({"training.lr": None}, "setting 'training.lr' is None; it takes a number"),
+    ({"training.lr": [0.1]}, r"setting 'training.lr' is \[0.1\]; it takes a number"),
+    ({"training.lr.start": 0.1}, "setting 'training.lr.start' does not exist; 'lr' has no parts"),
+    ({"training.flip": 1}, "setting 'training.flip' is 1; it takes true or false"),
+    ({"training.scales": 1.0}, "setting 'training.scales' is 1.0; it takes a list"),
+    ({"training.scales": []}, "training: setting 'scales' is "),
+    ({"training.scales": ["a"]}, "setting 'training.scales' is 'a'; it takes a number"),
+    ({"training.scales": [True]}, "setting 'training.scales' is True; it takes a number"),
+    ({"training.scales": {0.5: 1.0}}, "setting 'training.scales' is {0.5: 1.0}; it takes a list"),
+    ({"training.backbone_clip_norm": "x"}, "setting 'training.backbone_clip_norm' is 'x'; it takes a number or null"),
+    ({"training.backbone_clip_norm": True}, "setting 'training.backbone_clip_norm' is True; it takes a number or null"),
+    ({"model.rates": [6, 12]}, r"setting 'model.rates' is \[6, 12\]; it takes 'key: value' lines"),
+    ({"model.rates": {6: 1}}, "model: setting 'rates.12' is None; it takes a whole number of at least 1"),
+    ({"model.rates": {6: "a", 12: 1, 18: 1, 24: 1}}, "setting 'model.rates.6' is 'a'; it takes a whole number"),
+    ({"model.rates": {6: True}}, "setting 'model.rates.6' is True; it takes a whole number"),
+    ({"model.rates": {"six": 6}}, "setting 'model.rates' is 'six'; it takes a whole number"),
+    ({"model.rates.6": 0}, "model: setting 'rates.6' is 0; it takes a whole number of at least 1"),
+    ({"model.rates.30": 5}, "model: setting 'rates.30' is unknown; known are 6, 12, 18, 24"),
+    (
+        {"model.backbones.resnet50": "vgg16"},
+        "model: setting 'backbones.resnet50' is 'vgg16'; it takes one of .*resnet50",
+    ),
+    (
+        {"model.backbones.resnet50": ["resnet50"]},
+        r"setting 'model.backbones.resnet50' is \['resnet50'\]; it takes text",
+    ),
+    ({"model.backbones.resnet18": "resnet50"}, "'backbones.resnet18' is unknown; known are resnet50, resnet101"),
+    ({"model.backbones": {"resnet50": "resnet50"}}, "model: setting 'backbones.resnet101' is None; it takes one of"),
+    ({"model.stride_unit": "caffe"}, "model: setting 'stride_unit' is 'caffe'; it takes 'last' or 'first'"),
+    ({"model.dropout": 2.0}, "model: setting 'dropout' is 2.0; it takes a number from 0 to below 1"),
+    ({"model.head_channels": 0}, "model: setting 'head_channels' is 0; it takes a whole number of at least 1"),
+    ({"data.kind": "cityscapes"}, "data: setting 'kind' is 'cityscapes'; it takes 'synthetic' or 'voc'"),
+    ({"data.classes": {"a": "b"}}, "setting 'data.classes' is 'a'; it takes a whole number"),
+    ({"data.classes": {0: "background", 300: "far"}}, "data: setting 'classes' is .*; it takes label values"),
+    ({"data.classes": {0: "background", 255: "void"}}, "data: setting 'classes' is .*; it takes label values"),
+    ({"data.unlisted_labels": "void"}, "data: setting 'unlisted_labels' is 'void'; it takes 'error' or 'ignore'"),
+    ({"evaluation.padding": "mirror"}, "evaluation: setting 'padding' is 'mirror'; it takes 'crop' or 'tight'"),
+    ({"runtime.cache": "yes"}, "runtime: setting 'cache' is 'yes'; it takes 'auto', 'always' or 'never'"),
+    ({"runtime.num_workers": -1}, "runtime: setting 'num_workers' is -1; it takes a number of at least 0"),
+    ({"runtime.parallel_runs": -1}, "runtime: setting 'parallel_runs' is -1; it takes a number of at least 0"),
+    ({"runtime.eval_batch_size": 0}, "runtime: setting 'eval_batch_size' is 0; it takes a number of at least 1"),
 ]
 
 
 @pytest.mark.parametrize(("overrides", "sentence"), MISTAKES, ids=[str(o)[1:-1] for o, _ in MISTAKES])
-def test_mistakes_are_named(profile_file, overrides, sentence):
-    """At the latest when the network is built, before any work is done."""
-    with pytest.raises(UserError, match=sentence) as caught, torch.device("meta"):
-        DeepLabV3(load_profile(str(profile_file), overrides).model_config())
+def test_wrong_setting_is_named_with_its_profile(profile_file, overrides, sentence):
+    with pytest.raises(UserError, match=f"^profile tiny-tests.yaml[,:] ?.*{sentence}") as caught:
+        load_profile(str(profile_file), overrides)
     assert "\n" not in str(caught.value)
 
 
+def test_key_given_twice_is_named_with_its_line(profile_file):
+    profile_file.write_text(f"{profile_file.read_text()}training: {{lr: 0.1}}\n")
+    line = len(profile_file.read_text().splitlines())
+    with pytest.raises(
+        UserError, match=rf"tiny-tests.yaml is not valid YAML \('training' is given twice.* line {line}\)"
+    ):
+        load_profile(str(profile_file))
+
+
+def test_yaml_merge_keys_work(profile_file):
+    merged = "evaluation: {<<: {crop_size: 33, padding: tight}, crop_size: 65}\n"
+    profile_file.write_text(profile_file.read_text().partition("evaluation:")[0] + merged)
+    evaluation = load_profile(str(profile_file)).evaluation
+    assert (evaluation.crop_size, evaluation.padding) == (65, "tight")
+
+
 @pytest.mark.parametrize("value", ["1e-3", "5e-2", 0.001, 1])
-def test_numbers_may_be_written_as_people_write_them(profile_file, value):
+def test_exponent_notation_is_a_number(profile_file, value):
     """YAML 1.1 takes 1e-3 for a text."""
     values = yaml.safe_load(profile_file.read_text())
     values["training"]["lr"] = "REPLACED"
@@ -146,13 +180,13 @@ def test_numbers_may_be_written_as_people_write_them(profile_file, value):
     ("content", "sentence"),
     [
         ("title: [1, 2", "not valid YAML"),
-        ("- a\n- b\n", "setting: value"),
-        ("", "setting: value"),
+        ("- a\n- b\n", "'setting: value' lines"),
+        ("", "'setting: value' lines"),
         ("title: t\n", "'data' is missing"),
         ("title: \xe4\n", "."),
     ],
 )
-def test_files_that_are_no_profiles_are_named(tmp_path, content, sentence):
+def test_file_that_is_no_profile_is_named(tmp_path, content, sentence):
     path = tmp_path / "own.yaml"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match=sentence) as caught:
@@ -162,23 +196,23 @@ def test_files_that_are_no_profiles_are_named(tmp_path, content, sentence):
 
 
 @pytest.mark.parametrize("name", ["offlin", "nowhere.yaml", "voc/../voc2"])
-def test_unknown_profiles_are_named_with_the_known_ones(name):
+def test_unknown_profile_is_named_with_known_ones(name):
     with pytest.raises(UserError, match=r"is unknown; choose one of .*offline.*voc"):
         load_profile(name)
 
 
-def test_data_and_weights_of_ones_own(profile, tmp_path, monkeypatch):
+def test_with_data_replaces_root_and_weights(profile, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     changed = with_data(profile, "images", "weights.pth")
     assert changed.data_root() == tmp_path / "images"
-    assert changed.backbone_weights == str(tmp_path / "weights.pth")
-    assert with_data(profile, None, "imagenet").backbone_weights == "imagenet"
+    assert changed.model.backbone_weights == str(tmp_path / "weights.pth")
+    assert with_data(profile, None, "imagenet").model.backbone_weights == "imagenet"
     assert with_data(profile) == profile
     with pytest.raises(UserError, match="'offline' draws its own data"):
         with_data(load_profile("offline"), "images")
 
 
-def test_embedded_data_is_drawn_on_first_use(workspace):
+def test_synthetic_data_is_drawn_on_first_use(workspace):
     profile = load_profile("smoke")
     assert not workspace.exists()
     data = profile.open_data()
@@ -188,32 +222,25 @@ def test_embedded_data_is_drawn_on_first_use(workspace):
 
 
 @pytest.mark.parametrize(("cache", "kept"), [("always", True), ("never", False), ("auto", True)])
-def test_training_keeps_its_images_in_memory(voc_root, profile_file, monkeypatch, cache, kept):
+def test_training_images_are_cached(voc_root, profile_file, monkeypatch, cache, kept):
     monkeypatch.setattr(voc, "allowance", lambda: 10**9)
-    profile = load_profile(str(profile_file), {"cache": cache})
+    profile = load_profile(str(profile_file), {"runtime.cache": cache})
     assert profile.open_data("train").cached is kept
     assert not profile.open_data().cached  # evaluation looks at each once
 
 
-def test_other_classes_may_be_void_and_the_run_keeps_its_name(voc_root, profile_file):
-    """Where labels with other classes are an error there is no run, so both ways never have different results."""
+def test_unlisted_labels_setting_keeps_run_name(voc_root, profile_file):
+    """With ``error`` there is no run on such labels, so the two never have different results."""
     known = {"data.classes": {0: "background", 3: "square"}}
     strict = load_profile(str(profile_file), known)
-    lenient = load_profile(str(profile_file), known | {"data.others": "void"})
+    lenient = load_profile(str(profile_file), known | {"data.unlisted_labels": "ignore"})
     with pytest.raises(UserError, match="holds the value 7"):
         strict.open_data()[0]
     assert set(np.unique(lenient.open_data()[0][1])) == {0, 1, 255}
     assert Run.of(strict, strict.model_config()).name == Run.of(lenient, lenient.model_config()).name
-    with pytest.raises(UserError, match="setting 'others' is 'ignore'; it takes 'error' or 'void'"):
-        load_profile(str(profile_file), {"data.others": "ignore"})
 
 
-def test_an_unknown_way_to_cache_is_named():
-    with pytest.raises(UserError, match="setting 'cache' is 'yes'"):
-        load_profile("voc", {"cache": "yes"})
-
-
-def test_seeds_come_from_the_profile_the_environment_or_the_call(monkeypatch):
+def test_seeds_from_profile_environment_or_call(monkeypatch):
     assert list(load_profile("offline").all_seeds()) == [0]
     monkeypatch.setenv("DEEPLABV3_SEEDS", "3")
     assert list(load_profile("offline").all_seeds()) == [0, 1, 2]

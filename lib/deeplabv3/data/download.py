@@ -1,7 +1,7 @@
-"""Fetches files from hosts that are often down, and unpacks archives without trusting them.
+"""Downloads from hosts that are often down, and unpacking of archives that are not trusted.
 
-A download is kept as ``FILE.partial`` and goes on where it stopped, on the same host or on the next. It gets its own
-name only when its checksum fits, so whatever bears that name is whole.
+A download is kept as ``FILE.partial`` and resumes where it stopped, on the same host or on the next. It gets its own
+name only when its checksum fits, so a file of that name is complete.
 """
 
 import hashlib
@@ -19,51 +19,44 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from deeplabv3.errors import UserError
-from deeplabv3.files import writing
 
 TIMEOUT_S = 30
-BLOCK = 2**18
+BLOCK = 2**18  # bytes
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to fetch: its name, size in bytes, and where it is.
-
-    ``checksum`` is ``md5:`` or ``sha256:`` and its hexadecimal digits, ``unpacked`` how many bytes come out of it.
-    """
+    """A file to download."""
 
     file: str
-    checksum: str
-    size: int
+    checksum: str  # "md5:" or "sha256:" and the hexadecimal digits
+    size: int  # bytes
     urls: tuple[str, ...]
-    unpacked: int = 0
-
-
-class Unavailable(Exception):
-    """Why a host does not give a file."""
+    unpacked: int = 0  # bytes that come out of an archive
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal; standard output is for results."""
+    """Print to standard error; standard output is for results."""
     print(text, file=sys.stderr, flush=True)
 
 
 def gigabytes(size: int) -> str:
+    """Text of a size in bytes."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
-def fits(path: Path, source: Source) -> bool:
-    """Whether a file has the checksum."""
+def has_checksum(path: Path, source: Source) -> bool:
+    """Return True if a file has the checksum of ``source``."""
     kind, _, expected = source.checksum.partition(":")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, kind).hexdigest() == expected
 
 
 def verified(path: Path, source: Source) -> Path:
-    """A file that somebody else put there; any other file than ``source`` is a :class:`UserError`."""
+    """Return the path of a file that is ``source``; any other file is a :class:`UserError`."""
     if not path.is_file():
         raise UserError(f"file {path} does not exist; check the path.")
-    if path.stat().st_size != source.size or not fits(path, source):
+    if path.stat().st_size != source.size or not has_checksum(path, source):
         raise UserError(
             f"file {path} ({path.stat().st_size:,} bytes) is not {source.file} ({source.size:,} bytes, "
             f"{source.checksum}); delete it and fetch it again."
@@ -72,29 +65,25 @@ def verified(path: Path, source: Source) -> Path:
 
 
 def fetch(source: Source, folder: Path, urls: Sequence[str] = ()) -> Path:
-    """The file in ``folder``, downloaded unless it is there: from one of ``urls``, by default the known ones.
+    """Return the file in ``folder``; it is downloaded unless it is there, from ``urls`` or else the known hosts.
 
-    A full disk is noticed first; that no host answers is one sentence that says what to fetch by hand.
+    Too little free space is a :class:`UserError` before the download; so is a file that no host gives, after it.
     """
     target = folder / source.file
     if target.is_file():
         return verified(target, source)
     partial = folder / f"{source.file}.partial"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    require_room(folder, source.size - _size(partial) + source.unpacked, source.file)
+    folder.mkdir(parents=True, exist_ok=True)
+    require_free_space(folder, source.size - _size(partial) + source.unpacked, source.file)
     failures = []
     for url in urls or source.urls:
         say(f"{source.file} ({gigabytes(source.size)}) from {url}")
-        try:
-            _fetch_whole(url, partial, source)
-        except Unavailable as failure:
-            failures.append(f"{urlsplit(url).netloc}: {failure}")
-            say(f"  {failure}")
-        else:
-            with writing(target):
-                os.replace(partial, target)
+        failure = _download(url, partial, source)
+        if not failure:
+            os.replace(partial, target)
             return target
+        failures.append(f"{urlsplit(url).netloc}: {failure}")
+        say(f"  {failure}")
     raise UserError(
         f"{source.file} ({gigabytes(source.size)}, {source.checksum}) could not be fetched ({'; '.join(failures)}); "
         f"fetch it by other means, put it into {folder} and run the same command again, or try again later: what has "
@@ -102,8 +91,8 @@ def fetch(source: Source, folder: Path, urls: Sequence[str] = ()) -> Path:
     )
 
 
-def require_room(folder: Path, size: int, what: str) -> None:
-    """That a disk is too small is better said before an hour of downloading than after."""
+def require_free_space(folder: Path, size: int, what: str) -> None:
+    """Require ``size`` bytes of free space on the disk of ``folder``."""
     free = shutil.disk_usage(folder).free
     if free < size:
         raise UserError(
@@ -112,73 +101,64 @@ def require_room(folder: Path, size: int, what: str) -> None:
         )
 
 
-def _fetch_whole(url: str, partial: Path, source: Source) -> None:
-    """Fill ``partial`` from ``url``, on from where it is, asking again as long as that brings it further."""
-    own = False
+def _download(url: str, partial: Path, source: Source) -> str:
+    """Complete ``partial`` from ``url``, resuming as long as each request adds to it; return the failure, if any."""
+    from_start = False
     while True:
         before = _size(partial)
-        own |= before == 0
-        if before < source.size:
-            try:
-                _transfer(url, partial, source.size)
-            except Unavailable:
-                if _size(partial) <= before:
-                    raise
-                say(f"  cut off at {gigabytes(_size(partial))}, going on")
-                continue
-        if fits(partial, source):
-            return
-        partial.unlink()
-        if own:
-            raise Unavailable("wrong checksum")
-        say("  wrong checksum; from the beginning, lest an earlier part was to blame")
+        from_start |= before == 0
+        failure = _transfer(url, partial, source.size) if before < source.size else ""
+        if failure and _size(partial) <= before:
+            return failure
+        if failure:
+            say(f"  cut off at {gigabytes(_size(partial))}, resuming")
+        elif has_checksum(partial, source):
+            return ""
+        else:
+            partial.unlink()
+            if from_start:
+                return "wrong checksum"
+            say("  wrong checksum; starting over, an earlier part may have been wrong")
 
 
-def _transfer(url: str, partial: Path, size: int) -> None:
-    """One request: the rest of the file, or all of it where the host cannot give parts."""
+def _transfer(url: str, partial: Path, size: int) -> str:
+    """Request the rest of a file, or all of it where the host cannot give parts; return the failure, if any."""
     begin = _size(partial)
     headers = {"User-Agent": "deeplabv3-walkthrough"} | ({"Range": f"bytes={begin}-"} if begin else {})
     try:
-        with urlopen(Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
-            begin = _begin_of(answer, begin, size)
-            _write(answer, partial, begin, size)
+        with urlopen(Request(url, headers=headers), timeout=TIMEOUT_S) as response:
+            begin = _first_byte(response, begin, size)
+            with tqdm(total=size, initial=begin, unit="B", unit_scale=True, disable=None) as bar:
+                while block := response.read(min(BLOCK, size - begin)):
+                    _write(partial, block, begin)
+                    begin += len(block)
+                    bar.update(len(block))
     except (OSError, HTTPException, ValueError) as error:
-        reason = str(error).removeprefix("<urlopen error ").removesuffix(">")
-        raise Unavailable(reason or type(error).__name__) from error
-    if _size(partial) < size:
-        raise Unavailable(f"cut off at {_size(partial):,} of {size:,} bytes")
+        return str(error).removeprefix("<urlopen error ").removesuffix(">") or type(error).__name__
+    return "" if begin == size else f"cut off at {begin:,} of {size:,} bytes"
 
 
-def _begin_of(answer: HTTPResponse, begin: int, size: int) -> int:
-    """Where an answer's bytes belong; one about another file, such as the page of a host that moved, is refused."""
-    if answer.status == 206:
-        if answer.headers.get("Content-Range") != f"bytes {begin}-{size - 1}/{size}":
-            raise Unavailable(f"has another file ({answer.headers.get('Content-Range')})")
+def _first_byte(response: HTTPResponse, begin: int, size: int) -> int:
+    """Position of a response's first byte in the file; raise an HTTPException if it is of another file or a page."""
+    if response.status == 206:
+        if response.headers.get("Content-Range") != f"bytes {begin}-{size - 1}/{size}":
+            raise HTTPException(f"has another file ({response.headers.get('Content-Range')})")
         return begin
-    length = answer.headers.get("Content-Length")
-    if length is None and answer.headers.get_content_maintype() == "text":
-        raise Unavailable("answers with a page")
+    length = response.headers.get("Content-Length")
+    if length is None and response.headers.get_content_maintype() == "text":
+        raise HTTPException("answers with a page")
     if length not in (None, str(size)):
-        raise Unavailable(f"has another file ({int(length):,} bytes)")
+        raise HTTPException(f"has another file ({int(length):,} bytes)")
     return 0
 
 
-def _write(answer: HTTPResponse, partial: Path, begin: int, size: int) -> None:
-    with (
-        writing(partial),
-        open(partial, "ab" if begin else "wb", buffering=0) as file,
-        tqdm(total=size, initial=begin, unit="B", unit_scale=True, disable=None) as bar,
-    ):
-        while begin < size:
-            try:
-                block = answer.read(min(BLOCK, size - begin))
-            except (OSError, HTTPException) as error:
-                raise Unavailable(f"cut off at {begin:,} of {size:,} bytes ({error})") from error
-            if not block:
-                return
+def _write(partial: Path, block: bytes, begin: int) -> None:
+    """Write a block at the end of a file that has ``begin`` bytes; at 0 the file is written anew."""
+    try:
+        with open(partial, "ab" if begin else "wb") as file:
             file.write(block)
-            begin += len(block)
-            bar.update(len(block))
+    except OSError as error:  # not the host's failure: another one would not help
+        raise UserError(f"{partial} cannot be written ({error}).") from error
 
 
 def _size(path: Path) -> int:
@@ -186,34 +166,33 @@ def _size(path: Path) -> int:
 
 
 def unpack(archive: Path, target: Path, inside: str, verify: Callable[[Path], None]) -> None:
-    """Unpack a tar archive, whose folder ``inside`` becomes ``target`` when ``verify`` finds it whole, or not at all.
+    """Unpack a tar archive; its folder ``inside`` becomes ``target`` if ``verify`` accepts it.
 
-    Until then everything lies in ``TARGET.partial``, which an unpacking that was killed leaves and the next one clears.
+    Until then everything is in ``TARGET.partial``; what a killed process has left there is deleted first.
     """
     partial = target.with_name(f"{target.name}.partial")
     try:
-        with writing(partial):
-            if partial.exists():
-                shutil.rmtree(partial)
-            with (
-                tarfile.open(archive) as tar,
-                tqdm(total=archive.stat().st_size, unit="B", unit_scale=True, desc="unpacking", disable=None) as bar,
-            ):
-                for member in tar:
-                    _require_harmless(member, archive)
-                    tar.extract(member, partial, set_attrs=False)
-                    bar.update(tar.offset - bar.n)
+        shutil.rmtree(partial, ignore_errors=True)
+        with (
+            tarfile.open(archive) as tar,
+            tqdm(total=archive.stat().st_size, unit="B", unit_scale=True, desc="unpacking", disable=None) as bar,
+        ):
+            for member in tar:
+                _require_harmless(member, archive)
+                tar.extract(member, partial, set_attrs=False)
+                bar.update(tar.offset - bar.n)
         verify(partial / inside)
-        with writing(target):
-            os.replace(partial / inside, target)
+        os.replace(partial / inside, target)
     except (tarfile.TarError, EOFError) as error:
         raise UserError(f"archive {archive} cannot be unpacked ({error}); fetch it again.") from error
+    except OSError as error:
+        raise UserError(f"{target} cannot be written ({error}).") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _require_harmless(member: tarfile.TarInfo, archive: Path) -> None:
-    """Refuse what could land outside the folder or is no file: absolute paths, ``..``, links, devices."""
+    """Refuse what could be written outside the folder or is no file: absolute paths, ``..``, links, devices."""
     paths = PurePosixPath(member.name), PureWindowsPath(member.name)
     outside = any(path.anchor or ".." in path.parts for path in paths)
     if outside or not (member.isfile() or member.isdir()):

@@ -1,33 +1,40 @@
-"""Training augmentation and the stream of training samples (Section 4.1).
+"""Training samples and the batches made of them (Section 4.1).
 
 Every sample is a pure function of (seed, number of the sample): a resumed run sees what an uninterrupted one would have
 seen, with any number of data workers.
 
-Crops are cut on the CPU: three cores cut more than a GPU eats that takes 30 ms for a step (``deeplabv3 bench
+Crops are cut on the CPU: three cores cut more crops than a GPU needs that takes 30 ms for a step (``deeplabv3 bench
 pipeline``), so augmentation on the GPU would only take time from the network.
 """
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from deeplabv3.config import SCALES
+from deeplabv3.config import SCALES, TrainingConfig
 from deeplabv3.data.transforms import random_crop
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 
 
 class TrainingSamples(Dataset):
-    """Sample ``n`` of a training run: which image, and how it is cropped, follow from ``(seed, n)`` alone.
+    """Random crops of the training images: image and crop of sample ``n`` depend on ``(seed, n)`` alone.
 
-    Each epoch is a permutation of the list, cut to whole batches (10,582 mod 16 = 6 images wait for the next epoch).
-    The images with numbers ``again`` stand in the list once more for each time that they are named there.
+    Each epoch is a permutation of the images, cut to whole batches (10,582 mod 16 = 6 images are left out of it).
+
+    Args:
+        data: training images
+        crop_size: pixels a side
+        batch_size: crops in a step, over all processes
+        seed: of the order, the crops and the flips
+        scales: drawn from at random
+        flip: flip left to right at random
+        repeated_indices: images that an epoch has once more, for each time that they are named here
     """
 
     def __init__(
@@ -38,30 +45,40 @@ class TrainingSamples(Dataset):
         seed: int,
         scales: tuple[float, ...] = SCALES,
         flip: bool = True,
-        again: Sequence[int] = (),
+        repeated_indices: Sequence[int] = (),
     ):
         self.data, self.crop_size, self.seed, self.scales, self.flip = data, crop_size, seed, scales, flip
-        self._list = np.concatenate([np.arange(len(data)), np.array(again, dtype=np.int64)])
-        self.per_epoch = len(self._list) // batch_size * batch_size
+        self._indices = np.concatenate([np.arange(len(data)), np.array(repeated_indices, dtype=np.int64)])
+        self.per_epoch = len(self._indices) // batch_size * batch_size
         if self.per_epoch == 0:
-            raise UserError(f"list {data.list_name!r} has {len(data)} images, fewer than 'batch_size' {batch_size}; lower it.")
+            raise UserError(
+                f"list {data.list_name!r} has {len(data)} images, fewer than 'batch_size' {batch_size}; lower it."
+            )
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
+    @classmethod
+    def of(cls, data: VOCData, config: TrainingConfig, seed: int) -> "TrainingSamples":
+        """Samples of a run with ``config``: images with one of its hard classes are repeated (Section 4.3)."""
+        hard_indices = data.indices_with_classes(config.hard_classes) if config.hard_classes else []
+        repeated_indices = hard_indices * (config.hard_class_copies - 1)
+        return cls(data, config.crop_size, config.batch_size, seed, config.scales, config.flip, repeated_indices)
+
     def index(self, n: int) -> int:
-        """Which image of the list is sample ``n``."""
+        """Index of the image that sample ``n`` is cut from."""
         epoch, position = divmod(n, self.per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self._list)
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self._indices)
         return int(self._order[position])
 
     def __getitem__(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image ``(crop_size, crop_size, 3)`` and label ``(crop_size, crop_size)`` of sample ``n``, both uint8."""
         image, label = self.data[self.index(n)]
         rng = np.random.default_rng([self.seed, n, 1])
         return random_crop(image, label, self.crop_size, rng, self.scales, self.flip)
 
 
 class _ErrorsAsValues(Dataset):
-    """Hands a user's error over as a value: a data worker would bury it in a traceback."""
+    """Returns a UserError instead of raising it: a data worker would bury it in a traceback."""
 
     def __init__(self, samples: Dataset):
         self.samples = samples
@@ -74,7 +91,7 @@ class _ErrorsAsValues(Dataset):
 
 
 def collate(items: list) -> tuple[Tensor, Tensor] | UserError:
-    """Samples as a batch; if reading one of them failed, its error."""
+    """Samples as a batch, images ``(N, H, W, 3)`` and labels ``(N, H, W)``; if one could not be read, its error."""
     for item in items:
         if isinstance(item, UserError):
             return item
@@ -83,44 +100,45 @@ def collate(items: list) -> tuple[Tensor, Tensor] | UserError:
 
 
 def _ignore_ctrl_c(_: int) -> None:
-    """Ctrl-C reaches a whole process group: the trainer should finish its step then, and not lose its workers first."""
+    """Leave the process group that Ctrl-C reaches: the trainer finishes its step then, and needs its workers for it."""
     os.setpgrp()
 
 
 def batches(
-    samples: TrainingSamples, first: int, last: int, batch_size: int, workers: int = 0, share: int = 0, shares: int = 1
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches ``first`` … ``last - 1`` of a run: images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
+    samples: TrainingSamples,
+    first: int,
+    last: int,
+    batch_size: int,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Yield batches ``first`` … ``last - 1`` of a run: images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
 
-    Of ``shares`` processes that divide every batch evenly among them, this is number ``share``.
+    Args:
+        samples: samples of the run; batch ``b`` has samples ``b * batch_size`` … ``(b + 1) * batch_size - 1``
+        first: number of the first batch
+        last: number after the last batch
+        batch_size: crops in a batch, over all processes
+        num_workers: data workers; 0 cuts the crops in this process
+        rank: number of this process
+        world_size: number of processes; each yields its even share, ``N = batch_size / world_size`` crops a batch
     """
-    own = batch_size // shares
-    fork = workers > 0 and sys.platform == "linux"
-    if fork and samples.data.cached and (last - first) * own > len(samples.data):
-        samples.data.cache_all()  # one copy for all workers, where each would come to decode the list for itself
+    share = batch_size // world_size
+    fork = num_workers > 0 and sys.platform == "linux"
+    if fork and samples.data.cached and (last - first) * share > len(samples.data):
+        samples.data.cache_all()  # one copy for all workers; otherwise each would decode the list for itself
     loader = DataLoader(
         _ErrorsAsValues(samples),
-        batch_size=own,
-        sampler=[step * batch_size + share * own + n for step in range(first, last) for n in range(own)],
-        num_workers=workers,
+        batch_size=share,
+        sampler=[step * batch_size + rank * share + n for step in range(first, last) for n in range(share)],
+        num_workers=num_workers,
         multiprocessing_context="fork" if fork else None,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_ignore_ctrl_c,
     )
-    with worker_errors():
-        for item in loader:
-            if isinstance(item, UserError):
-                raise item
-            yield item
-
-
-@contextmanager
-def worker_errors() -> Iterator[None]:
-    """The death of a data worker, which PyTorch reports wherever the program just is, is a user's error."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError("a data worker died, often for want of memory; lower 'workers' and run again.") from error
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch

@@ -1,24 +1,24 @@
-"""VOC 2012 and SBD, fetched and put together to ``trainaug``, the 10,582 images that the paper trains on (Section 4).
+"""VOC 2012 and SBD, downloaded and merged to ``trainaug``, the 10,582 images that the paper trains on (Section 4).
 
 SBD labels 11,355 images of VOC, some of VOC's val list among them, with coarser borders. ``trainaug`` is VOC's train
 list with VOC's own labels, and everything in SBD that is not in VOC's val list.
 """
 
 import io
-import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 from tqdm import tqdm
 
 from deeplabv3 import config
 from deeplabv3.data import voc
-from deeplabv3.data.download import Source, fetch, require_room, say, unpack, verified
-from deeplabv3.errors import UserError
-from deeplabv3.files import writing
+from deeplabv3.data.download import Source, fetch, require_free_space, say, unpack, verified
+from deeplabv3.errors import UserError, attempt
+from deeplabv3.files import atomic_path, write_atomically
 
 VOC = Source(
     file="VOCtrainval_11-May-2012.tar",
@@ -50,20 +50,20 @@ SBD = Source(
 
 
 def get_voc(root: Path, urls: Sequence[str] = (), archive: Path | None = None) -> Path:
-    """VOC 2012's folder below ``root``, fetched and unpacked unless it is there.
+    """Return VOC 2012's folder at or below ``root``; it is downloaded and unpacked unless it is there.
 
-    ``urls`` are asked instead of the known hosts; ``archive`` is the file itself, from wherever it came.
+    ``urls`` replace the known hosts; ``archive`` is the archive itself, where it is on this machine already.
     """
     folder = _voc_folder(root)
     if folder.is_dir() and any(folder.iterdir()):
         verify_voc(folder)
-        return folder
-    unpack(_archive(VOC, folder.parent, urls, archive), folder, "VOCdevkit/VOC2012", verify_voc)
+    else:
+        unpack(_archive(VOC, folder.parent, urls, archive), folder, "VOCdevkit/VOC2012", verify_voc)
     return folder
 
 
 def get_sbd(root: Path, urls: Sequence[str] = (), archive: Path | None = None) -> Path:
-    """VOC 2012's folder below ``root``, with SBD's labels and the list ``trainaug`` added unless they are there."""
+    """Return VOC 2012's folder; SBD's labels and the list ``trainaug`` are added unless they are there."""
     folder = _voc_folder(root)
     if not folder.is_dir():
         raise UserError(
@@ -77,60 +77,50 @@ def get_sbd(root: Path, urls: Sequence[str] = (), archive: Path | None = None) -
 
 
 def _voc_folder(root: Path) -> Path:
-    """Where VOC 2012 lies, or is to lie, so that the reader finds it below ``root``."""
-    try:
-        return voc.find_root(root)
-    except UserError:
-        below = {"VOC2012": "", "VOCdevkit": "VOC2012"}.get(root.name, "VOCdevkit/VOC2012")
-        return root / below
+    """Folder of VOC 2012, or the one to put it into, where :func:`voc.find_root` finds it from ``root``."""
+    below = {"VOC2012": "", "VOCdevkit": "VOC2012"}.get(root.name, "VOCdevkit/VOC2012")
+    return attempt(voc.find_root, root)[0] or root / below
 
 
 def _archive(source: Source, folder: Path, urls: Sequence[str], archive: Path | None) -> Path:
     if archive is None:
         return fetch(source, folder, urls)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    require_room(folder, source.unpacked, source.file)
+    folder.mkdir(parents=True, exist_ok=True)
+    require_free_space(folder, source.unpacked, source.file)
     return verified(archive, source)
 
 
 def verify_voc(folder: Path) -> None:
-    """That VOC's own lists have their counts, and each image and label is there."""
-    for name in ("train", "val", "trainval"):
-        try:
-            found, expected = len(_opened(folder, name)), voc.VOC_COUNTS[name]
-        except UserError as error:
-            raise UserError(f"{folder} is not the whole of VOC 2012: {error}") from error
-        if found != expected:
+    """Require VOC's own lists to have their counts, and each of their images and labels to be there."""
+    for list_name in ("train", "val", "trainval"):
+        names, error = attempt(_names, folder, list_name)
+        if names is None:
+            raise UserError(f"{folder} is not the whole of VOC 2012: {error}")
+        if len(names) != voc.VOC_COUNTS[list_name]:
             raise UserError(
-                f"{folder} is not the whole of VOC 2012: its list {name!r} has {found:,} names, not {expected:,}; name "
-                "another folder with --root, or move this one away."
+                f"{folder} is not the whole of VOC 2012: its list {list_name!r} has {len(names):,} names, not "
+                f"{voc.VOC_COUNTS[list_name]:,}; name another folder with --root, or move this one away."
             )
 
 
-def _opened(folder: Path, list_name: str) -> voc.VOCData:
-    """A list's images and labels, which are all there."""
-    return voc.VOCData(folder, list_name, {0: "background"})
+def _names(folder: Path, list_name: str) -> list[str]:
+    """Names of a list; a missing image or label is a :class:`UserError`."""
+    return voc.VOCData(folder, list_name, {0: "background"}).names
 
 
 def _has_trainaug(folder: Path) -> bool:
-    try:
-        names = _opened(folder, "trainaug").names
-    except UserError:
-        return False
+    names = attempt(_names, folder, "trainaug")[0] or []
     return len(names) == voc.VOC_COUNTS["trainaug"] and not set(names) & set(voc.read_list(folder, "val"))
 
 
 def convert(archive: Path, folder: Path) -> list[str]:
-    """Write SBD's labels as palette PNGs into ``SegmentationClassAug``; the names in SBD's own two lists.
+    """Write SBD's labels as palette PNGs to ``SegmentationClassAug``; return the names in SBD's own two lists.
 
-    The archive is read once, from front to end; labels that are there already are not made again. Images that VOC
-    does not have (with the whole of VOC 2012 there are none) are written beside VOC's.
+    The archive is read once, from front to end; labels that are there already are not written again. Images that VOC
+    does not have (the whole of VOC 2012 has all) are written beside VOC's.
     """
     labels, images = folder / "SegmentationClassAug", folder / "JPEGImages"
-    names = []
-    with writing(labels):
-        labels.mkdir(exist_ok=True)
+    names: list[str] = []
     for path, member in _members(archive):
         kind, target = path.parent.name, labels / f"{path.stem}.png"
         if path.name in ("train.txt", "val.txt"):
@@ -138,27 +128,29 @@ def convert(archive: Path, folder: Path) -> list[str]:
         elif not re.fullmatch(r"\d{4}_\d{6}", path.stem):
             continue
         elif kind == "cls" and path.suffix == ".mat" and not target.is_file():
-            _write_whole(target, voc.palette_png(_label(member.read(), path.name, archive)))
+            label = voc.palette_png(_label(member.read(), path.name, archive))
+            with atomic_path(target) as partial:  # not synchronized with the disk: there are thousands
+                partial.write_bytes(label)
         elif kind == "img" and path.suffix == ".jpg" and not (images / path.name).is_file():
-            _write_whole(images / path.name, member.read())
+            write_atomically(images / path.name, member.read())
     return names
 
 
-def _members(archive: Path) -> Iterator[tuple[PurePosixPath, io.BufferedReader]]:
-    """The plain files of a ``.tgz`` archive, of which nothing but the last part of a name is used as one."""
+def _members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+    """Yield name and content of the files in a ``.tgz`` archive; callers use no more than the name's last two parts."""
     with (
         open(archive, "rb") as file,
         tarfile.open(fileobj=file, mode="r|gz") as tar,
         tqdm(total=archive.stat().st_size, unit="B", unit_scale=True, desc="SBD", disable=None) as bar,
     ):
         for member in tar:
-            if member.isfile():
-                yield PurePosixPath(member.name), tar.extractfile(member)
+            if member.isfile() and (content := tar.extractfile(member)):
+                yield PurePosixPath(member.name), content
             bar.update(file.tell() - bar.n)
 
 
 def _label(data: bytes, name: str, archive: Path) -> np.ndarray:
-    """The class numbers ``(H, W)`` uint8 in one of SBD's MATLAB files."""
+    """Class numbers ``(H, W)`` uint8 in one of SBD's MATLAB files."""
     from scipy.io import loadmat
 
     try:
@@ -170,14 +162,6 @@ def _label(data: bytes, name: str, archive: Path) -> np.ndarray:
     return values
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, without waiting for the disk: there are thousands."""
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        partial.write_bytes(data)
-        os.replace(partial, path)
-
-
 def write_trainaug(folder: Path, sbd_names: Sequence[str]) -> None:
     """Write the list ``trainaug`` from VOC's lists and the names in SBD's; a missing image or label is an error."""
     train, val = voc.read_list(folder, "train"), voc.read_list(folder, "val")
@@ -185,8 +169,8 @@ def write_trainaug(folder: Path, sbd_names: Sequence[str]) -> None:
     for name in names:
         voc.image_path(folder, name, "trainaug")
         voc.label_path(folder, name, "trainaug")
-    if len(names) != voc.VOC_COUNTS["trainaug"]:
-        paper = voc.VOC_COUNTS["trainaug"]
+    paper = voc.VOC_COUNTS["trainaug"]
+    if len(names) != paper:
         say(f"trainaug has {len(names):,} images here and {paper:,} in the paper; these are not SBD's usual lists.")
     path = folder / "ImageSets" / "Segmentation" / "trainaug.txt"
-    _write_whole(path, "".join(f"{name}\n" for name in names).encode())
+    write_atomically(path, "".join(f"{name}\n" for name in names))

@@ -17,86 +17,88 @@ Only integer arithmetic and numpy's frozen ``RandomState`` draw the pixels, so t
 import hashlib
 import json
 import os
-import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from deeplabv3.config import VOID
-from deeplabv3.data.voc import palette
+from deeplabv3.data.voc import palette_png, short_hash, stated_hash
 from deeplabv3.errors import UserError
 
 DISC, RING, ROD, CRATE, SUN, MOON, DARK_LAMP, LIT_LAMP, WATER, ICE = range(1, 11)
 
 VERSION = 2
-"""Raise it with any change of the pixels: records of other pixels are other records."""
+"""Raise it, and state the new hashes, with any change of the pixels: records of other pixels are other records."""
+
+HASHES = {
+    (600, 200): "739ebeb40946e63526c050a2f4a8081b665b7766a897e038854f69f8541f4900",
+    (16, 6): "68688ac0abbb19c01016334e27127578389e0871737948c60c14ef4e55f8cbef",
+}
+"""SHA-256 of all pixels of the profiles' data sets, by their numbers of training and validation images."""
 
 SIZES = ((160, 160), (128, 160), (160, 128), (144, 160))
 """Height and width of images; the crop of the offline profile, 161, holds each of them whole."""
 
-LAMP_COLOUR = (160, 70, 180)
+LAMP_COLOR = (160, 70, 180)
 SKY_COLORS = {SUN: (255, 225, 60), MOON: (80, 210, 235)}
 LAMP_UNDER = {SUN: DARK_LAMP, MOON: LIT_LAMP}
 FRAME_COLORS = {WATER: (250, 220, 90), ICE: (40, 50, 150)}
 FRAME = 10
 
 
-def make(root: Path, train: int, val: int, seed: int = 0) -> Path:
-    """Write the data set of ``train`` + ``val`` images below ``root`` unless it is there already; returns ``root``.
+def make(root: Path, train: int, val: int) -> Path:
+    """Write the data set of ``train`` + ``val`` images to ``root`` unless it is there already; return ``root``.
 
     The folder appears whole or not at all: it is written beside ``root`` and renamed.
     """
-    description = {"name": "synthetic", "version": VERSION, "train": train, "val": val, "seed": seed}
-    if root.exists():
-        found = _description(root)
-        if {key: found.get(key) for key in description} == description:
-            return root
-        raise UserError(f"data set {root} is damaged or of another version; delete that folder, it is drawn again.")
-    try:
+    if not root.exists():
         root.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}-"))
-    except OSError as error:
-        raise UserError(f"folder {root.parent} cannot be written ({error}); set DEEPLABV3_WORKSPACE.") from error
-    try:
-        partial.chmod(0o755)  # a temporary folder is its maker's alone, a data set everybody's
-        description["sha256"] = _write(partial, train, val, seed)
-        (partial / "dataset.json").write_text(json.dumps(description, indent=2) + "\n")
-        os.replace(partial, root)
-    except OSError:
-        if not _description(root):  # a process beside us may have been faster with the same folder
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
+            partial = Path(folder) / root.name
+            _write(partial, train, val)
+            with suppress(OSError):  # another process may have been faster
+                os.replace(partial, root)
+    pixels = HASHES.get((train, val)) or stated_hash(root)
+    description = root / "dataset.json"
+    if not description.is_file() or description.read_text(errors="replace") != _description(train, val, pixels):
+        raise UserError(f"data set {root} is damaged or of another version; delete that folder, it is drawn again.")
     return root
 
 
-def _description(root: Path) -> dict:
-    """What ``root`` says of itself; nothing where it is no data set of ours, or a damaged one."""
-    try:
-        return json.loads((root / "dataset.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+def fingerprint(train: int, val: int, list_name: str) -> str | None:
+    """Return :func:`deeplabv3.data.voc.fingerprint` of a data set that need not be drawn; None if it is unknown."""
+    pixels, names = HASHES.get((train, val)), _lists(train, val).get(list_name)
+    return short_hash(pixels, list_name, *names) if pixels and names else None
 
 
-def _write(root: Path, train: int, val: int, seed: int) -> str:
-    lists = {"train": range(train), "val": range(train, train + val), "trainval": range(train + val)}
+def _lists(train: int, val: int) -> dict[str, list[str]]:
+    names = [f"{number:06d}" for number in range(train + val)]
+    return {"train": names[:train], "val": names[train:], "trainval": names}
+
+
+def _description(train: int, val: int, pixels: str | None) -> str:
+    """Text of ``dataset.json``; ``pixels`` is the hash of all images and labels."""
+    values = {"name": "synthetic", "version": VERSION, "train": train, "val": val, "seed": 0, "sha256": pixels}
+    return json.dumps(values, indent=2) + "\n"
+
+
+def _write(root: Path, train: int, val: int) -> None:
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     digest = hashlib.sha256()
-    colors = palette().flatten().tolist()
-    for number in range(train + val):
-        image, label = draw(number, seed)
+    lists = _lists(train, val)
+    for number, name in enumerate(lists["trainval"]):
+        image, label = draw(number)
         digest.update(image.tobytes() + label.tobytes())
-        Image.fromarray(image).save(root / "JPEGImages" / f"{number:06d}.png", compress_level=1)
-        palette_image = Image.fromarray(label, mode="P")
-        palette_image.putpalette(colors)
-        palette_image.save(root / "SegmentationClass" / f"{number:06d}.png")
-    for name, numbers in lists.items():
-        text = "".join(f"{number:06d}\n" for number in numbers)
-        (root / "ImageSets" / "Segmentation" / f"{name}.txt").write_text(text)
-    return digest.hexdigest()
+        Image.fromarray(image).save(root / "JPEGImages" / f"{name}.png", compress_level=1)
+        (root / "SegmentationClass" / f"{name}.png").write_bytes(palette_png(label))
+    for list_name, names in lists.items():
+        text = "".join(f"{name}\n" for name in names)
+        (root / "ImageSets" / "Segmentation" / f"{list_name}.txt").write_text(text)
+    (root / "dataset.json").write_text(_description(train, val, digest.hexdigest()))
 
 
 def draw(number: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +186,7 @@ def _draw_lamp(random: np.random.RandomState, image: np.ndarray, label: np.ndarr
     radius = random.randint(14, 26)
     dy, dx = y - random.randint(radius, height // 3), x - random.randint(radius, width // 3)
     stripes = 24 * (((x + y) // 3) % 2)[..., None]
-    _paint(image, label, abs(dy) + abs(dx) <= radius, LAMP_UNDER[sky], np.array(LAMP_COLOUR) + stripes)
+    _paint(image, label, abs(dy) + abs(dx) <= radius, LAMP_UNDER[sky], np.array(LAMP_COLOR) + stripes)
 
     radius = random.randint(15, 23)
     margin = FRAME + 2 + radius
@@ -197,14 +199,9 @@ def _draw_lamp(random: np.random.RandomState, image: np.ndarray, label: np.ndarr
 def _paint(image: np.ndarray, label: np.ndarray, mask: np.ndarray, kind: int, surface: np.ndarray) -> None:
     """Put an object on top, and a void border of one pixel around it."""
     image[mask] = surface[mask]
-    grown = mask.copy()
-    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
-        shifted = np.roll(mask, step, axis)
-        edge = [slice(None), slice(None)]
-        edge[axis] = slice(0, 1) if step > 0 else slice(-1, None)
-        shifted[tuple(edge)] = False
-        grown |= shifted
-    label[grown] = VOID
+    padded = np.pad(mask, 1)
+    neighbors = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+    label[np.logical_or.reduce(neighbors)] = VOID
     label[mask] = kind
 
 

@@ -1,29 +1,38 @@
-"""Reads everything in VOC's layout: images, palette labels with 255 = void, and lists of names (Section 4).
+"""Data sets in VOC's layout: images, palette labels with 255 = void, and lists of names (Section 4).
 
 ``JPEGImages/NAME.jpg`` (or ``.png``), ``SegmentationClass/NAME.png`` and ``ImageSets/Segmentation/LIST.txt``. Names
-whose label is not in ``SegmentationClass`` are looked up in ``SegmentationClassAug``, where SBD's labels lie: the 1,464
+whose label is not in ``SegmentationClass`` are looked up in ``SegmentationClassAug``, where SBD's labels are: the 1,464
 images that VOC labeled itself keep VOC's finer labels in ``trainaug``.
 """
 
 import hashlib
 import io
-import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import psutil
+from PIL import Image
 
 from deeplabv3.config import VOID
 from deeplabv3.errors import UserError
 
 VOC_COUNTS = {"train": 1464, "val": 1449, "trainval": 2913, "test": 1456, "trainaug": 10582}
-"""How many images VOC 2012's lists hold, and the one that SBD's labels enlarge (Section 4)."""
+"""Images in each of VOC 2012's lists, and in the one that SBD's labels enlarge (Section 4)."""
+
+MEMORY_SHARE = 0.25
+"""Share of the free memory that decoded images may take; training and other programs need the rest."""
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Folder of a container's memory limit."""
 
 
+@cache
 def palette() -> np.ndarray:
     """VOC's 256 colors, ``(256, 3)`` uint8: the bits of the class number spread over red, green and blue."""
     colors = np.zeros((256, 3), dtype=np.uint8)
@@ -31,6 +40,7 @@ def palette() -> np.ndarray:
         for bit in range(8):
             for channel in range(3):
                 colors[label, channel] |= ((label >> (3 * bit + channel)) & 1) << (7 - bit)
+    colors.setflags(write=False)  # all callers share it
     return colors
 
 
@@ -49,7 +59,7 @@ def palette_png(values: np.ndarray) -> bytes:
 
 
 def find_root(root: Path | str) -> Path:
-    """The folder that holds ``ImageSets``: ``root`` itself or ``root/VOC2012``."""
+    """Return the folder that holds ``ImageSets``: ``root`` itself or a ``VOC2012`` below it."""
     root = Path(root)
     for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
         if (folder / "ImageSets" / "Segmentation").is_dir():
@@ -59,22 +69,22 @@ def find_root(root: Path | str) -> Path:
 
 
 def read_list(root: Path, list_name: str) -> list[str]:
-    """The image names of a list, in order; none, or no such list, is a :class:`UserError`."""
+    """Return the image names of a list, in order; a list that is missing or empty is a :class:`UserError`."""
     path = root / "ImageSets" / "Segmentation" / f"{list_name}.txt"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
         raise UserError(f"list {path} does not exist (lists there: {known}); choose one of those or add it.")
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise UserError(f"list {path} is not a text file in UTF-8; write one image name a line into it.") from error
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        raise UserError(f"list {path} is not a text file in UTF-8; write one image name a line into it.")
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise UserError(f"list {path} is empty; write one image name a line into it.")
     return names
 
 
 def image_path(root: Path, name: str, list_name: str) -> Path:
-    """The file of a list's image; a missing one is a :class:`UserError`."""
+    """Return the file of a list's image; a missing one is a :class:`UserError`."""
     folder = root / "JPEGImages"
     for suffix in (".jpg", ".png"):
         if (folder / f"{name}{suffix}").is_file():
@@ -83,7 +93,7 @@ def image_path(root: Path, name: str, list_name: str) -> Path:
 
 
 def label_path(root: Path, name: str, list_name: str) -> Path:
-    """The file of a list's label, VOC's own before SBD's; a missing one is a :class:`UserError`."""
+    """Return the file of a list's label, VOC's own before SBD's; a missing one is a :class:`UserError`."""
     for folder in ("SegmentationClass", "SegmentationClassAug"):
         if (root / folder / f"{name}.png").is_file():
             return root / folder / f"{name}.png"
@@ -91,12 +101,23 @@ def label_path(root: Path, name: str, list_name: str) -> Path:
     raise UserError(f"label {path} of list {list_name!r} is missing; restore it or take the name off the list.")
 
 
+def allowance() -> int:
+    """Bytes of decoded images that this process may keep in memory."""
+    free = psutil.virtual_memory().available
+    limit = CGROUP / "memory.max"
+    if limit.is_file() and limit.read_text().strip() != "max":
+        # psutil sees the memory of the whole machine; a container is killed at its own limit.
+        free = min(free, int(limit.read_text()) - int((CGROUP / "memory.current").read_text()))
+    # Each process that torchrun starts on this machine has its own copy.
+    return int(MEMORY_SHARE * free) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 class VOCData:
-    """The images and labels of one list.
+    """Images and labels of one list.
 
     ``classes`` maps the label values in the PNG files to names, in the order of the model's classes. Any other value
-    than these and 255 is an error that names the file, or void where ``others`` is ``"void"``. ``cache`` keeps images
-    in memory once they are decoded; None keeps them where all of the list fit into a quarter of what is free.
+    than these and 255 is an error that names the file, or void where ``unlisted_labels`` is ``"ignore"``. ``cache``
+    keeps decoded images in memory; None keeps them if the whole list fits into :func:`allowance`.
     """
 
     def __init__(
@@ -110,28 +131,26 @@ class VOCData:
         self.root = find_root(root)
         self.list_name = list_name
         self.class_names = tuple(classes.values())
-        self._lookup = np.full(256, VOID if unlisted_labels == "void" else -1, dtype=np.int16)
-        for index, value in enumerate(classes):
-            self._lookup[value] = index
+        self._lookup = np.full(256, VOID if unlisted_labels == "ignore" else -1, dtype=np.int16)
+        self._lookup[list(classes)] = np.arange(len(classes))
         self._lookup[VOID] = VOID
         self.names = read_list(self.root, list_name)
         self._files = [
             (image_path(self.root, name, list_name), label_path(self.root, name, list_name)) for name in self.names
         ]
-        if cache is None:
-            cache = self.decoded_bytes() <= allowance()
-        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
+        self.cached = self.decoded_bytes() <= allowance() if cache is None else cache
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __getstate__(self) -> dict:
-        """What a process that is spawned gets: not the images in memory, which it would have a second copy of."""
-        return self.__dict__ | {"_cache": None}
+        """State for a spawned process, which keeps no images in memory: it would have a second copy of them."""
+        return self.__dict__ | {"cached": False, "_cache": {}}
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image ``(H, W, 3)`` uint8 and label ``(H, W)`` uint8 of class indices, 255 where void."""
-        if self._cache is not None and index in self._cache:
+        if index in self._cache:
             return self._cache[index]
         image_path, label_path = self._files[index]
         image, label = read_image(image_path), self._read_label(label_path)
@@ -140,42 +159,36 @@ class VOCData:
                 f"label {label_path} is {label.shape[1]} x {label.shape[0]} pixels and its image "
                 f"{image.shape[1]} x {image.shape[0]}; they must have one size: replace one of them."
             )
-        if self._cache is not None:
+        if self.cached:
             self._cache[index] = (image, label)
         return image, label
 
-    @property
-    def cached(self) -> bool:
-        """Whether images stay in memory once they are decoded."""
-        return self._cache is not None
-
     def decoded_bytes(self) -> int:
-        """About how much memory all images and labels take: four bytes a pixel, by the headers of a hundred files."""
-        some = self._files[:: -(-len(self) // 100)]
+        """Estimated size of all decoded images and labels in bytes: four a pixel, by the headers of 100 files."""
+        sample = self._files[:: -(-len(self) // 100)]
         pixels = 0
-        for path, _ in some:
+        for path, _ in sample:
             with readable(path), Image.open(path) as image:
                 pixels += image.width * image.height
-        return 4 * pixels * len(self) // len(some)
+        return 4 * pixels * len(self) // len(sample)
 
     def cache_all(self) -> None:
-        """Decode all images into memory, where the processes that are forked afterwards find them."""
-        with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock to others
-            for _ in pool.map(self.__getitem__, range(len(self))):
-                pass
+        """Decode all images into memory, which processes that are forked afterwards share."""
+        with ThreadPoolExecutor() as pool:  # decoding releases the GIL
+            list(pool.map(self.__getitem__, range(len(self))))
 
     def indices_with_classes(self, class_names: Sequence[str]) -> list[int]:
-        """The numbers of the images that show one of these classes: what bootstrapping repeats (Section 4.3)."""
+        """Indices of the images that show one of these classes: bootstrapping repeats them (Section 4.3)."""
         for name in class_names:
             if name not in self.class_names:
                 raise UserError(f"class {name!r} is not in the class list; choose from {', '.join(self.class_names)}.")
         wanted = [self.class_names.index(name) for name in class_names]
-        with ThreadPoolExecutor() as pool:  # reading a PNG leaves Python's lock to others
+        with ThreadPoolExecutor() as pool:
             labels = pool.map(lambda files: self._read_label(files[1]), self._files)
-            return [number for number, label in enumerate(labels) if np.isin(label, wanted).any()]
+            return [index for index, label in enumerate(labels) if np.isin(label, wanted).any()]
 
     def file_signature(self, index: int) -> str:
-        """Name, sizes and times of a image and its label: what is replaced by another file gets another stamp."""
+        """Name, sizes and times of an image and its label: a file that replaces one of them changes it."""
         found = [file.stat() for file in self._files[index]]
         return " ".join([self.names[index], *(f"{file.st_size}@{file.st_mtime_ns}" for file in found)])
 
@@ -183,21 +196,21 @@ class VOCData:
         values = np.asarray(open_label(path))
         label = self._lookup[values]
         if label.min() < 0:
-            strange = int(values[label < 0][0])
+            unlisted = int(values[label < 0][0])
             raise UserError(
-                f"label {path} holds the value {strange}, which is not in the class list; add that class, set such "
+                f"label {path} holds the value {unlisted}, which is not in the class list; add that class, set such "
                 "pixels to 255, or have them read as void with the setting data.unlisted_labels=ignore."
             )
         return label.astype(np.uint8)
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An RGB image ``(H, W, 3)`` uint8; a damaged file is a :class:`UserError` that names it."""
+    """Return an RGB image ``(H, W, 3)`` uint8; a damaged file is a :class:`UserError` that names it."""
     return np.asarray(open_image(path).convert("RGB"))
 
 
 def open_image(path: Path) -> Image.Image:
-    """A image file, decoded; a damaged one is a :class:`UserError` that names it."""
+    """Decode an image file; a damaged one is a :class:`UserError` that names it."""
     with readable(path):
         image = Image.open(path)
         image.load()
@@ -205,7 +218,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def open_label(path: Path) -> Image.Image:
-    """A label file, decoded, whose pixels are class numbers; any other image is a :class:`UserError`."""
+    """Decode a label file, whose pixels are class numbers; an image of another kind is a :class:`UserError`."""
     image = open_image(path)
     if image.mode not in ("P", "L"):
         raise UserError(f"label {path} is a {image.mode} image; labels are palette PNGs of class numbers.")
@@ -214,55 +227,33 @@ def open_label(path: Path) -> Image.Image:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """What a damaged image file does to its decoder is a :class:`UserError` that names the file."""
+    """Turn the errors of an image decoder into a :class:`UserError` that names the file."""
     try:
         yield
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"image {path} cannot be read ({error}); replace the file.") from error
 
 
-def fingerprint(root: Path | str, *lists: str) -> str:
-    """A short hash of what the lists name: names and file sizes, or the hash that a generated data set states."""
-    root = find_root(root)
-    digest = hashlib.sha256()
-    description = root / "dataset.json"
-    if description.is_file():
-        try:
-            digest.update(json.loads(description.read_text(encoding="utf-8"))["sha256"].encode())
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{description} is damaged; delete its folder, the data set is drawn again.") from error
-    for list_name in lists:
-        data = VOCData(root, list_name, {0: "background"})
-        digest.update(list_name.encode())
-        for name, files in zip(data.names, data._files, strict=True):
-            digest.update(name.encode())
-            if not description.is_file():
-                digest.update(str([file.stat().st_size for file in files]).encode())
-    return digest.hexdigest()[:16]
+def fingerprint(root: Path | str, list_name: str) -> str:
+    """Short hash of a list's names and file sizes, or of its names and the pixels' hash where these are synthetic."""
+    data = VOCData(root, list_name, {0: "background"})
+    if pixels := stated_hash(data.root):
+        return short_hash(pixels, list_name, *data.names)
+    sizes = [str([file.stat().st_size for file in files]) for files in data._files]
+    return short_hash(list_name, *map("".join, zip(data.names, sizes, strict=True)))
 
 
-SHARE = 0.25
-"""The part of the free memory that decoded images may take: training wants the rest, and so may other programs."""
+def stated_hash(root: Path) -> str | None:
+    """Hash of all pixels that a synthetic data set states in ``dataset.json``; None for any other data set."""
+    path = root / "dataset.json"
+    if not path.is_file():
+        return None
+    found = re.search(r'"sha256": "(\w+)"', path.read_text(encoding="utf-8", errors="replace"))
+    if not found:
+        raise UserError(f"{path} is damaged; delete its folder, the data set is drawn again.")
+    return found[1]
 
 
-MEMINFO = Path("/proc/meminfo")
-
-
-CGROUP = Path("/sys/fs/cgroup")
-
-
-def allowance() -> int:
-    """Bytes that this process may fill with decoded images; 0 where the system does not say what is free."""
-    try:
-        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-        free = 1024 * int(lines["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):
-        return 0
-    # A container sees the memory of the whole machine there, and is killed at its own limit.
-    try:
-        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
-        free = min(free, limit - used)
-    except (OSError, ValueError):  # no such limit
-        pass
-    # The processes that torchrun starts on one machine each have their own copy.
-    return int(SHARE * free) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+def short_hash(*texts: str) -> str:
+    """First 16 hexadecimal digits of the texts' SHA-256."""
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]

@@ -1,11 +1,14 @@
-"""Whole-image inference with the strategies of Tables 4 and 6: output stride, scales and flip (Section 4.1)."""
+"""Whole-image inference with the strategies of Tables 4 and 6: output stride, scales and flip (Sections 4.1 and 4.2).
+
+Shapes in the comments are those of images padded to the paper's 513 x 513 pixels at output stride 16, for K classes.
+"""
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,47 +23,47 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.heads import resize
 
 MAX_BATCH_LAG = 16
-"""A image waits for others of its padded size until the stream is this many batches further."""
+"""An image waits for others of its padded size until the stream is this many batches further."""
 
 
 @torch.inference_mode()
-def probabilities(model: DeepLabV3, images: Tensor, settings: EvaluationConfig) -> Tensor:
+def probabilities(model: DeepLabV3, images: Tensor, config: EvaluationConfig) -> Tensor:
     """Class probabilities ``(N, K, H, W)`` of padded images ``(N, H, W, 3)`` uint8, averaged over scales and flip.
 
-    The model must be at ``settings.output_stride`` and in evaluation mode; :func:`predict_batches` sees to both.
+    The model must be at ``config.output_stride`` and in evaluation mode; :func:`predict_batches` sees to both.
     """
-    total, count = None, 0
-    for logits in _tta_logits(model, images, settings):
-        shares = logits.softmax(dim=1)
-        total = shares if total is None else total.add_(shares)
-        count += 1
-    return total.div_(count)
+    views = (logits.softmax(dim=1) for logits in _tta_logits(model, images, config))  # each (N, K, 513, 513)
+    total = next(views)  # (N, K, 513, 513)
+    for view in views:
+        total.add_(view)
+    return total.div_(len(config.scales) * (1 + config.flip))  # (N, K, 513, 513)
 
 
 @torch.inference_mode()
-def predict_classes(model: DeepLabV3, images: Tensor, settings: EvaluationConfig) -> Tensor:
+def predict_classes(model: DeepLabV3, images: Tensor, config: EvaluationConfig) -> Tensor:
     """The most probable class of every pixel of padded images ``(N, H, W, 3)``, as ``(N, H, W)`` uint8."""
-    if len(settings.scales) == 1 and not settings.flip:
-        (scores,) = _tta_logits(model, images, settings)  # the largest logit is the largest probability
+    if len(config.scales) == 1 and not config.flip:
+        (scores,) = _tta_logits(model, images, config)  # the largest logit is the largest probability
     else:
-        scores = probabilities(model, images, settings)
+        scores = probabilities(model, images, config)  # (N, K, 513, 513)
     # argmax() finds the same classes, on a CPU up to twenty times as slowly
-    return scores.max(dim=1).indices.to(torch.uint8)
+    return scores.max(dim=1).indices.to(torch.uint8)  # (N, 513, 513)
 
 
-def _tta_logits(model: DeepLabV3, images: Tensor, settings: EvaluationConfig) -> Iterator[Tensor]:
-    """Logits ``(N, K, H, W)`` from every scale, of the images and, with flip, of their mirror normalized turned back."""
-    normalized = normalize(images.to(next(model.parameters()).device))
+def _tta_logits(model: DeepLabV3, images: Tensor, config: EvaluationConfig) -> Iterator[Tensor]:
+    """Logits ``(N, K, H, W)`` at every scale and, with flip, of the mirrored images too (test-time augmentation)."""
+    normalized = normalize(images.to(next(model.parameters()).device))  # (N, 513, 513, 3) to (N, 3, 513, 513)
     height, width = normalized.shape[2:]
-    for scale in settings.scales:
+    for scale in config.scales:
         # k * s + 1 pixels become k' * s + 1 pixels, so that corners stay aligned with the features
         size = tuple(_in_strides(side, scale, model.output_stride) for side in (height, width))
-        scaled = resize(normalized, size, align_corners=True)
-        for mirrored in (False, True) if settings.flip else (False,):
-            with torch.autocast(normalized.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                logits = model.features_to_logits(scaled.flip(3) if mirrored else scaled).float()
-            logits = logits.flip(3) if mirrored else logits
-            yield resize(logits, (height, width), model.config.align_corners)
+        scaled = resize(normalized, size, align_corners=True)  # at scale 0.5 (N, 3, 257, 257)
+        for mirrored in (False, True) if config.flip else (False,):
+            view = scaled.flip(3) if mirrored else scaled  # (N, 3, 257, 257)
+            with torch.autocast(view.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                logits = model.features_to_logits(view).float()  # (N, K, 17, 17)
+            logits = logits.flip(3) if mirrored else logits  # (N, K, 17, 17)
+            yield resize(logits, (height, width), model.config.align_corners)  # (N, K, 513, 513)
 
 
 def _in_strides(side: int, scale: float, stride: int) -> int:
@@ -68,19 +71,20 @@ def _in_strides(side: int, scale: float, stride: int) -> int:
     return side if scale == 1 else round((side - 1) * scale / stride) * stride + 1
 
 
-class _Item(NamedTuple):
-    """A image ``(H, W, 3)`` on its way through the network, with its number and, where it has one, its label."""
+@dataclass(frozen=True)
+class _Item:
+    """An image ``(H, W, 3)`` uint8 with its index and, for evaluation, its label ``(H, W)`` uint8."""
 
     index: int
     image: np.ndarray
     label: np.ndarray | None = None
 
 
-def in_batches(items: Iterable[_Item], settings: EvaluationConfig, batch_size: int) -> Iterator[list[_Item]]:
+def in_batches(items: Iterable[_Item], config: EvaluationConfig, batch_size: int) -> Iterator[list[_Item]]:
     """The items in groups of at most ``batch_size`` whose images share a padded size, each soon after its turn."""
     waiting: dict[tuple[int, int], list[_Item]] = {}
     for item in items:
-        size = padded_size(*item.image.shape[:2], settings)
+        size = _padded_size(item, config)
         group = waiting.setdefault(size, [])
         group.append(item)
         if len(group) == batch_size:
@@ -92,117 +96,120 @@ def in_batches(items: Iterable[_Item], settings: EvaluationConfig, batch_size: i
     yield from waiting.values()
 
 
-def _stack(group: list[_Item], settings: EvaluationConfig) -> Tensor:
-    size = padded_size(*group[0].image.shape[:2], settings)
+def _padded_size(item: _Item, config: EvaluationConfig) -> tuple[int, int]:
+    height, width, _ = item.image.shape
+    return padded_size(height, width, config)
+
+
+def _stack(group: list[_Item], config: EvaluationConfig) -> Tensor:
+    """The padded images of a group, ``(N, H, W, 3)`` uint8."""
+    size = _padded_size(group[0], config)
     return torch.from_numpy(np.stack([pad(item.image, size) for item in group]))
 
 
 @contextmanager
-def eval_mode(model: DeepLabV3, settings: EvaluationConfig) -> Iterator[None]:
-    """The model in evaluation mode and at the settings' output stride; afterwards as it was."""
+def eval_mode(model: DeepLabV3, config: EvaluationConfig) -> Iterator[None]:
+    """Put the model into evaluation mode and at the output stride of ``config``; afterwards restore both."""
     output_stride, training = model.output_stride, model.training
     try:
-        model.eval().set_output_stride(settings.output_stride)
+        model.eval().set_output_stride(config.output_stride)
         yield
     finally:
         model.set_output_stride(output_stride).train(training)
 
 
 def predict_batches(
-    model: DeepLabV3, images: Iterable[np.ndarray], settings: EvaluationConfig, batch_size: int = 1
+    model: DeepLabV3, images: Iterable[np.ndarray], config: EvaluationConfig, batch_size: int = 1
 ) -> Iterator[np.ndarray]:
     """Predicted class of every pixel of every image ``(H, W, 3)``, as ``(H, W)`` uint8 at the image's own size.
 
-    Images of one padded size share a batch, and come back in their own order. The model's output stride and mode are
-    restored afterwards.
+    Images of one padded size share a batch, and predictions come in the images' order. The model's output stride and
+    mode are restored afterwards.
     """
-    done: dict[int, np.ndarray] = {}
-    due = 0
-    with eval_mode(model, settings):
-        for group in in_batches((_Item(*item) for item in enumerate(images)), settings, batch_size):
-            classes = predict_classes(model, _stack(group, settings), settings).cpu().numpy()
-            for (index, image, _), found in zip(group, classes, strict=True):
-                done[index] = found[: image.shape[0], : image.shape[1]]
-            while due in done:
-                yield done.pop(due)
-                due += 1
+    predictions: dict[int, np.ndarray] = {}
+    next_index = 0
+    with eval_mode(model, config):
+        for group in in_batches((_Item(*item) for item in enumerate(images)), config, batch_size):
+            classes = predict_classes(model, _stack(group, config), config).cpu().numpy()  # (N, 513, 513)
+            for item, padded in zip(group, classes, strict=True):
+                predictions[item.index] = padded[: item.image.shape[0], : item.image.shape[1]]  # (H, W)
+            while next_index in predictions:
+                yield predictions.pop(next_index)
+                next_index += 1
 
 
-def predict(model: DeepLabV3, image: np.ndarray, settings: EvaluationConfig) -> np.ndarray:
+def predict(model: DeepLabV3, image: np.ndarray, config: EvaluationConfig) -> np.ndarray:
     """Predicted classes ``(H, W)`` uint8 of one image ``(H, W, 3)`` uint8."""
-    (prediction,) = predict_batches(model, [image], settings)
+    (prediction,) = predict_batches(model, [image], config)
     return prediction
 
 
 def confusion_per_image(
-    model: DeepLabV3, data: VOCData, settings: EvaluationConfig, batch_size: int = 1, indices: Iterable[int] | None = None
-) -> Iterator[tuple[int, np.ndarray | UserError]]:
+    model: DeepLabV3, data: VOCData, config: EvaluationConfig, batch_size: int = 1, indices: Iterable[int] | None = None
+) -> Generator[tuple[int, np.ndarray | UserError], None, None]:
     """Index and confusion matrix ``(K, K)`` int64 of every whole image of ``data``, or of those at ``indices``.
 
-    They come as they are done, nearly in order; a image that cannot be read comes with its error instead. Files are
+    They come as they are done, nearly in order; an image that cannot be read comes with its error instead. Files are
     read while the network works.
     """
-    broken: list[tuple[int, UserError]] = []
+    errors: list[tuple[int, UserError]] = []
 
     def readable() -> Iterator[_Item]:
-        for index, found in _read_ahead(data, range(len(data)) if indices is None else indices, 2 * batch_size):
-            if isinstance(found, UserError):
-                broken.append((index, found))
+        for index, sample in _read_ahead(data, range(len(data)) if indices is None else indices, 2 * batch_size):
+            if isinstance(sample, UserError):
+                errors.append((index, sample))
             else:
-                yield _Item(index, *found)
+                yield _Item(index, *sample)
 
-    with eval_mode(model, settings):
-        for group in in_batches(readable(), settings, batch_size):
-            classes = predict_classes(model, _stack(group, settings), settings)
-            labels = np.full(classes.shape, VOID, dtype=np.uint8)  # padding is void
+    with eval_mode(model, config):
+        for group in in_batches(readable(), config, batch_size):
+            classes = predict_classes(model, _stack(group, config), config)  # (N, 513, 513)
+            labels = np.full(classes.shape, VOID, dtype=np.uint8)  # (N, 513, 513), where padding is void
             for label, item in zip(labels, group, strict=True):
+                assert item.label is not None
                 label[: item.label.shape[0], : item.label.shape[1]] = item.label
-            truth = torch.from_numpy(labels).to(classes.device)
-            counts = confusion_matrices(truth, classes, model.config.num_classes).cpu().numpy()
+            truth = torch.from_numpy(labels).to(classes.device)  # (N, 513, 513)
+            counts = confusion_matrices(truth, classes, model.config.num_classes).cpu().numpy()  # (N, K, K)
             yield from zip((item.index for item in group), counts, strict=True)
-            while broken:
-                yield broken.pop(0)
-        yield from broken
+            while errors:
+                yield errors.pop(0)
+        yield from errors
 
 
 def _read_ahead(data: VOCData, indices: Iterable[int], ahead: int) -> Iterator[tuple[int, tuple | UserError]]:
     """Images with their labels, in order, read by threads up to ``ahead`` before they are asked for."""
+    waiting: deque[tuple[int, Future]] = deque()
 
-    def read(index: int) -> tuple[int, tuple | UserError]:
-        try:
-            return index, data[index]
-        except UserError as error:
-            return index, error
+    def oldest() -> tuple[int, tuple | UserError]:
+        index, sample = waiting.popleft()
+        error = sample.exception()
+        return index, error if isinstance(error, UserError) else sample.result()
 
-    pool = ThreadPoolExecutor(min(8, max(1, (os.cpu_count() or 1) // 2)))
-    waiting: deque[Future] = deque()
-    try:
+    with ThreadPoolExecutor(min(8, max(1, (os.cpu_count() or 1) // 2))) as pool:
         for index in indices:
-            waiting.append(pool.submit(read, index))
+            waiting.append((index, pool.submit(data.__getitem__, index)))
             if len(waiting) > ahead:
-                yield waiting.popleft().result()
+                yield oldest()
         while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+            yield oldest()
 
 
 def evaluate(
     model: DeepLabV3,
     data: VOCData,
-    settings: EvaluationConfig,
+    config: EvaluationConfig,
     batch_size: int = 1,
     report: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
     """Confusion matrices ``(images, K, K)`` int64 of every whole image of ``data``, at its original size.
 
-    The first image that cannot be read ends it.
+    ``report`` is called with the number of images done. The first image that cannot be read ends it.
     """
     classes = model.config.num_classes
     matrices = np.zeros((len(data), classes, classes), dtype=np.int64)
-    for done, (index, found) in enumerate(confusion_per_image(model, data, settings, batch_size), start=1):
-        if isinstance(found, UserError):
-            raise found
-        matrices[index] = found
+    for done, (index, counts) in enumerate(confusion_per_image(model, data, config, batch_size), start=1):
+        if isinstance(counts, UserError):
+            raise counts
+        matrices[index] = counts
         report(done)
     return matrices

@@ -5,25 +5,30 @@ classes and over those present are one number, the paper's. They part on lists t
 has no rule for it (0 / 0 makes its mean NaN), the authors' later public code averages over the classes present.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
 
 from deeplabv3.config import VOID
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
-    """``(num_classes, num_classes)`` int64 pixel counts: rows are the truth, columns the prediction, 255 is ignored."""
-    counted = truth != VOID
-    cells = truth[counted].astype(np.int64) * num_classes + prediction[counted]
+    """Pixel counts ``(num_classes, num_classes)`` int64: rows are the truth, columns the prediction, 255 is ignored."""
+    counted = truth != VOID  # (H, W)
+    cells = truth[counted].astype(np.int64) * num_classes + prediction[counted]  # (pixels that count,)
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def confusion_matrices(truth: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
+def confusion_matrices(truth: "Tensor", prediction: "Tensor", num_classes: int) -> "Tensor":
     """The same for a batch ``(N, H, W)`` on any device, image by image: ``(N, num_classes, num_classes)`` int64."""
-    images = torch.arange(len(truth), device=truth.device).view(-1, 1, 1)
-    cells = (images * num_classes + truth.long()) * num_classes + prediction.long()
-    counts = torch.bincount(cells[truth != VOID], minlength=len(truth) * num_classes**2)
+    import torch  # tables use this module, and need no torch
+
+    images = torch.arange(len(truth), device=truth.device).view(-1, 1, 1)  # (N, 1, 1)
+    cells = (images * num_classes + truth.long()) * num_classes + prediction.long()  # (N, H, W)
+    counts = torch.bincount(cells[truth != VOID], minlength=len(truth) * num_classes**2)  # (N * K * K,)
     return counts.view(len(truth), num_classes, num_classes)
 
 

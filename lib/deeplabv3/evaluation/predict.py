@@ -1,4 +1,4 @@
-"""Anybody's images through a trained network: from a file on disk to classes at the image's own size."""
+"""Prediction on image files of any kind: which files, which weights, and classes at the image's own size."""
 
 import contextlib
 import glob
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
+from torchvision.models import segmentation
 
-from deeplabv3.config import VOC_CLASSES, EvaluationConfig
+from deeplabv3.config import MAX_SIZE, VOC_CLASSES, EvaluationConfig
 from deeplabv3.data.transforms import pad, padded_size
 from deeplabv3.data.voc import open_image
 from deeplabv3.errors import UserError
@@ -19,15 +19,15 @@ from deeplabv3.evaluation.inference import eval_mode, predict, probabilities
 from deeplabv3.files import CHECKPOINT
 from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.weights import from_torchvision, read_weights
+from deeplabv3.model.weights import download, from_torchvision, read_weights
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-"""What is taken for a image in a folder; a file that is named may end in anything."""
+"""Suffixes of images in a folder; a file that is named may end in anything."""
 
-MAX_SIZE = 513
-"""Pixels of a image's longer side as the network sees it: VOC's images, and so its objects, are of that size."""
-
-TORCHVISION = ("resnet50", "resnet101")
+TORCHVISION = {
+    "resnet50": segmentation.DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1,
+    "resnet101": segmentation.DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1,
+}
 
 
 def load_weights(source: str) -> tuple[DeepLabV3, dict[int, str]]:
@@ -37,20 +37,18 @@ def load_weights(source: str) -> tuple[DeepLabV3, dict[int, str]]:
     with ResNet-101 (downloaded, trained on the images of COCO that show VOC's classes), ``torchvision:resnet50``, or
     ``torchvision:FILE`` for a ``.pth`` file of either.
     """
-    kind, _, which = source.partition(":")
+    kind, _, backbone_or_file = source.partition(":")
     if kind == "torchvision":
-        state = _download(which or "resnet101") if which in ("", *TORCHVISION) else read_weights(which)
-        try:
-            model = from_torchvision(state)
-        except UserError as error:
-            raise UserError(f"weights file {which}: {error}") from error
-        except (KeyError, RuntimeError) as error:
-            raise UserError(f"weights file {which} lacks layers of torchvision's DeepLabV3; fetch it again.") from error
-        known = model.config.num_classes == len(VOC_CLASSES)
-        return model, dict(enumerate(VOC_CLASSES)) if known else _numbered(model.config.num_classes)
-    file = Path(source)
-    if file.is_dir():
-        file /= CHECKPOINT
+        backbone_or_file = backbone_or_file or "resnet101"
+        if backbone_or_file in TORCHVISION:
+            weights = TORCHVISION[backbone_or_file]
+            state = download(weights, "torchvision's weights", "give --weights torchvision:FILE")
+        else:
+            state = read_weights(backbone_or_file)
+        model = from_torchvision(state, f"weights {backbone_or_file}")
+        named = model.config.num_classes == len(VOC_CLASSES)
+        return model, dict(enumerate(VOC_CLASSES)) if named else _numbered(model.config.num_classes)
+    file = Path(source) / CHECKPOINT if Path(source).is_dir() else Path(source)
     if not file.is_file():
         raise UserError(f"weights {file} do not exist; name a checkpoint.safetensors of a run, or 'torchvision'.")
     model, checkpoint = load_model(file)
@@ -59,33 +57,17 @@ def load_weights(source: str) -> tuple[DeepLabV3, dict[int, str]]:
 
 
 def _numbered(count: int) -> dict[int, str]:
-    """Classes of which nothing but the number is known."""
+    """Classes without names: each is called by its number."""
     return {number: str(number) for number in range(count)}
 
 
-def _download(backbone: str) -> dict[str, Tensor]:
-    from torchvision.models import segmentation
-
-    weights = {
-        "resnet50": segmentation.DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1,
-        "resnet101": segmentation.DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1,
-    }[backbone]
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"torchvision's weights could not be downloaded ({error}); fetch {weights.url} by other means and give "
-            "--weights torchvision:FILE."
-        ) from error
-
-
-def find_images(inputs: Sequence[str], own: Path | None = None) -> list[Path]:
+def find_images(inputs: Sequence[str], output: Path | None = None) -> list[Path]:
     """The image files that files, folders and patterns such as ``"holiday/*.jpg"`` name, each once, in order.
 
-    A folder counts with the images directly in it. In ``own``, the folder of the predictions, folders and patterns
+    A folder counts with the images directly in it. In ``output``, the folder of the predictions, folders and patterns
     find nothing that an earlier prediction wrote.
     """
-    found: dict[Path, Path] = {}
+    images: dict[Path, Path] = {}  # by their resolved paths
     for item in inputs:
         path = Path(item)
         if path.is_file():
@@ -96,21 +78,21 @@ def find_images(inputs: Sequence[str], own: Path | None = None) -> list[Path]:
         else:
             files = [Path(name) for name in sorted(glob.glob(item, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
             reason = f"{item} is neither a file nor a folder, and no image matches it; check the path."
-        if own is not None and not path.is_file():
-            files = [file for file in files if not (file.name.endswith(RESULTS) and _is_in(file, own))]
+        if output is not None and not path.is_file():
+            files = [file for file in files if not (file.name.endswith(RESULTS) and _is_in(file, output))]
         if not files:
             raise UserError(reason)
         for file in files:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
+            images.setdefault(file.resolve(), file)
+    return list(images.values())
 
 
 OVERLAY, CLASSES, SHARES = "_overlay.jpg", "_classes.png", "shares.csv"
 RESULTS = (OVERLAY, CLASSES)
-"""Both files of a image's results, behind its name; the table is of all."""
+"""Ends of the names of an image's two files."""
 
 ABOUT = ("file", "results", "width", "height", "seconds")
-"""The table's columns before those of the classes."""
+"""Columns of the table ``shares.csv`` before those of the classes."""
 
 
 def _is_in(file: Path, folder: Path) -> bool:
@@ -118,7 +100,7 @@ def _is_in(file: Path, folder: Path) -> bool:
 
 
 def refuse_to_overwrite(images: Iterable[Path], names: Iterable[str], output: Path) -> None:
-    """Results replace earlier results, which have their table beside them, and nothing else of anybody's."""
+    """Raise a :class:`UserError` where results would replace other files than earlier results, which have a table."""
     for image in images:
         if _is_in(image, output):
             raise UserError(f"image {image} lies in {output} itself; name another folder with --output.")
@@ -134,7 +116,7 @@ def refuse_to_overwrite(images: Iterable[Path], names: Iterable[str], output: Pa
 
 
 def output_names(images: Iterable[Path]) -> list[str]:
-    """A name for the results of each image: its stem, and a number behind it where the stem is taken."""
+    """Name of each image's results: its stem, with a number behind it where another image has that name."""
     taken: set[str] = set()
     names = []
     for image in images:
@@ -148,14 +130,14 @@ def output_names(images: Iterable[Path]) -> list[str]:
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """Any image as people see it, ``(H, W, 3)`` uint8.
+    """Image of any format as viewers show it, ``(H, W, 3)`` uint8.
 
-    Turned as its EXIF entry says, where that can be read; what is transparent lies on white, as most viewers show it;
-    of 16 bits the upper 8 count; gray, palette and CMYK become RGB; of an animation the first frame. A damaged file is
-    a :class:`UserError` that names it.
+    It is turned as its EXIF entry says, where that can be read; transparency lies on white; of 16 bits the upper 8
+    count; gray, palette and CMYK become RGB; of an animation the first frame counts. A damaged file is a
+    :class:`UserError` that names it.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of many pixels, and of what is odd in a file that can be read all the same
+        warnings.simplefilter("ignore")  # of many pixels, and of oddities in a file that can be read all the same
         image = open_image(path)
         with contextlib.suppress(Exception):  # damaged EXIF data can fail in any way, and the image itself is whole
             image = ImageOps.exif_transpose(image)
@@ -170,42 +152,42 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 def predict_photo(
-    model: DeepLabV3, photo: np.ndarray, settings: EvaluationConfig, longest: int = MAX_SIZE
+    model: DeepLabV3, photo: np.ndarray, config: EvaluationConfig, max_size: int = MAX_SIZE
 ) -> np.ndarray:
     """Predicted class indices ``(H, W)`` uint8 of a photograph ``(H, W, 3)`` uint8 of any size, at that size.
 
-    A image whose longer side exceeds ``longest`` pixels is reduced to it, since the network knows objects of the size
+    An image whose longer side exceeds ``max_size`` pixels is reduced to it, since the network knows objects of the size
     that VOC's images show; the class *probabilities* are then enlarged, which leaves smooth borders. Any other
     image is predicted as in evaluation.
     """
-    height, width = photo.shape[:2]
-    scale = longest / max(height, width)
+    height, width, _ = photo.shape
+    scale = max_size / max(height, width)
     if scale >= 1:
-        return predict(model, photo, settings)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR))
-    padded = torch.from_numpy(pad(small, padded_size(*small.shape[:2], settings)))
-    with eval_mode(model, settings):
-        shares = probabilities(model, padded[None], settings)[0]
-    return _enlarged(shares[:, : size[1], : size[0]].float().cpu().numpy(), height, width)
+        return predict(model, photo, config)
+    small_width, small_height = max(1, round(width * scale)), max(1, round(height * scale))
+    small = np.asarray(Image.fromarray(photo).resize((small_width, small_height), Image.Resampling.BILINEAR))
+    padded = torch.from_numpy(pad(small, padded_size(small_height, small_width, config)))
+    with eval_mode(model, config):
+        scores = probabilities(model, padded[None], config)[0]
+    return _enlarged(scores[:, :small_height, :small_width].float().cpu().numpy(), height, width)
 
 
-def _enlarged(shares: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The most probable class of every pixel when ``shares (K, h, w)`` are enlarged, one class at a time.
+def _enlarged(probabilities: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The most probable class of every pixel when ``probabilities (K, h, w)`` are enlarged, one class at a time.
 
     All classes of 20 megapixels at once would be 1.7 GB.
     """
     best = np.zeros((height, width), dtype=np.float32)
     classes = np.zeros((height, width), dtype=np.uint8)
-    for index, share in enumerate(shares):
-        if share.max() < 1 / len(shares):  # the most probable class has at least that everywhere
+    for index, small in enumerate(probabilities):
+        if small.max() < 1 / len(probabilities):  # the most probable class has at least that everywhere
             continue
-        large = np.asarray(Image.fromarray(share).resize((width, height), Image.Resampling.BILINEAR))
+        large = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
         classes[large > best] = index
         np.maximum(best, large, out=best)
     return classes
 
 
 def class_shares(classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Each class's percentage of the pixels, ``(num_classes,)``."""
+    """Percentage of the pixels that each class has, ``(num_classes,)``."""
     return 100 * np.bincount(classes.ravel(), minlength=num_classes) / classes.size

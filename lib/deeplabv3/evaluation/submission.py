@@ -13,9 +13,9 @@ from torch import nn
 
 from deeplabv3.config import VOC_CLASSES, EvaluationConfig
 from deeplabv3.data.voc import find_root, image_path, palette_png, read_image, read_list
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, attempt
 from deeplabv3.evaluation.inference import predict_batches
-from deeplabv3.files import write_atomically, writing
+from deeplabv3.files import write_atomically
 from deeplabv3.model.deeplab import DeepLabV3
 
 FOLDER = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")
@@ -27,7 +27,7 @@ STATE = "submission.json"
 
 
 def weights_hash(model: nn.Module) -> str:
-    """A short hash of every value in the network."""
+    """Short hash of every value in the network."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -35,7 +35,7 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def refuse_other_classes(classes: dict[int, str]) -> None:
-    """The server counts VOC's 21 classes and would take any others for those."""
+    """Raise a :class:`UserError` for other classes than VOC's 21, which the server would take any others for."""
     if classes != dict(enumerate(VOC_CLASSES)):
         raise UserError(
             f"these weights know {len(classes)} classes ({', '.join(list(classes.values())[:8])} …) and the evaluation "
@@ -44,21 +44,21 @@ def refuse_other_classes(classes: dict[int, str]) -> None:
 
 
 def test_images(root: Path) -> dict[str, Path]:
-    """The test images' names and files, in the order of the list; that they are missing is a :class:`UserError`."""
+    """Names and files of the test images, in the order of the list; a missing one is a :class:`UserError`."""
     root = find_root(root)
-    try:
-        return {name: image_path(root, name, "test") for name in read_list(root, "test")}
-    except UserError as error:
+    images, error = attempt(lambda: {name: image_path(root, name, "test") for name in read_list(root, "test")})
+    if images is None:
         raise UserError(
-            f"the test images are not in {root} ({str(error).split(';')[0]}); the evaluation server gives them to "
+            f"the test images are not in {root} ({error.split(';')[0]}); the evaluation server gives them to "
             "registered users as VOC2012test.tar, which is unpacked over VOCdevkit."
-        ) from error
+        )
+    return images
 
 
 def submit(
     model: DeepLabV3,
     images: dict[str, Path],
-    settings: EvaluationConfig,
+    config: EvaluationConfig,
     output: Path,
     weights: str,
     report: Callable[[], None] = lambda: None,
@@ -66,44 +66,41 @@ def submit(
 ) -> Path:
     """Write a label file for each of ``images`` below ``output``, and the archive to upload, whose path is returned.
 
-    Label files that are there already are not made again: an interrupted call goes on. ``weights`` names the network's
-    values, so that the predictions of two networks or two strategies never end up in one archive.
+    Label files that exist are not made again: an interrupted call goes on. A full disk is a :class:`UserError`.
+
+    Args:
+        model: a network of VOC's 21 classes.
+        images: names and files of the test images, as :func:`test_images` finds them.
+        config: the inference strategy.
+        output: a folder without predictions of other weights or another strategy, or else a :class:`UserError`.
+        weights: a hash of the network's values, as of :func:`weights_hash`.
+        report: called after each image.
+        batch_size: images of one padded size at once.
     """
-    folder, missing = output / FOLDER, []
-    with writing(output):
-        folder.mkdir(parents=True, exist_ok=True)
-        _claim(output, {"weights": weights, "settings": asdict(settings)})
-    for name in images:
-        if (folder / f"{name}.png").is_file():
-            report()
-        else:
-            missing.append(name)
-    found = predict_batches(model, (read_image(images[name]) for name in missing), settings, batch_size)
-    for name, classes in zip(missing, found, strict=True):
-        with writing(output):
-            write_atomically(folder / f"{name}.png", palette_png(classes))
+    folder = output / FOLDER
+    _mark(output, json.dumps({"weights": weights, "settings": asdict(config)}, indent=2) + "\n")
+    missing = [name for name in images if not (folder / f"{name}.png").is_file()]
+    for _ in range(len(images) - len(missing)):
+        report()
+    predictions = predict_batches(model, (read_image(images[name]) for name in missing), config, batch_size)
+    for name, classes in zip(missing, predictions, strict=True):
+        write_atomically(folder / f"{name}.png", palette_png(classes))
         report()
     buffer = io.BytesIO()
-    with writing(output):
-        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-            for name in images:
-                archive.add(folder / f"{name}.png", (FOLDER / f"{name}.png").as_posix())
-        write_atomically(output / ARCHIVE, buffer.getvalue())
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name in images:
+            archive.add(folder / f"{name}.png", (FOLDER / f"{name}.png").as_posix())
+    write_atomically(output / ARCHIVE, buffer.getvalue())
     return output / ARCHIVE
 
 
-def _claim(output: Path, values: dict) -> None:
-    """Mark a folder with what its predictions come from, or refuse one that is marked with something else."""
-    path, values = output / STATE, json.loads(json.dumps(values))
-    try:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except ValueError:
-        before = {}
-    if before is None and any((output / FOLDER).glob("*.png")):
-        before = {}
-    if before not in (None, values):
+def _mark(output: Path, origin: str) -> None:
+    """Write the origin of a folder's predictions into it, or refuse one that has predictions of another origin."""
+    file = output / STATE
+    same = file.read_bytes() == origin.encode() if file.is_file() else not any((output / FOLDER).glob("*.png"))
+    if not same:
         raise UserError(
             f"folder {output} holds predictions of other weights or another strategy; name another with --output, or "
             "delete it."
         )
-    write_atomically(path, json.dumps(values, indent=2) + "\n")
+    write_atomically(file, origin)

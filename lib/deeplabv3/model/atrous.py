@@ -5,6 +5,7 @@ Nothing else in the project writes a rate down by hand: the model, the notebooks
 """
 
 from dataclasses import dataclass
+from math import prod
 
 from deeplabv3.config import STRIDE_UNITS
 from deeplabv3.errors import UserError
@@ -26,10 +27,7 @@ class BackboneSpec:
 
     @property
     def stem_stride(self) -> int:
-        stride = 1
-        for _, layer_stride in self.stem:
-            stride *= layer_stride
-        return stride
+        return prod(stride for _, stride in self.stem)
 
 
 _RESNET_STEM = ((7, 2), (3, 2))
@@ -81,11 +79,11 @@ def plan_rates(
     unit loses its stride and every *later* convolution doubles its rate: that keeps what each weight sees. A unit of
     block4 and beyond multiplies the rate by its entry of ``multi_grid`` (Section 3.2.1).
 
-    ``stride_unit`` says where a block's stride sits. ``"last"``: in its last unit (the last block has none), so that all
-    units of a block run at one block rate and block4 at output stride 16 has rates (2, 2, 2) x grid. ``"first"``:
-    in the first unit of block2 and later, as torchvision's ImageNet weights were trained; that first unit then runs at
-    the previous block's rate, (1, 2, 2) x grid, and the pretrained features stay what they were. For MobileNetV2 both
-    names mean the same network.
+    ``stride_unit`` is the unit of a block that has its stride. ``"last"``: the last unit (of the last block none), so
+    that all units of a block run at one block rate and block4 at output stride 16 has rates (2, 2, 2) x grid.
+    ``"first"``: the first unit of block2 and later, as torchvision's ImageNet weights were trained; that first unit
+    then runs at the previous block's rate, (1, 2, 2) x grid, and the pretrained features stay what they were. For
+    MobileNetV2 both names mean the same network.
     """
     spec = backbone_spec(backbone)
     _check_plan(output_stride, multi_grid, last_block, stride_unit)

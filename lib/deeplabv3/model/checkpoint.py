@@ -17,61 +17,51 @@ from torch import Tensor
 
 from deeplabv3.config import ModelConfig
 from deeplabv3.errors import UserError
-from deeplabv3.files import CHECKPOINT, write_atomically
+from deeplabv3.files import CHECKPOINT, atomic_path
 from deeplabv3.model.deeplab import DeepLabV3
 
 
 @dataclass
 class Checkpoint:
-    """``settings`` is the run's identity (model, training, data, seed) as JSON values; ``seconds`` its time so far.
+    """State of a training run."""
 
-    ``score`` is the mIoU in percent that a validation on the way found, where this is the best one so far.
-    """
-
-    step: int
-    seconds: float
-    settings: dict
-    model: dict[str, Tensor]
-    momentum: dict[str, Tensor]
-    score: float | None = None
+    step: int  # training steps done
+    seconds: float  # their time
+    settings: dict  # of the run: model, training, data and seed, as JSON values
+    model: dict[str, Tensor]  # the network's state dict
+    momentum: dict[str, Tensor]  # SGD's, by parameter
+    score: float | None = None  # mIoU in percent of a validation during training, where it is the best so far
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, keep: int = 1) -> None:
     """Write ``checkpoint`` to ``path``; a reader sees the old file or the new one, never a part.
 
-    The last ``keep`` are kept: the one before as ``NAME-1``, the one before that as ``NAME-2``.
+    The last ``keep`` are kept: the one before as ``NAME-1``, the one before that as ``NAME-2``. A full disk is a
+    :class:`UserError` that names ``path``, and leaves all of them as they were.
     """
     tensors = {f"model.{name}": value.contiguous() for name, value in checkpoint.model.items()}
     tensors |= {f"momentum.{name}": value.contiguous() for name, value in checkpoint.momentum.items()}
-    header = {
-        "step": str(checkpoint.step),
-        "seconds": str(checkpoint.seconds),
-        "settings": json.dumps(checkpoint.settings),
-    }
+    header = {"step": str(checkpoint.step), "seconds": str(checkpoint.seconds)}
+    header["settings"] = json.dumps(checkpoint.settings)
     if checkpoint.score is not None:
         header["score"] = str(checkpoint.score)
-    try:
-        fresh = path.with_name(f".{path.name}.fresh")
-        write_atomically(fresh, save(tensors, metadata=header))
-        files = [path, *(_earlier(path, number) for number in range(1, keep))]
-        for newer, older in reversed(list(pairwise(files))):
+    with atomic_path(path) as partial:
+        with open(partial, "wb") as file:
+            file.write(save(tensors, metadata=header))
+            file.flush()
+            os.fsync(file.fileno())
+        for newer, older in reversed(list(pairwise(_paths(path, keep)))):
             if newer.exists():
                 os.replace(newer, older)
-        os.replace(fresh, path)
-    except OSError as error:
-        raise UserError(
-            f"checkpoint {path} could not be written ({error}); make room, the run goes on from there."
-        ) from error
 
 
-def _earlier(path: Path, number: int) -> Path:
-    return path.with_stem(f"{path.stem}-{number}")
+def _paths(path: Path, count: int) -> list[Path]:
+    return [path, *(path.with_stem(f"{path.stem}-{number}") for number in range(1, count))]
 
 
 def checkpoints(path: Path) -> list[Path]:
     """``path`` and the earlier ones that are kept beside it, those that exist, newest first."""
-    earlier = [_earlier(path, number) for number in range(1, 100)]
-    return [file for file in (path, *earlier) if file.exists()]
+    return [file for file in _paths(path, 100) if file.exists()]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -109,11 +99,14 @@ def load_model(path: Path) -> tuple[DeepLabV3, Checkpoint]:
     return model.eval(), checkpoint
 
 
-def read_header(folder: Path) -> tuple[int, dict] | None:
-    """Step and settings of the newest checkpoint that can be read, without reading its tensors."""
-    for path in checkpoints(folder / CHECKPOINT):
+def read_header(path: Path) -> tuple[int, dict] | None:
+    """Step and settings of the newest checkpoint of ``path`` that can be read, without its tensors; None without one.
+
+    ``path`` is a checkpoint or the folder of a run. Training says what is wrong with a file that is skipped here.
+    """
+    for checkpoint in checkpoints(path / CHECKPOINT if path.is_dir() else path):
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(checkpoint, framework="pt") as file:
                 header = file.metadata()
             return int(header["step"]), dict(json.loads(header["settings"]))
         except (OSError, SafetensorError, TypeError, KeyError, ValueError):
@@ -122,11 +115,6 @@ def read_header(folder: Path) -> tuple[int, dict] | None:
 
 
 def checkpoint_step(path: Path) -> int:
-    """The step of the newest checkpoint of ``path`` that can be read, without reading its tensors; 0 without one."""
-    for found in checkpoints(path):
-        try:
-            with safe_open(found, framework="pt") as file:
-                return int(file.metadata()["step"])
-        except (OSError, SafetensorError, TypeError, KeyError, ValueError):
-            continue  # whoever trains says what is wrong with it
-    return 0
+    """Step of the newest checkpoint of ``path`` that can be read, as :func:`read_header` finds it; 0 without one."""
+    header = read_header(path)
+    return header[0] if header else 0

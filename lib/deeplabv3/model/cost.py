@@ -20,9 +20,9 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One convolution: ``name`` is its module's in the network, ``height`` x ``width`` its output's size.
+    """One convolution: ``name`` is that of its module, ``height`` x ``width`` the size of its output.
 
-    ``norm`` tells that batch norm follows; a convolution without it has a bias.
+    ``norm`` is true where batch norm follows; a convolution without it has a bias.
     """
 
     name: str
@@ -47,7 +47,7 @@ class LayerCost:
 
     @property
     def multiply_adds(self) -> int:
-        """For one image: every weight once per output position, taps that fall on the zero padding included."""
+        """Products for one image: every weight once per output position, also where it falls on the zero padding."""
         return self.weights * self.height * self.width
 
 
@@ -75,10 +75,7 @@ def multiply_adds(config: ModelConfig, height: int = 513, width: int = 513) -> i
 
 
 def _strided(size: Size, stride: int) -> Size:
-    """Output size of a layer whose padding keeps the size at stride 1: every ``stride``-th position, the first one on.
-
-    All layers here are padded so, whatever their kernel and rate.
-    """
+    """Output size of a layer whose padding keeps the size at stride 1, as that of all layers here does."""
     return -(-size[0] // stride), -(-size[1] // stride)
 
 
@@ -105,10 +102,10 @@ def _resnet(config: ModelConfig, plan: tuple[UnitPlan, ...], size: Size) -> Iter
 def _mobilenet_v2(config: ModelConfig, plan: tuple[UnitPlan, ...], size: Size) -> Iterator[LayerCost]:
     stem = backbone_spec(config.backbone).stem
     table = [(expansion, channels) for expansion, channels, count in STAGES for _ in range(count)]
-    own = len(table) - (STEM_FEATURES - 1)  # the units of block1 … block4
+    last_feature = len(table) - (STEM_FEATURES - 1)  # units of block1 … block4
     names = [f"backbone.features.{number}" for number in range(1, len(table) + 1)]
-    names += [f"backbone.block{unit.block}.{unit.unit - 1}" for unit in plan[own:]]
-    table += [(6, BLOCK_CHANNELS[unit.unit - 1]) for unit in plan[own:]]
+    names += [f"backbone.block{unit.block}.{unit.unit - 1}" for unit in plan[last_feature:]]
+    table += [(6, BLOCK_CHANNELS[unit.unit - 1]) for unit in plan[last_feature:]]
     geometry = [(stride, 1) for _, stride in stem[1:]] + [(unit.stride, unit.rate) for unit in plan]
 
     kernel, stride = stem[0]

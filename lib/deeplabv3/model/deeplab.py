@@ -1,4 +1,7 @@
-"""DeepLabv3 in every variant that the paper names, from one configuration."""
+"""DeepLabv3 in every variant that the paper names (Sections 3.2 and 3.3), from one configuration.
+
+Shapes in the comments are the paper's: an image of 513 x 513 pixels, ResNet-101 at output stride 16, 21 classes.
+"""
 
 from dataclasses import replace
 
@@ -21,10 +24,10 @@ class DeepLabV3(nn.Module):
         self._batch_norm_frozen = False
         # An impossible plan should be refused before anything is built.
         plan_rates(config.backbone, config.output_stride, config.multi_grid, config.last_block, config.stride_unit)
-        if config.backbone == "mobilenet_v2":
-            self.backbone = MobileNetV2(config.last_block)
-        else:
-            self.backbone = ResNet(config.backbone, config.last_block)
+        mobilenet = config.backbone == "mobilenet_v2"
+        self.backbone: MobileNetV2 | ResNet = (
+            MobileNetV2(config.last_block) if mobilenet else ResNet(config.backbone, config.last_block)
+        )
         self.head = _make_head(config, self.backbone.channels)
         initialize(self.head)
         initialize_logits(self.head)
@@ -50,10 +53,13 @@ class DeepLabV3(nn.Module):
     def features_to_logits(self, images: Tensor) -> Tensor:
         """Logits at the features' resolution, ``(N, num_classes, h, w)``, before any upsampling."""
         self._refuse_one_value_per_channel(images)
-        return self.head(self.backbone(images))
+        features = self.backbone(images)  # (N, 3, 513, 513) to (N, 2048, 33, 33)
+        return self.head(features)  # (N, 21, 33, 33)
 
     def forward(self, images: Tensor) -> Tensor:
-        return resize(self.features_to_logits(images), images.shape[2:], self.config.align_corners)
+        logits = self.features_to_logits(images)  # (N, 3, 513, 513) to (N, 21, 33, 33)
+        # The logits are upsampled rather than the labels downsampled (Section 4.1).
+        return resize(logits, images.shape[2:], self.config.align_corners)  # (N, 21, 513, 513)
 
     def freeze_batch_norm(self, frozen: bool = True) -> "DeepLabV3":
         """Use the running statistics and keep every batch norm parameter still, whatever ``train()`` says (stage 2)."""
@@ -71,16 +77,16 @@ class DeepLabV3(nn.Module):
         return self
 
     def set_batch_norm_momentum(self, momentum: float) -> "DeepLabV3":
-        """PyTorch's momentum: 1 minus the decay that the paper states (0.9997 there is 0.0003 here)."""
+        """Set PyTorch's momentum: 1 minus the decay that the paper states (0.9997 in Section 4.1 is 0.0003 here)."""
         for norm in self._batch_norms():
             norm.momentum = momentum
         return self
 
     def _refuse_one_value_per_channel(self, images: Tensor) -> None:
-        """Torch's own error for this says neither where the value is nor what to do."""
+        """Raise a :class:`UserError` with place and remedy, which torch's own error for this does not give."""
         # Synchronized batch norm, a subclass, sees the images of other processes too.
-        alone = any(type(norm) is nn.BatchNorm2d and norm.training for norm in self._batch_norms())
-        if not self.training or images.shape[0] > 1 or not alone:
+        local_norm = any(type(norm) is nn.BatchNorm2d and norm.training for norm in self._batch_norms())
+        if not self.training or images.shape[0] > 1 or not local_norm:
             return
         pooling = self.config.head == "aspp" and self.config.image_pooling
         if pooling or max(images.shape[2:]) <= self.output_stride:
@@ -94,7 +100,7 @@ class DeepLabV3(nn.Module):
         return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def _make_head(config: ModelConfig, in_channels: int) -> nn.Module:
+def _make_head(config: ModelConfig, in_channels: int) -> ASPPHead | CascadeHead | V2Head:
     rates = aspp_rates(config.atrous_rates, config.output_stride)
     if config.head == "cascade":
         return CascadeHead(in_channels, config.num_classes)

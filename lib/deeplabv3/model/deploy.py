@@ -1,33 +1,35 @@
-"""Ways out to other tools: ONNX, and PyTorch's own exported programs.
+"""Networks for inference alone: batch norm folded, compiled, exported to ONNX or as PyTorch's exported program.
 
-Both files take normalized images ``(batch, 3, height, width)`` of any number and size and give logits ``(batch, K,
+Exported files take normalized images ``(batch, 3, height, width)`` of any number and size and give logits ``(batch, K,
 height, width)``, as the network does; batch norm is folded into the convolutions, and the output stride is fixed.
 """
 
 import importlib.util
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from deeplabv3.errors import UserError
+from deeplabv3.files import atomic_path
 from deeplabv3.model.deeplab import DeepLabV3
 
 CHECKED = ((1, 65, 97), (3, 96, 33), (1, 257, 385))
-"""Batch, height and width of what an exported network is checked on, each side more than an output stride."""
+"""Batch size, height and width of the images that an exported network is checked on."""
 
 TOLERANCE = 1e-3
-"""How far an exported logit may be off, as a share of the largest one: other kernels add in another order."""
+"""Largest error of an exported logit, as a share of the largest one: other kernels add in another order."""
 
 
 def export_onnx(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> tuple[float, float]:
-    """Write ``model`` as ONNX; :func:`check`'s result in ONNX Runtime. ``about`` goes into the file's metadata."""
+    """Write ``model`` as ONNX and return :func:`check`'s result in ONNX Runtime; ``about`` is the file's metadata."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -35,8 +37,9 @@ def export_onnx(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> tu
         )
     import onnxruntime
 
+    _refuse_path(path, ".onnx")
     folded = fold_batch_norm(model).cpu()
-    with _AtomicFile(path, ".onnx") as partial, warnings.catch_warnings():
+    with atomic_path(path) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own deprecated parts
         program = torch.onnx.export(
             folded,
@@ -47,6 +50,7 @@ def export_onnx(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> tu
             dynamo=True,
             verbose=False,
         )
+        assert program is not None  # as with dynamo=True
         program.model.metadata_props.update({name: json.dumps(value) for name, value in about.items()})
         program.save(partial, external_data=False)
         session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
@@ -54,15 +58,16 @@ def export_onnx(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> tu
 
 
 def export_torch(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> tuple[float, float]:
-    """Write ``model`` as an exported program; :func:`check`'s result on the file as it is loaded again.
+    """Write ``model`` as an exported program and return :func:`check`'s result on the file as it is loaded again.
 
     ``torch.export.load(FILE).module()`` is a function of images and needs no code of this project; ``about`` lies in
     the file as ``about.json`` (``extra_files``). Images have to be larger than the output stride: one feature a side
     would be a special case to PyTorch. ONNX has no such limit.
     """
+    _refuse_path(path, ".pt2")
     folded = fold_batch_norm(model).cpu()
     size = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    with _AtomicFile(path, ".pt2") as partial:
+    with atomic_path(path) as partial:
         program = torch.export.export(folded, (_example(model),), dynamic_shapes=(size,))
         torch.export.save(program, partial, extra_files={"about.json": json.dumps(dict(about))})
         return check(folded, torch.export.load(partial).module())
@@ -75,7 +80,7 @@ def _example(model: DeepLabV3) -> Tensor:
 
 @torch.no_grad()
 def check(model: DeepLabV3, exported: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-    """The largest difference between the logits of both on random images of other sizes, and the largest logit.
+    """Largest difference between the logits of both on random images of other sizes, and the largest logit.
 
     A difference beyond rounding is a :class:`UserError`: such a file should not exist.
     """
@@ -96,57 +101,39 @@ def check(model: DeepLabV3, exported: Callable[[Tensor], Tensor]) -> tuple[float
     return difference, largest
 
 
-class _AtomicFile:
-    """A file that appears under its name only when the block that writes it under another one comes to its end."""
-
-    def __init__(self, path: Path, suffix: str):
-        if path.suffix != suffix:
-            raise UserError(f"file {path} should end in {suffix}; name it so.")
-        if not path.parent.is_dir():
-            raise UserError(f"folder {path.parent} does not exist; make it first.")
-        self.path, self.partial = path, path.with_name(f".{path.stem}.{os.getpid()}{suffix}")
-
-    def __enter__(self) -> str:
-        return str(self.partial)
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
-        try:
-            if kind is None:
-                os.replace(self.partial, self.path)
-        except OSError as failed:
-            error = failed
-        self.partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UserError(f"file {self.path} cannot be written ({error}); name another one.") from error
+def _refuse_path(path: Path, suffix: str) -> None:
+    """Raise a :class:`UserError` where ``path`` does not end in ``suffix`` or its folder does not exist."""
+    if path.suffix != suffix:
+        raise UserError(f"file {path} should end in {suffix}; name it so.")
+    if not path.parent.is_dir():
+        raise UserError(f"folder {path.parent} does not exist; make it first.")
 
 
 def fold_batch_norm(model: DeepLabV3) -> DeepLabV3:
-    """A copy of ``model`` for inference whose convolutions have absorbed the batch norm behind them.
+    """Copy of ``model`` for inference whose batch norm is part of the convolutions.
 
     At inference a batch norm is one multiplication and one addition per channel, with numbers that no longer change:
     they scale the convolution's weights and make its bias. Logits stay the same up to rounding; the copy can change its
-    output stride like any other, and cannot be trained.
+    output stride, and cannot be trained.
     """
     folded = deepcopy(model).eval()
     for parent in list(folded.modules()):
-        previous = None
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.BatchNorm2d):
-                # Every batch norm in this library is registered right behind its convolution.
-                parent.set_submodule(previous, fuse_conv_bn_eval(parent.get_submodule(previous), layer))
-                parent.set_submodule(name, nn.Identity())
-            previous = name
+        # Every batch norm in this library is registered right behind its convolution.
+        for (name, convolution), (norm_name, norm) in pairwise(list(parent.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                parent.set_submodule(name, fuse_conv_bn_eval(convolution, norm))
+                parent.set_submodule(norm_name, nn.Identity())
     return folded.eval().requires_grad_(False)
 
 
-def optimize_for_inference(model: DeepLabV3, compiled: bool = False) -> nn.Module:
-    """A copy of ``model`` for inference with the same logits up to rounding: batch norm folded, channels last.
+def optimize_for_inference(model: DeepLabV3, compiled: bool = False) -> DeepLabV3:
+    """Copy of ``model`` for inference with the same logits up to rounding: batch norm folded, channels last.
 
     ``compiled`` adds ``torch.compile`` with frozen weights, which also fuses ReLU and the residual sums into the
     convolutions. Its first call on every new image size takes tens of seconds, and on a CPU it needs a C++ compiler:
-    worth it for many images of one size. Only calling it is compiled, not the whole-image
-    evaluation, which asks for features and has sizes by the hundred. Call the result under ``torch.inference_mode()``
-    or ``torch.no_grad()``, without which PyTorch does not freeze.
+    worth it for many images of one size. Only ``forward`` is compiled, not whole-image evaluation, which uses
+    ``features_to_logits`` at hundreds of sizes. Call the result under ``torch.inference_mode()`` or
+    ``torch.no_grad()``, without which PyTorch does not freeze.
     """
     folded = fold_batch_norm(model).to(memory_format=torch.channels_last)
-    return torch.compile(folded, options={"freezing": True}) if compiled else folded
+    return cast(DeepLabV3, torch.compile(folded, options={"freezing": True})) if compiled else folded

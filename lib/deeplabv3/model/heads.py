@@ -1,4 +1,9 @@
-"""What turns features into logits: the cascade's classifier, ASPP, and DeepLabv2's sum of atrous classifiers."""
+"""Heads, from features to logits: ASPP (Section 3.3), the cascade's classifier (3.2), DeepLabv2's classifiers.
+
+Shapes in the comments are the paper's: an image of 513 x 513 pixels, ResNet-101 at output stride 16, 21 classes.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +20,11 @@ def convolution_norm_relu(in_channels: int, out_channels: int, kernel: int, rate
     )
 
 
-def set_rate(layer: nn.Conv2d, rate: int) -> None:
-    """Change the rate of a 3x3 convolution of stride 1; its output keeps the size of its input."""
-    layer.dilation = layer.padding = (rate, rate)
+def _set_rates(layers: nn.ModuleList, rates: tuple[int, ...]) -> None:
+    """Change the rates of 3x3 convolutions of stride 1, one for each; their outputs keep the size of their inputs."""
+    convolutions = [layer for layer in layers.modules() if isinstance(layer, nn.Conv2d)]
+    for convolution, rate in zip(convolutions, rates, strict=True):
+        convolution.dilation = convolution.padding = (rate, rate)
 
 
 class ImagePooling(nn.Module):
@@ -28,13 +35,24 @@ class ImagePooling(nn.Module):
         self.project = convolution_norm_relu(in_channels, out_channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        pooled = self.project(features.mean(dim=(2, 3), keepdim=True))
+        pooled = features.mean(dim=(2, 3), keepdim=True)  # (N, 2048, 33, 33) to (N, 2048, 1, 1)
+        pooled = self.project(pooled)  # (N, 256, 1, 1)
         # Upsampling a 1x1 map bilinearly is repeating it.
-        return pooled.expand(-1, -1, *features.shape[2:])
+        return pooled.expand(-1, -1, *features.shape[2:])  # (N, 256, 33, 33)
 
 
 class ASPPHead(nn.Module):
-    """Atrous spatial pyramid pooling (Section 3.3, Fig. 5): parallel rates, concatenation, projection, logits."""
+    """Atrous spatial pyramid pooling (Section 3.3, Fig. 5): parallel rates, concatenation, projection, logits.
+
+    Args:
+        in_channels: channels of the features.
+        num_classes: channels of the logits.
+        rates: one per 3x3 convolution, beside which there is one 1x1 convolution.
+        image_pooling: add :class:`ImagePooling` to the branches.
+        channels: filters of every branch and of the projection, 256 in the paper.
+        dropout: share of the projection's values that training sets to zero.
+        extra_convolution: one more 3x3 convolution before the classifier, as torchvision's DeepLabV3 has it.
+    """
 
     def __init__(
         self,
@@ -53,40 +71,39 @@ class ASPPHead(nn.Module):
         count = len(self.branches) + int(image_pooling)
         self.project = convolution_norm_relu(count * channels, channels, 1)
         self.dropout = nn.Dropout(dropout)
-        # torchvision's DeepLabV3 has one 3x3 convolution here that the paper does not.
         self.extra = convolution_norm_relu(channels, channels, 3) if extra_convolution else None
         self.classifier = nn.Conv2d(channels, num_classes, 1)
 
     def set_rates(self, rates: tuple[int, ...]) -> None:
-        for branch, rate in zip(self.branches[1:], rates, strict=True):
-            set_rate(branch[0], rate)
+        _set_rates(self.branches[1:], rates)
 
     def forward(self, features: Tensor) -> Tensor:
-        outputs = [branch(features) for branch in self.branches]
+        outputs = [branch(features) for branch in self.branches]  # (N, 2048, 33, 33) to four times (N, 256, 33, 33)
         if self.image_pooling is not None:
-            outputs.append(self.image_pooling(features))
-        x = self.dropout(self.project(torch.cat(outputs, dim=1)))
+            outputs.append(self.image_pooling(features))  # a fifth (N, 256, 33, 33)
+        x = torch.cat(outputs, dim=1)  # (N, 1280, 33, 33)
+        x = self.dropout(self.project(x))  # (N, 256, 33, 33)
         if self.extra is not None:
-            x = self.extra(x)
-        return self.classifier(x)
+            x = self.extra(x)  # (N, 256, 33, 33)
+        return self.classifier(x)  # (N, 21, 33, 33)
 
 
 class CascadeHead(nn.Module):
-    """The cascade's 1x1 classifier on the features of its last block (Section 3.2)."""
+    """1x1 classifier of the cascade, on the features of its last block (Section 3.2)."""
 
     def __init__(self, in_channels: int, num_classes: int):
         super().__init__()
         self.classifier = nn.Conv2d(in_channels, num_classes, 1)
 
     def set_rates(self, rates: tuple[int, ...]) -> None:
-        """The classifier has no rate; the cascade's rates are in its blocks."""
+        """Do nothing: the cascade's rates are in its blocks."""
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.classifier(features)
+        return self.classifier(features)  # (N, 2048, 33, 33) to (N, 21, 33, 33)
 
 
 class V2Head(nn.Module):
-    """DeepLabv2's ASPP: the sum of one atrous 3x3 classifier per rate, without batch norm; what the paper improves."""
+    """ASPP of DeepLabv2, which Section 3.3 revisits: the sum of one atrous 3x3 classifier per rate, no batch norm."""
 
     def __init__(self, in_channels: int, num_classes: int, rates: tuple[int, ...]):
         super().__init__()
@@ -95,23 +112,22 @@ class V2Head(nn.Module):
         )
 
     def set_rates(self, rates: tuple[int, ...]) -> None:
-        for classifier, rate in zip(self.classifiers, rates, strict=True):
-            set_rate(classifier, rate)
+        _set_rates(self.classifiers, rates)
 
     def forward(self, features: Tensor) -> Tensor:
-        return sum(classifier(features) for classifier in self.classifiers)
+        return sum(classifier(features) for classifier in self.classifiers)  # (N, 2048, 33, 33) to (N, 21, 33, 33)
 
 
 def initialize_logits(head: nn.Module) -> None:
-    """Logits start from a normal distribution of standard deviation 0.01 (the authors' public code)."""
-    layers = head.classifiers if isinstance(head, V2Head) else [head.classifier]
-    for layer in layers:
-        nn.init.normal_(layer.weight, std=0.01)
-        nn.init.zeros_(layer.bias)
+    """Draw the classifiers' weights with standard deviation 0.01 (the authors' public code); their biases are 0."""
+    for layer in head.modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:  # batch norm follows the other convolutions
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
 
 
-def resize(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Bilinear resize of ``(N, K, h, w)`` to ``(N, K, *size)``."""
+def resize(logits: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Bilinear resize of ``(N, K, h, w)`` to ``(N, K, H, W)``, ``size`` being ``(H, W)``."""
     if tuple(logits.shape[2:]) == tuple(size):
-        return logits
-    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=align_corners)
+        return logits  # (N, K, H, W)
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=align_corners)  # (N, K, H, W)

@@ -1,8 +1,10 @@
 """MobileNetV2 with an output stride, and block5 … block7 behind it.
 
 The paper uses ResNets; its authors later released a MobileNetV2 model for PASCAL VOC too, and it makes real training
-possible without a GPU.
+possible without a GPU. Shapes in the comments are those of an image of 513 x 513 pixels at output stride 16.
 """
+
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ BLOCK_CHANNELS = (160, 160, 320)
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise convolution, 1x1 projection; the depthwise one carries the stride and the rate.
+    """1x1 expansion, 3x3 depthwise convolution, 1x1 projection; the depthwise one has the stride and the rate.
 
     Module names are torchvision's, so its ImageNet weights fit by name.
     """
@@ -39,7 +41,7 @@ class InvertedResidual(nn.Module):
 
     @property
     def depthwise(self) -> nn.Conv2d:
-        return self.conv[self.depthwise_index][0]
+        return cast(nn.Conv2d, self.get_submodule(f"conv.{self.depthwise_index}.0"))
 
     def set_geometry(self, stride: int, rate: int) -> None:
         """Give the 3x3 convolution its stride and rate; the weights stay untouched."""
@@ -47,14 +49,15 @@ class InvertedResidual(nn.Module):
         self.depthwise.dilation = self.depthwise.padding = (rate, rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.same_channels:
-            return self.conv(x)
-        stride = self.depthwise.stride[0]
-        shortcut = x[:, :, ::stride, ::stride] if stride > 1 else x
-        return self.conv(x).add_(shortcut)
+        # Example: the second unit of block4. A unit that has a stride changes the channels too, and has no shortcut.
+        output = self.conv(x)  # (N, 160, 33, 33) to (N, 160, 33, 33)
+        return output.add_(x) if self.same_channels else output  # (N, 160, 33, 33)
 
 
-def convolution_norm_relu6(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1):
+def convolution_norm_relu6(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Convolution, batch norm and ReLU6; at stride 1 the output has the size of the input."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -75,23 +78,22 @@ class MobileNetV2(nn.Module):
             for _ in range(count):
                 self.features.append(InvertedResidual(in_channels, out_channels, expansion))
                 in_channels = out_channels
-        self.features[2].set_geometry(stride=2, rate=1)  # the stem's second stride; never made dense
-        self.extra_blocks: list[str] = []
-        for number in range(5, last_block + 1):
+        stem_end = cast(InvertedResidual, self.features[STEM_FEATURES - 1])
+        stem_end.set_geometry(stride=2, rate=1)  # the stem's second stride; never made dense
+        self.extra_blocks = [f"block{number}" for number in range(5, last_block + 1)]
+        for name in self.extra_blocks:
             block = nn.Sequential()
             for out_channels in BLOCK_CHANNELS:
                 block.append(InvertedResidual(in_channels, out_channels, expansion=6))
                 in_channels = out_channels
-            self.add_module(f"block{number}", block)
-            self.extra_blocks.append(f"block{number}")
+            self.add_module(name, block)
         initialize(self)
 
     def unit(self, block: int, number: int) -> InvertedResidual:
         """Unit ``number`` (from 1) of ``block`` (from 1)."""
-        if block > 4:
-            return self.get_submodule(f"block{block}")[number - 1]
-        before = sum(BACKBONES["mobilenet_v2"].units[: block - 1])
-        return self.features[STEM_FEATURES + before + number - 1]
+        before = STEM_FEATURES + sum(BACKBONES["mobilenet_v2"].units[: block - 1])
+        name = f"features.{before + number - 1}" if block <= 4 else f"block{block}.{number - 1}"
+        return cast(InvertedResidual, self.get_submodule(name))
 
     def set_rates(self, plan: tuple[UnitPlan, ...]) -> None:
         """Apply a plan of :func:`deeplabv3.model.atrous.plan_rates` in place."""
@@ -99,11 +101,11 @@ class MobileNetV2(nn.Module):
             self.unit(unit.block, unit.unit).set_geometry(unit.stride, unit.rate)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.features(images)
+        x = self.features(images)  # (N, 3, 513, 513) to (N, 320, 33, 33)
         for name in self.extra_blocks:
-            x = self.get_submodule(name)(x)
-        return x
+            x = self.get_submodule(name)(x)  # (N, 320, 33, 33)
+        return x  # (N, 320, 33, 33)
 
     def torchvision_name(self, key: str) -> str:
-        """The name that torchvision's MobileNetV2 gives to one of our parameters (block5 … block7 have none)."""
+        """Name that torchvision's MobileNetV2 gives to one of our parameters: the same one."""
         return key

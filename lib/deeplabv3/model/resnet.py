@@ -1,4 +1,9 @@
-"""ResNets with an output stride, and block5 … block7 behind them (Section 3.2, Fig. 3)."""
+"""ResNets with an output stride, and block5 … block7 behind them (Section 3.2, Fig. 3).
+
+Shapes in the comments are the paper's: an image of 513 x 513 pixels, ResNet-101 at output stride 16.
+"""
+
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,11 +23,9 @@ EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """One unit: 1x1, 3x3 and 1x1 convolution around a shortcut; the 3x3 carries the stride and the rate.
+    """One unit: 1x1, 3x3 and 1x1 convolution around a shortcut; the 3x3 has the stride and the rate (Section 3.2).
 
-    ReLU and sum work in place: no gradient needs the values that they overwrite, and memory traffic is what a
-    convolution's neighbors cost.
-
+    ReLU and sum work in place: no gradient needs the values that they overwrite, and they cost memory traffic alone.
     Module names are torchvision's, so its ImageNet weights fit by name.
     """
 
@@ -47,14 +50,15 @@ class Bottleneck(nn.Module):
         self.conv2.dilation = self.conv2.padding = (rate, rate)
 
     def forward(self, x: Tensor) -> Tensor:
+        # Example: the last unit of block2, which has a stride of 2. x: (N, 512, 65, 65)
         stride = self.conv2.stride[0]
         # A 1x1 convolution of stride s is a 1x1 convolution of every s-th position: one rule serves both shortcuts.
-        shortcut = x[:, :, ::stride, ::stride] if stride > 1 else x
+        shortcut = x[:, :, ::stride, ::stride] if stride > 1 else x  # (N, 512, 33, 33)
         if self.downsample is not None:
-            shortcut = self.downsample(shortcut)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return F.relu(self.bn3(self.conv3(x)).add_(shortcut), inplace=True)
+            shortcut = self.downsample(shortcut)  # in the first unit of block2 (N, 256, 65, 65) to (N, 512, 65, 65)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, 128, 65, 65)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)  # (N, 128, 33, 33)
+        return F.relu(self.bn3(self.conv3(x)).add_(shortcut), inplace=True)  # (N, 512, 33, 33)
 
 
 class ResNet(nn.Module):
@@ -68,14 +72,13 @@ class ResNet(nn.Module):
         in_channels = widths[0]
         self.conv1 = nn.Conv2d(3, in_channels, kernel, stride=2, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(in_channels)
-        self.blocks: list[str] = []
-        for number, (width, count) in enumerate(zip(widths, units, strict=True), start=1):
+        self.blocks = [f"block{number}" for number in range(1, last_block + 1)]
+        for name, width, count in zip(self.blocks, widths, units, strict=True):
             block = nn.Sequential()
             for _ in range(count):
                 block.append(Bottleneck(in_channels, width))
                 in_channels = width * EXPANSION
-            self.add_module(f"block{number}", block)
-            self.blocks.append(f"block{number}")
+            self.add_module(name, block)
         self.channels = in_channels
         initialize(self)
         for module in self.modules():
@@ -83,20 +86,24 @@ class ResNet(nn.Module):
                 # A unit starts as its shortcut, which lets a deep stack without pretrained weights learn from step one.
                 nn.init.zeros_(module.bn3.weight)
 
+    def unit(self, block: int, number: int) -> Bottleneck:
+        """Unit ``number`` (from 1) of ``block`` (from 1)."""
+        return cast(Bottleneck, self.get_submodule(f"block{block}.{number - 1}"))
+
     def set_rates(self, plan: tuple[UnitPlan, ...]) -> None:
         """Apply a plan of :func:`deeplabv3.model.atrous.plan_rates` in place."""
         for unit in plan:
-            self.get_submodule(f"block{unit.block}")[unit.unit - 1].set_geometry(unit.stride, unit.rate)
+            self.unit(unit.block, unit.unit).set_geometry(unit.stride, unit.rate)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
-        x = F.max_pool2d(x, 3, stride=2, padding=1)  # output stride 4
+        x = F.relu(self.bn1(self.conv1(images)), inplace=True)  # (N, 3, 513, 513) to (N, 64, 257, 257)
+        x = F.max_pool2d(x, 3, stride=2, padding=1)  # (N, 64, 129, 129), output stride 4
         for name in self.blocks:
-            x = self.get_submodule(name)(x)
-        return x
+            x = self.get_submodule(name)(x)  # (N, 256, 65, 65), (N, 512, 33, 33), (N, 1024, 33, 33), (N, 2048, 33, 33)
+        return x  # (N, 2048, 33, 33)
 
     def torchvision_name(self, key: str) -> str:
-        """The name that torchvision's ResNet gives to one of our parameters (block5 … block7 have none)."""
+        """Name that torchvision's ResNet gives to one of our parameters (block5 … block7 have none)."""
         return key.replace("block", "layer") if key.startswith("block") else key
 
 

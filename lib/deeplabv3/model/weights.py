@@ -10,7 +10,6 @@ from torchvision.models import WeightsEnum
 
 from deeplabv3.config import ModelConfig
 from deeplabv3.errors import UserError
-from deeplabv3.files import writing
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.mobilenet import MobileNetV2
 from deeplabv3.model.resnet import ResNet
@@ -35,29 +34,31 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
 
 
 def load_backbone_weights(model: DeepLabV3, source: Path | str, folder: Path | None = None) -> None:
-    """Load ImageNet weights with torchvision's names into ``model``'s backbone.
+    """Load ImageNet weights with torchvision's names into ``model``'s backbone (Section 4: ResNets so pretrained).
 
     ``source`` is a file (``.safetensors`` or ``.pth``), or ``"imagenet"`` for torchvision's download, which is
-    taken from ``folder`` where :func:`download_imagenet_weights` has put it. Its classifier is ignored; any other name that is missing or has another shape is an error, so that no layer silently stays random.
+    taken from ``folder`` where :func:`download_imagenet_weights` has put it. Its classifier is ignored; any other name
+    that is missing or has another shape is an error, so that no layer silently stays random.
 
     block5 … block7, which ImageNet weights do not have, are initialized from block4 where shapes allow; their first
     units take other channels than block4's first and keep their random weights there.
     """
     backbone = model.backbone
     if source == "imagenet":
-        kept = folder / Path(_imagenet(model.config.backbone).url).name if folder else None
-        state = read_weights(kept) if kept and kept.is_file() else _download(model.config.backbone)
+        file = folder / Path(_imagenet(model.config.backbone).url).name if folder else None
+        state = read_weights(file) if file and file.is_file() else _download_imagenet(model.config.backbone)
     else:
         state = read_weights(source)
-    own = {name: value for name, value in backbone.state_dict().items() if not _is_optional(name)}
     loaded = {}
-    for name, value in own.items():
+    for name, value in backbone.state_dict().items():
+        if _is_optional(name):
+            continue
         key = backbone.torchvision_name(name)
         if key not in state or state[key].shape != value.shape:
-            found = f"shape {tuple(state[key].shape)}" if key in state else "nothing"
+            actual = f"shape {tuple(state[key].shape)}" if key in state else "nothing"
             raise UserError(
                 f"weights {source} do not fit backbone {model.config.backbone!r}: {key!r} should have shape "
-                f"{tuple(value.shape)} and has {found}; choose the weights of that backbone."
+                f"{tuple(value.shape)} and has {actual}; choose the weights of that backbone."
             )
         loaded[name] = state[key]
     backbone.load_state_dict(loaded, strict=False)
@@ -66,15 +67,14 @@ def load_backbone_weights(model: DeepLabV3, source: Path | str, folder: Path | N
 
 
 def _is_optional(name: str) -> bool:
-    """Replicas of block4, and a counter that evaluation does not use and torchvision's older files do not hold."""
+    """True for replicas of block4, and for a counter of batch norm's that torchvision's older files do not hold."""
     return name.startswith(("block5.", "block6.", "block7.")) or name.endswith("num_batches_tracked")
 
 
 def download_imagenet_weights(backbone: str, folder: Path) -> Path:
-    """Download torchvision's ImageNet weights into ``folder``, unless they are there; the file."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    _download(backbone, folder)
+    """Download torchvision's ImageNet weights into ``folder``, unless they are in it, and return the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _download_imagenet(backbone, folder)
     return folder / Path(_imagenet(backbone).url).name
 
 
@@ -89,25 +89,28 @@ def _imagenet(backbone: str) -> WeightsEnum:
     return enums[backbone]
 
 
-def _download(backbone: str, folder: Path | None = None) -> dict[str, Tensor]:
-    weights = _imagenet(backbone)
+def _download_imagenet(backbone: str, folder: Path | None = None) -> dict[str, Tensor]:
+    name, remedy = f"ImageNet weights for {backbone!r}", "name the file as backbone weights"
+    return download(_imagenet(backbone), name, remedy, folder)
+
+
+def download(weights: WeightsEnum, name: str, remedy: str, folder: Path | None = None) -> dict[str, Tensor]:
+    """torchvision's ``weights``, from ``folder`` (default: torch's cache) or else downloaded into it.
+
+    A failed download is a :class:`UserError`: ``name`` says what failed, ``remedy`` how to use the file otherwise.
+    """
     try:
         return weights.get_state_dict(progress=True, check_hash=True, model_dir=folder)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"ImageNet weights for {backbone!r} could not be downloaded ({error}); fetch {weights.url} by other means "
-            "and name the file as backbone weights."
+            f"{name} could not be downloaded ({error}); fetch {weights.url} by other means and {remedy}."
         ) from error
 
 
-def _copy_block4(backbone: nn.Module, number: int) -> None:
+def _copy_block4(backbone: MobileNetV2 | ResNet, number: int) -> None:
     """Copy every tensor of block4 whose shape fits into block ``number``, unit by unit."""
     for unit in range(1, 4):
-        if isinstance(backbone, MobileNetV2):
-            source, target = backbone.unit(4, unit), backbone.unit(number, unit)
-        else:
-            source, target = backbone.block4[unit - 1], backbone.get_submodule(f"block{number}")[unit - 1]
-        values = source.state_dict()
+        values, target = backbone.unit(4, unit).state_dict(), backbone.unit(number, unit)
         fitting = {
             name: values[name]
             for name, value in target.state_dict().items()
@@ -116,18 +119,19 @@ def _copy_block4(backbone: nn.Module, number: int) -> None:
         target.load_state_dict(fitting, strict=False)
 
 
-def from_torchvision(source: nn.Module | dict[str, Tensor]) -> DeepLabV3:
+def from_torchvision(source: nn.Module | dict[str, Tensor], name: str = "these weights") -> DeepLabV3:
     """Our network with the weights of torchvision's ``deeplabv3_resnet50`` or ``deeplabv3_resnet101``.
 
     torchvision trains and runs at output stride 8 with ASPP rates (12, 24, 36), that is (6, 12, 18) at 16, without a
     multi-grid, with strides in the first units, one more 3x3 convolution in the head, and corners not aligned. The
-    auxiliary classifier, which only training uses, is left out.
+    auxiliary classifier, which only training uses, is left out. Weights of another network, or incomplete ones, are a
+    :class:`UserError` that calls them ``name``.
     """
     state = source.state_dict() if isinstance(source, nn.Module) else source
     # FCN's weights have the first and the last of these names too, MobileNetV3's the first two.
     if not {"classifier.4.weight", "classifier.0.convs.0.0.weight", "backbone.layer1.0.conv1.weight"} <= state.keys():
         raise UserError(
-            "these are not the weights of torchvision's deeplabv3_resnet50 or deeplabv3_resnet101; fetch one of those."
+            f"{name} are not those of torchvision's deeplabv3_resnet50 or deeplabv3_resnet101; fetch one of those."
         )
     model = DeepLabV3(
         ModelConfig(
@@ -141,13 +145,15 @@ def from_torchvision(source: nn.Module | dict[str, Tensor]) -> DeepLabV3:
             extra_convolution=True,
         )
     )
-    assert isinstance(model.backbone, ResNet)
-    names = {name: _torchvision_segmentation_name(model.backbone, name) for name in model.state_dict()}
-    model.load_state_dict({name: state[key] for name, key in names.items()})
+    expected = model.state_dict()
+    keys = {ours: _torchvision_segmentation_name(model.backbone, ours) for ours in expected}
+    if any(key not in state or state[key].shape != expected[ours].shape for ours, key in keys.items()):
+        raise UserError(f"{name} lack layers of torchvision's DeepLabV3; fetch them again.")
+    model.load_state_dict({ours: state[key] for ours, key in keys.items()})
     return model.eval()
 
 
-def _torchvision_segmentation_name(backbone: ResNet, name: str) -> str:
+def _torchvision_segmentation_name(backbone: MobileNetV2 | ResNet, name: str) -> str:
     if name.startswith("backbone."):
         return "backbone." + backbone.torchvision_name(name.removeprefix("backbone."))
     part, rest = name.removeprefix("head.").split(".", 1)

@@ -1,5 +1,6 @@
-"""One step of training: the loss, the optimizer, and what a step does with a batch (Section 4.1)."""
+"""One training step: learning rates, loss, gradients, SGD (Section 4.1)."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -13,141 +14,163 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.heads import resize
 
 
-def segmentation_loss(
-    model: DeepLabV3,
-    images: Tensor,
-    labels: Tensor,
-    upsample_logits: bool = True,
-    count: Tensor | None = None,
-    precision: str = "float32",
-) -> Tensor:
-    """Cross-entropy of ``labels (N, H, W)`` int64: its sum over the pixels that are not void, divided by ``count``.
-
-    ``count`` is by default the number of those pixels, which makes the loss their mean; for a part of a batch it is the
-    number in the whole batch. The logits are upsampled to the labels' size. ``upsample_logits=False`` shrinks the
-    labels to the logits' size instead, which loses thin parts: the variant that Table 8 finds 1.2 points worse.
-    ``precision`` is for the network alone; logits are upsampled and compared in float32.
-    """
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        logits = model.features_to_logits(images)
-    logits = logits.float()
-    if upsample_logits:
-        logits = resize(logits, labels.shape[1:], model.config.align_corners)
-    else:
-        labels = downsample_labels(labels, logits.shape[2:])
-    total = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
-    if count is None:
-        count = (labels != VOID).sum()
-    # A batch may be void throughout: it has loss 0 then, where a mean would be 0 / 0.
-    return total / count.clamp(min=1)
-
-
-def downsample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels ``(N, H, W)`` at the size of the logits: of each logit, the pixel that it stands for (corners aligned)."""
-    rows, columns = (
-        torch.linspace(0, whole - 1, part, device=labels.device).round().long()
-        for whole, part in zip(labels.shape[1:], size, strict=True)
-    )
-    return labels[:, rows[:, None], columns]
-
-
-class ModelWithLoss(nn.Module):
-    """The network with its loss: what is compiled, and what the processes of a run share gradients of."""
-
-    def __init__(self, model: DeepLabV3, settings: TrainingConfig):
-        super().__init__()
-        self.model, self.settings = model, settings
-
-    def forward(self, images: Tensor, labels: Tensor, count: Tensor | None = None) -> Tensor:
-        """The loss of images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8."""
-        settings = self.settings
-        return segmentation_loss(
-            self.model,
-            normalize(images),
-            labels.long(),
-            settings.upsample_logits,
-            count,
-            settings.precision,
-        )
-
-
-def make_optimizer(model: DeepLabV3, settings: TrainingConfig) -> torch.optim.SGD:
-    """SGD over two groups: 0 is the backbone, 1 the head; on a GPU all parameters are updated in one kernel."""
-    groups = [[p for p in part.parameters() if p.requires_grad] for part in (model.backbone, model.head)]
-    return torch.optim.SGD(
-        [{"params": group} for group in groups],
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=all(p.is_cuda for group in groups for p in group) or None,
-    )
-
-
-def learning_rates(settings: TrainingConfig, step: int) -> tuple[float, float]:
-    """Learning rates of backbone and head at ``step``."""
-    head = settings.lr * poly(step, settings.iterations, settings.power)
-    return head * settings.backbone_lr_factor * linear_warmup(
-        step, settings.backbone_freeze_steps, settings.backbone_warmup_steps
-    ), head
-
-
 def training_step(
     model_with_loss: nn.Module,
     optimizer: torch.optim.SGD,
-    settings: TrainingConfig,
+    config: TrainingConfig,
     seed: int,
     step: int,
     images: Tensor,
     labels: Tensor,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Tensor:
-    """One step on this process's share of a batch, images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
+    """Update the parameters once. Return the loss of the whole batch, a scalar on the network's device (no GPU sync).
 
-    ``model_with_loss`` is an :class:`ModelWithLoss`, compiled or wrapped or neither. Returns the loss of the whole batch, on the
-    network's device: nothing here waits for a GPU.
+    Args:
+        model_with_loss: a :class:`ModelWithLoss`, also compiled or wrapped
+        optimizer: made by :func:`make_optimizer`
+        config: what is trained
+        seed: of the run, for dropout
+        step: number of the step, from 0
+        images: this process's share of the batch, ``(N, H, W, 3)`` uint8
+        labels: their labels, ``(N, H, W)`` uint8
+        processes: those that share the batch
     """
-    # Dropout at a step depends on the step (and the process) alone, resumed or not.
+    # Dropout depends on the step and the process alone, so that a resumed run draws the same.
     torch.manual_seed((seed * 1_000_003 + step) * processes.world_size + processes.rank)
-    for group, lr in zip(optimizer.param_groups, learning_rates(settings, step), strict=True):
+    for group, lr in zip(optimizer.param_groups, learning_rates(config, step), strict=True):
         group["lr"] = lr
-    optimizer.zero_grad(set_to_none=True)
-    parts = settings.grad_accum_steps
-    count = None
+
+    parts = config.grad_accum_steps
+    num_valid = None  # the loss counts the pixels of its own batch
     if parts > 1 or processes.world_size > 1:
-        count = processes.all_reduce(
-            _num_valid_pixels(labels, settings, processes.unwrap(model_with_loss).model.output_stride)
-        )
-        # Processes average their gradients, where the loss of a batch wants their sum.
-        count = count / processes.world_size
-    loss = torch.zeros((), device=labels.device)
-    for part, (some, theirs) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
-        last = part == parts - 1
-        with nullcontext() if last else processes.no_sync(model_with_loss):
-            value = model_with_loss(some, theirs, count)
-            value.backward()
-        loss += value.detach()
-    if settings.backbone_clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings.backbone_clip_norm)
+        output_stride = processes.unwrap(model_with_loss).model.output_stride
+        num_valid = processes.all_reduce(_num_valid_pixels(labels, config, output_stride))  # (), of the whole batch
+        num_valid = num_valid / processes.world_size  # gradients are averaged over processes, their sum is wanted
+
+    optimizer.zero_grad(set_to_none=True)
+    loss = torch.zeros((), device=labels.device)  # ()
+    for part, (images_part, labels_part) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
+        # (N / parts, H, W, 3) and (N / parts, H, W); processes exchange gradients in the last part alone
+        with processes.no_sync(model_with_loss) if part < parts - 1 else nullcontext():
+            loss_part = model_with_loss(images_part, labels_part, num_valid)  # ()
+            loss_part.backward()
+        loss += loss_part.detach()  # ()
+    if config.backbone_clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], config.backbone_clip_norm)
     optimizer.step()
-    return processes.all_reduce(loss) / processes.world_size
+    return processes.all_reduce(loss) / processes.world_size  # ()
 
 
-def _num_valid_pixels(labels: Tensor, settings: TrainingConfig, output_stride: int) -> Tensor:
-    if not settings.upsample_logits:
-        labels = downsample_labels(labels, tuple(-(-side // output_stride) for side in labels.shape[1:]))
+class ModelWithLoss(nn.Module):
+    """The network with its loss: the module that is compiled and wrapped in DistributedDataParallel."""
+
+    def __init__(self, model: DeepLabV3, config: TrainingConfig):
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, images: Tensor, labels: Tensor, num_valid: Tensor | None = None) -> Tensor:
+        """Loss of images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8."""
+        images = normalize(images)  # (N, 3, H, W) float32
+        labels = labels.long()  # (N, H, W) int64
+        return segmentation_loss(
+            self.model, images, labels, self.config.upsample_logits, num_valid, self.config.precision
+        )  # ()
+
+
+def segmentation_loss(
+    model: DeepLabV3,
+    images: Tensor,
+    labels: Tensor,
+    upsample_logits: bool = True,
+    num_valid: Tensor | None = None,
+    precision: str = "float32",
+) -> Tensor:
+    """Cross-entropy, summed over the pixels that are not void and divided by ``num_valid``; a scalar.
+
+    Args:
+        model: the network
+        images: normalized, ``(N, 3, H, W)`` float32
+        labels: ``(N, H, W)`` int64
+        upsample_logits: compare at the labels' size; if false the labels are downsampled to the logits' size, which
+            loses thin parts and 1.2 points (Table 8)
+        num_valid: pixels of the whole batch that are not void, of which ``images`` may be a part; by default counted
+            here, which makes the loss a mean
+        precision: of the network, "float32" or "bfloat16"; logits are upsampled and compared in float32
+    """
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        logits = model.features_to_logits(images)  # (N, num_classes, H / output_stride, W / output_stride)
+    logits = logits.float()
+    if upsample_logits:
+        logits = resize(logits, labels.shape[1:], model.config.align_corners)  # (N, num_classes, H, W)
+    else:
+        labels = downsample_labels(labels, logits.shape[2:])  # (N, H / output_stride, W / output_stride)
+    total = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")  # ()
+    if num_valid is None:
+        num_valid = (labels != VOID).sum()  # ()
+    # A batch that is all void has loss 0, where a mean would be 0 / 0.
+    return total / num_valid.clamp(min=1)  # ()
+
+
+def downsample_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels ``(N, H, W)`` at the logits' ``size`` ``(h, w)``: the pixels at the logits' centers (corners aligned)."""
+    rows, columns = (
+        torch.linspace(0, label_side - 1, logits_side, device=labels.device).round().long()
+        for label_side, logits_side in zip(labels.shape[1:], size, strict=True)
+    )  # (h,) and (w,)
+    return labels[:, rows[:, None], columns]  # (N, h, w)
+
+
+def _num_valid_pixels(labels: Tensor, config: TrainingConfig, output_stride: int) -> Tensor:
+    if not config.upsample_logits:
+        labels = downsample_labels(labels, [-(-side // output_stride) for side in labels.shape[1:]])
     return (labels != VOID).sum()
 
 
+def make_optimizer(model: DeepLabV3, config: TrainingConfig) -> torch.optim.SGD:
+    """SGD with two parameter groups: 0 is the backbone, 1 the head. On a GPU one kernel updates all parameters."""
+    groups = [[p for p in part.parameters() if p.requires_grad] for part in (model.backbone, model.head)]
+    return torch.optim.SGD(
+        [{"params": group} for group in groups],
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=all(p.is_cuda for group in groups for p in group) or None,
+    )
+
+
+def get_momentum(model: DeepLabV3, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
+    """Momentum of each parameter that has been updated, by the parameter's name."""
+    states = {name: optimizer.state.get(parameter, {}) for name, parameter in model.named_parameters()}
+    return {name: state["momentum_buffer"] for name, state in states.items() if "momentum_buffer" in state}
+
+
+def set_momentum(model: DeepLabV3, optimizer: torch.optim.SGD, momentum: dict[str, Tensor]) -> None:
+    """Give the optimizer the momentum that :func:`get_momentum` returned."""
+    parameters = dict(model.named_parameters())
+    for name, value in momentum.items():
+        # In the memory layout of its parameter (channels last), which the fused kernel on a GPU expects.
+        momentum_buffer = torch.empty_like(parameters[name]).copy_(value)
+        optimizer.state[parameters[name]]["momentum_buffer"] = momentum_buffer
+
+
+def learning_rates(config: TrainingConfig, step: int) -> tuple[float, float]:
+    """Learning rates of backbone and head at ``step``."""
+    head = config.lr * poly(step, config.iterations, config.power)
+    warmup = linear_warmup(step, config.backbone_freeze_steps, config.backbone_warmup_steps)
+    return head * config.backbone_lr_factor * warmup, head
+
+
 def poly(step: int, iterations: int, power: float = 0.9) -> float:
-    """The factor ``(1 - step / iterations) ** power`` on the learning rate: 1 at step 0, 0 at ``iterations``."""
+    """Factor ``(1 - step / iterations) ** power`` on the learning rate: 1 at step 0, 0 at ``iterations``."""
     return (1 - step / iterations) ** power
 
 
-def linear_warmup(step: int, hold: int, length: int) -> float:
-    """0 for ``hold`` steps, then linearly up to 1 over the next ``length``: lets a new head settle first.
+def linear_warmup(step: int, freeze_steps: int, warmup_steps: int) -> float:
+    """Factor on the learning rate: 0 for ``freeze_steps``, then linearly up to 1 over ``warmup_steps``.
 
-    Not in the paper, whose runs are long; short runs from pretrained weights want it.
+    Not in the paper, whose runs are long: in short runs from pretrained weights a new head should settle first.
     """
-    if step < hold:
+    if step < freeze_steps:
         return 0.0
-    return min(1.0, (step - hold + 1) / (length + 1))
+    return min(1.0, (step - freeze_steps + 1) / (warmup_steps + 1))

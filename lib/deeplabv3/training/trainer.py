@@ -1,233 +1,179 @@
-"""The training loop: batches in, checkpoints and a log out; stopped or killed anywhere, it goes on (Section 4.1)."""
+"""Training loop: batches in, checkpoints and a log out; a run that is stopped or killed resumes (Section 4.1)."""
 
 import math
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from deeplabv3.config import TrainingConfig
-from deeplabv3.data.loader import TrainingSamples, batches, worker_errors
+from deeplabv3.config import RuntimeConfig, TrainingConfig
+from deeplabv3.data.loader import TrainingSamples, batches
 from deeplabv3.data.voc import VOCData
 from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup, convert_sync_batchnorm
 from deeplabv3.errors import UserError
+from deeplabv3.files import CHECKPOINT
 from deeplabv3.model.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.signals import Interrupted, _stop_requests
+from deeplabv3.signals import Interrupted, stop_requests
 from deeplabv3.training.log import Log
-from deeplabv3.training.step import ModelWithLoss, make_optimizer, training_step
+from deeplabv3.training.step import ModelWithLoss, get_momentum, make_optimizer, set_momentum, training_step
 
-READ_EVERY = {"cpu": 1, "cuda": 20}
-"""Losses are read every so many steps: reading one waits until the GPU has finished all that it was given."""
+BEST = "best.safetensors"
+READ_EVERY = {"cpu": 1, "cuda": 20}  # steps; reading a loss waits until the GPU has finished all work so far
 
 
-@dataclass(frozen=True)
-class Validation:
-    """``score(model)``, mIoU in percent, is taken every ``every`` steps; best.safetensors is the best network so far.
+@dataclass(eq=False)
+class Trainer:
+    """Trains a network in place, or resumes from ``folder/checkpoint.safetensors``.
 
-    The paper keeps the last one, and so do the tables here: a network that was chosen for its val mIoU has seen val.
+    SIGINT and SIGTERM save and raise :class:`Interrupted`; a process that is killed loses at most
+    ``runtime.save_every_s`` seconds. On the CPU a resumed run ends with the same bits as an uninterrupted one.
     """
 
-    every: int
-    score: Callable[[DeepLabV3], float]
+    model: DeepLabV3
+    data: VOCData  # training images
+    config: TrainingConfig  # what is trained
+    folder: Path  # gets checkpoint.safetensors, log.csv and, with validations, best.safetensors
+    identity: dict  # written into the checkpoint; a checkpoint with another one is refused
+    _: KW_ONLY
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)  # how it is computed
+    seed: int = 0  # of samples and dropout
+    device: torch.device = field(default=torch.device("cpu"))
+    processes: ProcessGroup = SINGLE_PROCESS  # those of this run; each has a Trainer
+    validate_every: int = 0  # steps; 0: never
+    score: Callable[[DeepLabV3], float] = lambda model: math.nan  # mIoU in percent; tables use the last network
+    report: Callable[[int, float, float], None] = lambda step, loss, lr: None  # called for every step
 
+    def run(self) -> float:
+        """Train to the last step. Return the seconds that training took, those before an interruption included."""
+        self.setup()
+        self.resume()
+        config, num_steps, saved_at = self.config, self.config.iterations, time.monotonic()
+        if self.steps_done >= num_steps:
+            return self.seconds
+        samples = TrainingSamples.of(self.data, config, self.seed)
+        steps, share = (self.steps_done, num_steps), (self.processes.rank, self.processes.world_size)
+        stream = batches(samples, *steps, config.batch_size, self.runtime.num_workers, *share)
+        with Log(self.folder, self.steps_done, self.processes.is_main) as self.log, stop_requests() as stop:
+            for images, labels in stream:  # (N, H, W, 3) and (N, H, W), this process's share
+                self.step(images, labels)
+                finished = self.steps_done == num_steps
+                validates = self.validate_every > 0 and self.steps_done % self.validate_every == 0
+                if self.steps_done % READ_EVERY.get(self.device.type, 1) and not validates and not finished:
+                    continue
+                self.read_losses()
+                if validates:
+                    self.validate()
+                stopped = self.processes.any(bool(stop), self.device)
+                due = stopped or finished or time.monotonic() - saved_at > self.runtime.save_every_s
+                if due and self.processes.is_main:
+                    self.save()
+                    saved_at = time.monotonic()
+                if stopped:
+                    raise Interrupted(f"stopped after step {self.steps_done} of {num_steps}; the same command goes on.")
+        self.processes.barrier()
+        return self.seconds
 
-def train(
-    model: DeepLabV3,
-    data: VOCData,
-    settings: TrainingConfig,
-    folder: Path,
-    identity: dict,
-    *,
-    seed: int = 0,
-    workers: int = 0,
-    device: str | torch.device = "cpu",
-    compiled: bool = False,
-    processes: ProcessGroup = SINGLE_PROCESS,
-    validation: Validation | None = None,
-    keep: int = 2,
-    save_every_s: float = 60.0,
-    report: Callable[[int, float, float], None] = lambda step, loss, lr: None,
-) -> float:
-    """Train ``model`` in place, or go on where ``folder/checkpoint.safetensors`` stands.
+    def setup(self) -> None:
+        """Prepare network, loss and optimizer for the device and the processes."""
+        config, world_size = self.config, self.processes.world_size
+        if config.batch_size % (world_size * config.grad_accum_steps):
+            raise UserError(
+                f"setting 'batch_size' is {config.batch_size}; {world_size} processes with {config.grad_accum_steps} "
+                "parts each do not divide it evenly."
+            )
+        # Channels last halves the time of a step on the CPU and suits tensor cores; results are equal to rounding.
+        model = self.model.to(self.device).to(memory_format=torch.channels_last)
+        model.set_batch_norm_momentum(config.batch_norm_momentum).freeze_batch_norm(config.freeze_batch_norm).train()
+        if not config.freeze_batch_norm:
+            convert_sync_batchnorm(model, self.processes)
+        self.optimizer = make_optimizer(model, config)
+        self.model_with_loss = self.processes.wrap(ModelWithLoss(model, config), self.runtime.compile)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # every batch has one size: measure once which algorithm is fastest
+        self.unread: list[tuple[int, Tensor, float]] = []  # step, loss, learning rate
+        self.steps_done, self.began = 0, time.monotonic()
 
-    ``identity`` is written into the checkpoint; one with another identity is refused, a damaged one gives way, with a
-    warning, to the one before it (the last ``keep`` are kept). ``report(step, loss, lr)`` is called for every step.
-    SIGINT and SIGTERM save and raise :class:`Interrupted`; a process that is killed outright loses at most
-    ``save_every_s`` seconds. On the CPU, a run that was stopped ends with the same bits as one that was not.
-    Returns the seconds that training took, those before an interruption included.
-    """
-    device = torch.device(device)
-    if settings.batch_size % (processes.world_size * settings.grad_accum_steps):
-        raise UserError(
-            f"setting 'batch_size' is {settings.batch_size}; {processes.world_size} processes with {settings.grad_accum_steps} parts each do not "
-            "divide it evenly."
+    def resume(self) -> None:
+        """Load the newest checkpoint; a damaged one gives way, with a warning, to the one before it."""
+        paths = checkpoints(self.folder / CHECKPOINT)
+        for number, path in enumerate(paths, start=1):
+            checkpoint = _load(path)
+            if isinstance(checkpoint, Checkpoint):
+                if checkpoint.settings != self.identity:
+                    raise UserError(
+                        f"checkpoint {path} belongs to a run with other settings; choose another folder or delete it."
+                    )
+                self.model.load_state_dict(checkpoint.model)
+                set_momentum(self.model, self.optimizer, checkpoint.momentum)
+                self.steps_done, self.began = checkpoint.step, time.monotonic() - checkpoint.seconds
+                break
+            if number == len(paths):
+                raise checkpoint
+            warnings.warn(f"{checkpoint} Going on from the one before, {paths[number].name}.", stacklevel=3)
+        if len(set(self.processes.all_gather(self.steps_done))) > 1:
+            raise UserError(
+                f"the processes of this run find different checkpoints in {self.folder}; set DEEPLABV3_WORKSPACE to a "
+                "folder that all machines share."
+            )
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        """Train on images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8, without waiting for a GPU."""
+        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        step = self.steps_done
+        loss = training_step(
+            self.model_with_loss, self.optimizer, self.config, self.seed, step, images, labels, self.processes
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"run folder {folder} cannot be made ({error}); set DEEPLABV3_WORKSPACE.") from error
-    # Channels last halves the time of a step on the CPU and suits tensor cores; the numbers stay the same to rounding.
-    model.to(device, memory_format=torch.channels_last).set_batch_norm_momentum(settings.batch_norm_momentum)
-    model.freeze_batch_norm(settings.freeze_batch_norm).train()
-    if not settings.freeze_batch_norm:
-        model = convert_sync_batchnorm(model, processes)
-    optimizer = make_optimizer(model, settings)
-    state = _Run(model, optimizer, folder, identity, keep)
-    start = state.restore()
-    if len(set(processes.all_gather(start))) > 1:
-        raise UserError(
-            f"the processes of this run find different checkpoints in {folder}; set DEEPLABV3_WORKSPACE to a folder "
-            "that all machines share."
-        )
-    if start >= settings.iterations:
-        return state.seconds
-    model_with_loss = processes.wrap(ModelWithLoss(model, settings))
-    if compiled:
-        model_with_loss = torch.compile(model_with_loss, dynamic=False)
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # every batch has one size: measure once which algorithm is fastest
+        self.unread.append((step, loss, self.optimizer.param_groups[1]["lr"]))
+        self.steps_done += 1
 
-    again = (
-        data.indices_with_classes(settings.hard_classes) * (settings.hard_class_copies - 1)
-        if settings.hard_classes
-        else []
-    )
-    samples = TrainingSamples(data, settings.crop_size, settings.batch_size, seed, settings.scales, settings.flip, again)
-    stream = batches(samples, start, settings.iterations, settings.batch_size, workers, processes.rank, processes.world_size)
-    read_every = READ_EVERY.get(device.type, 1)
-    unread: list[tuple[int, Tensor, float]] = []
-    saved_at = time.monotonic()
-    with worker_errors(), Log(folder, start) if processes.is_main else _NoLog() as log, _stop_requests() as stop:
-        for step, (images, labels) in enumerate(stream, start=start):
-            batch = (part.to(device, non_blocking=True) for part in (images, labels))
-            with _memory_suffices(settings):
-                loss = training_step(model_with_loss, optimizer, settings, seed, step, *batch, processes)
-            unread.append((step, loss, optimizer.param_groups[1]["lr"]))
-            done = step + 1
-            validates = validation is not None and done % validation.every == 0
-            if done % read_every and not validates and done < settings.iterations:
-                continue
-            for number, value, lr in unread:
-                _require_finite(value := value.item(), folder, number, settings)
-                log.write(number, value, lr, state.seconds)
-                report(number, value, lr)
-            unread.clear()
-            if validates:
-                log.write_score(done, state.validate(validation, done, processes))
-            stops, finished = processes.any(stop.is_set(), device), done == settings.iterations
-            if processes.is_main and (stops or finished or time.monotonic() - saved_at > save_every_s):
-                log.flush()  # the log is never shorter than the checkpoint
-                state.save(done, finished)
-                saved_at = time.monotonic()
-            if stops:
-                raise Interrupted(f"stopped after step {done} of {settings.iterations}; the same command goes on.")
-    processes.barrier()
-    return state.seconds
+    def read_losses(self) -> None:
+        """Log and report the losses since the last call; one that is not finite ends the run before it is saved."""
+        for step, loss_on_device, lr in self.unread:
+            loss = loss_on_device.item()
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"the loss of run {self.folder} became {loss} at step {step}; lower 'lr' ({self.config.lr}) or set "
+                    "'backbone_clip_norm'; what was saved before stays as it is."
+                )
+            self.log.write(step, loss, lr, self.seconds)
+            self.report(step, loss, lr)
+        self.unread.clear()
 
+    def validate(self) -> None:
+        """Log the network's score, and save the network as ``best.safetensors`` if it is the best so far."""
+        began = time.monotonic()
+        score = self.score(self.model.eval())
+        self.model.train()
+        if self.processes.is_main and score > self._best_score():
+            checkpoint = Checkpoint(self.steps_done, self.seconds, self.identity, self.model.state_dict(), {}, score)
+            save_checkpoint(self.folder / BEST, checkpoint)
+        self.began += time.monotonic() - began  # validation is not training time
+        self.log.write_score(self.steps_done, score)
 
-class _Run:
-    """What a run saves and restores: weights, momentum, step and the time so far."""
+    def _best_score(self) -> float:
+        best = _load(self.folder / BEST)
+        return best.score if isinstance(best, Checkpoint) and best.score is not None else -math.inf
 
-    def __init__(self, model: DeepLabV3, optimizer: torch.optim.SGD, folder: Path, identity: dict, keep: int):
-        self.model, self.optimizer, self.identity, self.keep = model, optimizer, identity, keep
-        self.path, self.best = folder / "checkpoint.safetensors", folder / "best.safetensors"
-        self._began = time.monotonic()
+    def save(self) -> None:
+        """Write the checkpoint, after the log: the log is never shorter than the checkpoint."""
+        self.log.flush()
+        momentum = get_momentum(self.model, self.optimizer) if self.steps_done < self.config.iterations else {}
+        checkpoint = Checkpoint(self.steps_done, self.seconds, self.identity, self.model.state_dict(), momentum)
+        save_checkpoint(self.folder / CHECKPOINT, checkpoint, self.runtime.keep_checkpoints)
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def save(self, step: int, finished: bool = False) -> None:
-        momentum = {} if finished else self._momentum()
-        save_checkpoint(
-            self.path, Checkpoint(step, self.seconds, self.identity, self.model.state_dict(), momentum), self.keep
-        )
-
-    def restore(self) -> int:
-        """Load the newest checkpoint that can be read; the step that comes next."""
-        found = checkpoints(self.path)
-        for number, path in enumerate(found):
-            try:
-                checkpoint = load_checkpoint(path)
-                break
-            except UserError as error:
-                if number == len(found) - 1:
-                    raise
-                warnings.warn(f"{error} Going on from the one before, {found[number + 1].name}.", stacklevel=3)
-        else:
-            return 0
-        if checkpoint.settings != self.identity:
-            raise UserError(
-                f"checkpoint {path} belongs to a run with other settings; choose another folder or delete it."
-            )
-        self.model.load_state_dict(checkpoint.model)
-        parameters = dict(self.model.named_parameters())
-        for name, value in checkpoint.momentum.items():
-            # In the layout of its parameter (channels last), which the one kernel on a GPU takes for granted.
-            momentum = torch.empty_like(parameters[name]).copy_(value)
-            self.optimizer.state[parameters[name]]["momentum_buffer"] = momentum
-        self._began = time.monotonic() - checkpoint.seconds
-        return checkpoint.step
-
-    def validate(self, validation: Validation, step: int, processes: ProcessGroup) -> float:
-        """The network's score now; where it is the best so far, the network is kept."""
-        began = time.monotonic()
-        score = validation.score(self.model.eval())
-        self.model.train()
-        if processes.is_main and score > self._best_score():
-            state = self.model.state_dict()
-            save_checkpoint(self.best, Checkpoint(step, self.seconds, self.identity, state, {}, score))
-        self._began += time.monotonic() - began  # is no training, and images/s should not count it
-        return score
-
-    def _best_score(self) -> float:
-        try:
-            return load_checkpoint(self.best).score
-        except UserError:  # there is none, or a damaged one, which is no reason to end a run
-            return -math.inf
-
-    def _momentum(self) -> dict[str, Tensor]:
-        return {
-            name: self.optimizer.state[parameter]["momentum_buffer"]
-            for name, parameter in self.model.named_parameters()
-            if "momentum_buffer" in self.optimizer.state.get(parameter, {})
-        }
+        """Seconds of training so far."""
+        return time.monotonic() - self.began
 
 
-class _NoLog:
-    """The log of a process that does not lead: none."""
-
-    def __enter__(self) -> "_NoLog":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def write(self, *_: object) -> None: ...
-
-    write_score = write
-
-
-def _require_finite(loss: float, folder: Path, step: int, settings: TrainingConfig) -> None:
-    if not math.isfinite(loss):
-        raise UserError(
-            f"the loss of run {folder} became {loss} at step {step}; lower 'lr' ({settings.lr}) or set "
-            f"'backbone_clip_norm'; what was saved before stays as it is."
-        )
-
-
-@contextmanager
-def _memory_suffices(settings: TrainingConfig):
-    """That a step does not fit the GPU is the user's to mend."""
+def _load(path: Path) -> Checkpoint | UserError:
     try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"the GPU's memory does not hold a step; raise 'training.grad_accum_steps' ({settings.grad_accum_steps}), or lower "
-            f"'training.batch_size' ({settings.batch_size}) or 'training.crop_size' ({settings.crop_size})."
-        ) from error
+        return load_checkpoint(path)
+    except UserError as error:
+        return error

@@ -1,8 +1,8 @@
-"""``deeplabv3 bench evaluate``: whole-image evaluation, ours against torchvision's reference loop.
+"""``deeplabv3 bench evaluate``: evaluation of whole images, ours beside torchvision's reference loop.
 
 The loop is that of torchvision's references/segmentation (``evaluate()`` and its ``ConfusionMatrix``): one image at a
-time through the network as it comes. Both see the same files, padded the same way, and the same network; torchvision's
-resizing of images and labels is left out, since it makes another metric.
+time through the unmodified network. Both read the same files, padded alike, and run the same network. The loop does
+not resize images and labels as torchvision's does, since that changes the metric.
 """
 
 import tempfile
@@ -31,34 +31,28 @@ from deeplabv3.evaluation.predict import load_weights
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.deploy import optimize_for_inference
 from deeplabv3.model.weights import from_torchvision
-from walkthrough.bench.model import give_statistics
-from walkthrough.bench.timing import alternate, describe_machine, threads
+from walkthrough.bench.model import randomize_statistics
+from walkthrough.bench.timing import describe_machine, threads, time_interleaved
 
 SIZES = ((500, 375), (500, 333), (500, 375), (375, 500))
-"""Width and height that the synthetic images are enlarged to: VOC's most frequent ones."""
+"""Width and height of the enlarged synthetic images: the most frequent ones in VOC."""
 
 
 @dataclass(frozen=True)
 class EvaluationBench:
-    """What to compare.
+    """Settings of the benchmark."""
 
-    ``weights`` is what ``predict`` takes (a checkpoint of ours, or torchvision's), or nothing for torchvision's
-    ResNet-50 with random weights; ``data`` a folder in VOC's layout, or nothing for synthetic images enlarged to VOC's
-    sizes. ``workers`` processes read for torchvision's loop, ours has threads for that; ``threads`` 0 leaves PyTorch's
-    own choice.
-    """
-
-    weights: str = ""
-    data: str = ""
-    images: int = 8
+    weights: str = ""  # as predict takes them; empty: torchvision's ResNet-50 with random weights
+    data: str = ""  # a folder in VOC's layout; empty: synthetic images enlarged to VOC's sizes
+    images: int = 8  # the first ones of the list val
     output_stride: int = 8
     padding: str = "tight"
-    batch_size: int = 1
-    rounds: int = 5
+    batch_size: int = 1  # of ours; torchvision's loop has 1
+    rounds: int = 5  # timings of each variant
     device: str = "cpu"
-    threads: int = 0
-    workers: int = 0
-    bf16: bool = False
+    threads: int = 0  # on the CPU; 0: PyTorch's own choice
+    workers: int = 0  # processes that read for torchvision's loop; ours has threads
+    bf16: bool = False  # with a row in bfloat16
 
     def __post_init__(self):
         for name, lowest in (("images", 1), ("batch_size", 1), ("rounds", 3), ("threads", 0), ("workers", 0)):
@@ -73,28 +67,33 @@ class EvaluationBench:
             raise UserError("device 'cuda' is not there; choose --device cpu.")
 
     def strategy(self, bf16: bool = False) -> EvaluationConfig:
-        """Single scale, no flip."""
+        """Inference at a single scale without flip."""
         return EvaluationConfig(self.output_stride, padding=self.padding, precision="bfloat16" if bf16 else "float32")
 
     def run(self) -> dict:
-        """Measure. Returns JSON values: ``rows`` holds images per second, the speed beside the loop's, and how many
-        of the ``pixels`` that are not void get another class than the loop gives them.
+        """Measure and return JSON values.
+
+        A row has images per second, the speed relative to torchvision's loop, and the number of pixels, of the
+        ``pixels`` that are not void, whose class differs from the loop's.
         """
         with threads(self.threads), tempfile.TemporaryDirectory() as folder:
-            theirs, ours, classes = self._networks()
-            data = _First(VOCData(self.data or enlarged(Path(folder), self.images), "val", classes), self.images)
+            reference, ours, classes = self._networks()
+            data = VOCData(self.data or enlarged(Path(folder), self.images), "val", classes)
+            data.names = data.names[: self.images]
             samples = _Samples(data, self.strategy())
             loader = DataLoader(samples, num_workers=self.workers, persistent_workers=self.workers > 0)
-            variants = {"ours, network as it comes": (ours, False), "ours": (optimize_for_inference(ours), False)}
+            variants = {"ours, unmodified network": (ours, False), "ours": (optimize_for_inference(ours), False)}
             if self.bf16:
                 variants["ours in bf16"] = (optimize_for_inference(ours), True)
-            calls: dict[str, Callable] = {"torchvision's loop": partial(reference_loop, theirs, loader, self.device)}
+            calls: dict[str, Callable] = {"torchvision's loop": partial(reference_loop, reference, loader, self.device)}
             for name, (network, bf16) in variants.items():
                 calls[name] = partial(evaluate, network, data, self.strategy(bf16), self.batch_size)
-            rows = alternate("evaluation", calls, self.rounds, self.device)
+            timings = time_interleaved("evaluation", calls, self.rounds, self.device)
             images = [data[index][0] for index in range(len(data))]
             differing = {
-                name: _differing(theirs, loader, predict_batches(network, images, self.strategy(bf16), self.batch_size))
+                name: _count_differing(
+                    reference, loader, predict_batches(network, images, self.strategy(bf16), self.batch_size)
+                )
                 for name, (network, bf16) in variants.items()
             }
             return {
@@ -105,32 +104,32 @@ class EvaluationBench:
                 "pixels": sum(int((data[index][1] != VOID).sum()) for index in range(len(data))),
                 "rows": [
                     {
-                        "name": row.name,
-                        "images_per_second": len(data) / row.median,
-                        "speed": rows[0].median / row.median,
-                        "differing_pixels": differing.get(row.name),
-                        "seconds": row.seconds,
+                        "name": timing.name,
+                        "images_per_second": len(data) / timing.median,
+                        "speed": timings[0].median / timing.median,
+                        "differing_pixels": differing.get(timing.name),
+                        "seconds": timing.seconds,
                     }
-                    for row in rows
+                    for timing in timings
                 ],
             }
 
     def _networks(self) -> tuple[nn.Module, DeepLabV3, dict[int, str]]:
-        """The network as torchvision's loop takes it, ours with the same weights, and label value to class name."""
+        """Return the network for torchvision's loop, ours with the same weights, and label value to class name."""
         classes = dict(enumerate(VOC_CLASSES if self.data else config.SYNTHETIC_CLASSES))
         if self.weights:
             ours, classes = load_weights(self.weights)
-            theirs: nn.Module = _AsTorchvision(deepcopy(ours).set_output_stride(self.output_stride))
+            reference: nn.Module = _AsTorchvision(deepcopy(ours).set_output_stride(self.output_stride))
         else:
             torch.manual_seed(0)
-            theirs = segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None)
-            give_statistics(theirs)
-            ours = from_torchvision(theirs)
-        return theirs.to(self.device).eval(), ours.to(self.device).eval(), classes
+            reference = segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None)
+            randomize_statistics(reference)
+            ours = from_torchvision(reference)
+        return reference.to(self.device).eval(), ours.to(self.device).eval(), classes
 
 
 class _AsTorchvision(nn.Module):
-    """Our network with torchvision's way of handing logits over."""
+    """Our network with the output of torchvision's: a dictionary with the logits as ``out``."""
 
     def __init__(self, network: DeepLabV3):
         super().__init__()
@@ -140,31 +139,18 @@ class _AsTorchvision(nn.Module):
         return {"out": self.network(images)}
 
 
-class _First:
-    """The first images of a list."""
-
-    def __init__(self, data: VOCData, count: int):
-        self.data, self.count = data, min(count, len(data))
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.data[index]
-
-
 class _Samples(Dataset):
-    """Images as torchvision's loop takes them, ``(3, H, W)`` normalized, and labels ``(H, W)`` with void padding."""
+    """Padded images ``(3, H, W)`` normalized, and labels ``(H, W)`` int64 with void padding, for torchvision's loop."""
 
-    def __init__(self, data: _First, settings: EvaluationConfig):
-        self.data, self.settings = data, settings
+    def __init__(self, data: VOCData, strategy: EvaluationConfig):
+        self.data, self.strategy = data, strategy
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, label = self.data[index]
-        size = padded_size(*label.shape, self.settings)
+        size = padded_size(label.shape[0], label.shape[1], self.strategy)
         normalized = transforms.normalize(transforms.to_tensor(pad(image, size)), MEAN, STD)
         padded = np.full(size, VOID, dtype=np.int64)
         padded[: label.shape[0], : label.shape[1]] = label
@@ -172,35 +158,35 @@ class _Samples(Dataset):
 
 
 def reference_loop(network: nn.Module, loader: DataLoader, device: str) -> np.ndarray:
-    """torchvision's evaluation: the confusion matrix ``(K, K)`` of all images."""
-    matrix = None
+    """Confusion matrix ``(K, K)`` of all images, computed as torchvision's reference script does."""
+    matrix = torch.zeros(0)
     with torch.inference_mode():
         for images, labels in loader:
             images, labels = images.to(device), labels.to(device)
-            logits = network(images)["out"]
-            truth, found, classes = labels.flatten(), logits.argmax(1).flatten(), logits.shape[1]
-            if matrix is None:
+            logits = network(images)["out"]  # (1, K, H, W)
+            truth, prediction, classes = labels.flatten(), logits.argmax(1).flatten(), logits.shape[1]
+            if not len(matrix):
                 matrix = torch.zeros((classes, classes), dtype=torch.int64, device=device)
-            counted = (truth >= 0) & (truth < classes)
-            cells = classes * truth[counted].to(torch.int64) + found[counted]
+            valid = (truth >= 0) & (truth < classes)
+            cells = classes * truth[valid].to(torch.int64) + prediction[valid]
             matrix += torch.bincount(cells, minlength=classes**2).reshape(classes, classes)
     return matrix.cpu().numpy()
 
 
-def _differing(network: nn.Module, loader: DataLoader, predictions: Iterable[np.ndarray]) -> int:
-    """Pixels that are not void whose predicted class is not what torchvision's loop finds."""
+def _count_differing(network: nn.Module, loader: DataLoader, predictions: Iterable[np.ndarray]) -> int:
+    """Number of pixels that are not void and whose class differs between ``predictions`` and torchvision's loop."""
     count = 0
     with torch.inference_mode():
         for (images, labels), ours in zip(loader, predictions, strict=True):
-            theirs = network(images.to(next(network.parameters()).device))["out"].argmax(1)[0].cpu().numpy()
+            reference = network(images.to(next(network.parameters()).device))["out"].argmax(1)[0].cpu().numpy()
             height, width = ours.shape
             truth = labels[0, :height, :width].numpy()
-            count += int(((theirs[:height, :width] != ours) & (truth != VOID)).sum())
+            count += int(((reference[:height, :width] != ours) & (truth != VOID)).sum())
     return count
 
 
 def enlarged(folder: Path, count: int) -> Path:
-    """``count`` synthetic images at the sizes of VOC's, in VOC's layout, below ``folder``."""
+    """Write ``count`` synthetic images at VOC's sizes below ``folder``; the root of this data set in VOC's layout."""
     small = VOCData(synthetic.make(folder / "small", 1, count), "val", dict(enumerate(config.SYNTHETIC_CLASSES)))
     root = folder / "enlarged"
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
@@ -215,13 +201,13 @@ def enlarged(folder: Path, count: int) -> Path:
 
 
 def render(result: dict) -> str:
-    """The measurements as text."""
+    """Format the measurements."""
     settings = result["settings"]
     network = settings["weights"] or "torchvision's ResNet-50, random weights"
     lines = [
         f"evaluation of {result['images']} whole images ({settings['data'] or 'synthetic, enlarged'}), {network}, "
-        f"output stride {settings['output_stride']}, {settings['padding']} padding, batch {settings['batch_size']}, medians "
-        f"of {settings['rounds']} rounds",
+        f"output stride {settings['output_stride']}, {settings['padding']} padding, batch {settings['batch_size']}, "
+        f"medians of {settings['rounds']} rounds",
         ", ".join(f"{name} {value}" for name, value in result["machine"].items()),
         "",
         f"{'':26}  images/s   speed  pixels that differ of {result['pixels']}",

@@ -1,13 +1,13 @@
-"""What every benchmark shares: variants that take turns in one process, and a description of the machine.
+"""Interleaved timings of several variants in one process, and a description of the machine.
 
-A machine's speed wanders; a ratio of two variants that alternate does not wander with it. So every figure is a median
-beside that of the first variant, the reference.
+The speed of a machine drifts. Interleaved variants drift alike, so the ratio of their medians is stable; the first
+variant is the reference.
 """
 
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -17,52 +17,53 @@ from tqdm import tqdm
 
 
 @dataclass
-class Row:
-    """One variant's turns: ``seconds`` of every round after the first call, which may compile.
-
-    ``difference`` is the largest difference of its logits from the reference's; None where they are not comparable.
-    """
+class Timing:
+    """Times of one variant."""
 
     name: str
-    first: float = 0.0
-    seconds: list[float] = field(default_factory=list)
-    difference: float | None = None
+    first: float = 0.0  # seconds of the first call, which may compile
+    seconds: list[float] = field(default_factory=list)  # of each round after it
+    difference: float | None = None  # largest difference of its logits from the reference's; None: not comparable
 
     @property
     def median(self) -> float:
+        """Median of ``seconds``."""
         return statistics.median(self.seconds)
 
-    def as_json(self, reference: "Row") -> dict:
+    def as_json(self, reference: "Timing") -> dict:
+        """The times as JSON values, with the ratio of the median to the reference's."""
         ratio = self.median / reference.median
         return {"name": self.name, "median": self.median, "ratio": ratio, "first": self.first,
                 "difference": self.difference, "seconds": self.seconds}  # fmt: skip
 
 
 def clock(device: str) -> float:
-    """Seconds, once the device has done what it was given."""
+    """Return the time in seconds after the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def alternate(title: str, variants: dict[str, Callable[[], object]], rounds: int, device: str) -> list[Row]:
-    """Time the variants in turns, ``rounds`` times after a first call each; a bar on a terminal shows how far."""
-    rows = [Row(name) for name in variants]
-    turns = [row for _ in range(rounds + 1) for row in rows]
-    for turn, row in enumerate(tqdm(turns, desc=title, unit="call", disable=None)):
+def time_interleaved(
+    title: str, variants: Mapping[str, Callable[[], object]], rounds: int, device: str
+) -> list[Timing]:
+    """Call each variant once, then all of them ``rounds`` times in their order; the time of every call."""
+    timings = [Timing(name) for name in variants]
+    calls = [timing for _ in range(rounds + 1) for timing in timings]
+    for number, timing in enumerate(tqdm(calls, desc=title, unit="call", disable=None)):
         start = clock(device)
-        variants[row.name]()
+        variants[timing.name]()
         seconds = clock(device) - start
-        if turn < len(rows):
-            row.first = seconds
+        if number < len(timings):
+            timing.first = seconds
         else:
-            row.seconds.append(seconds)
-    return rows
+            timing.seconds.append(seconds)
+    return timings
 
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """PyTorch's threads for a while; 0 leaves them as they are."""
+    """Set the number of PyTorch's threads for the block; 0 leaves it."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -72,7 +73,7 @@ def threads(number: int) -> Iterator[None]:
 
 
 def describe_machine(device: str, packages: Sequence[str]) -> dict:
-    """What a figure depends on: processor or card, threads, versions of those packages that are installed."""
+    """Name of the CPU or GPU, number of threads, versions of Python and of the installed ones of ``packages``."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "threads": torch.get_num_threads(),

@@ -1,1 +1,1 @@
-"""The verbs of the command ``deeplabv3``, one module each: ``add`` declares its options, ``main`` does it."""
+"""The commands of ``deeplabv3``, one module each: ``add`` declares its options, ``main`` runs it."""

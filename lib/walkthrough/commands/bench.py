@@ -1,4 +1,4 @@
-"""``deeplabv3 bench``: speeds, compared side by side."""
+"""``deeplabv3 bench``: compare speeds with those of torchvision."""
 
 import argparse
 import json
@@ -9,83 +9,98 @@ from pathlib import Path
 from typing import Any
 
 from deeplabv3.errors import UserError
+from walkthrough.commands.options import add_command
 
 
-def add(verbs: Any) -> None:
-    bench = verbs.add_parser("bench", help="compare speeds side by side", description="Compare speeds side by side.")
+def add(subparsers: Any) -> None:
+    text = "compare speeds with torchvision's"
+    bench = subparsers.add_parser("bench", help=text, description=text[0].upper() + text[1:] + ".")
     kinds = bench.add_subparsers(required=True, metavar="WHAT")
 
-    kind = kinds.add_parser("model", help="the network alone: ours, torchvision's, segmentation_models_pytorch's")
-    kind.set_defaults(verb=bench_model)
+    kind = add_command(
+        kinds, "model", bench_model, "the network alone: ours, torchvision's, segmentation_models_pytorch's"
+    )
     kind.add_argument("--backbone", choices=("resnet50", "resnet101"), default="resnet50")
     kind.add_argument("--size", type=int, default=513, help="side of the square images, in pixels (513)")
     kind.add_argument("--batch-size", type=int, default=1, help="images at once (1; training takes at least 2)")
-    kind.add_argument("--rounds", type=int, default=9, help="turns of every variant; the median counts (9)")
+    kind.add_argument(
+        "--rounds", type=int, default=9, help="timings of each variant (9, interleaved; the median counts)"
+    )
     kind.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it compiles for a minute)")
-    _common(kind)
+    _inference_options(kind)
 
-    kind = kinds.add_parser("evaluate", help="evaluation of whole images: ours, and torchvision's reference loop")
-    kind.set_defaults(verb=bench_evaluate)
+    kind = add_command(
+        kinds, "evaluate", bench_evaluate, "evaluation of whole images: ours and torchvision's reference loop"
+    )
     kind.add_argument("--weights", default="", metavar="CHECKPOINT", help="by default ResNet-50 with random weights")
     kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: synthetic images, enlarged)")
     kind.add_argument("--images", type=int, default=8, help="how many of the list val (8)")
     kind.add_argument("--output-stride", type=int, default=8, help="8, or another with --weights")
     kind.add_argument("--padding", choices=("tight", "crop"), default="tight")
-    kind.add_argument("--batch-size", type=int, default=1, help="images at once, for ours (1; a GPU wants 16)")
-    kind.add_argument("--rounds", type=int, default=5, help="turns of every variant; the median counts (5)")
+    kind.add_argument("--batch-size", type=int, default=1, help="images at once, for ours (1; 16 suits a GPU)")
+    kind.add_argument(
+        "--rounds", type=int, default=5, help="timings of each variant (5, interleaved; the median counts)"
+    )
     kind.add_argument("--workers", type=int, default=0, help="processes that read for torchvision's loop (0)")
-    _common(kind)
+    _inference_options(kind)
 
-    kind = kinds.add_parser("train", help="a training step: ours switch by switch, and torchvision's script's")
-    kind.set_defaults(verb=bench_train)
+    kind = add_command(
+        kinds, "train", bench_train, "a training step: ours, option by option, and that of torchvision's script"
+    )
     kind.add_argument("--backbone", choices=("resnet50", "resnet101"), default="resnet101")
     kind.add_argument("--output-stride", type=int, choices=(8, 16, 32), default=16)
-    _scale(kind)
-    _machine(kind)
-    _json(kind)
+    _training_options(kind)
+    _device_options(kind)
+    _json_option(kind)
 
-    kind = kinds.add_parser("pipeline", help="training crops without a network, by the number of data workers")
-    kind.set_defaults(verb=bench_pipeline)
+    kind = add_command(
+        kinds, "pipeline", bench_pipeline, "training crops without a network, by the number of data workers"
+    )
     kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: synthetic images, enlarged)")
     kind.add_argument("--list", default="train", dest="list_name", help="which list of --data (train)")
     kind.add_argument("--images", type=int, default=64, help="how many synthetic images (64)")
     kind.add_argument("--crop-size", type=int, default=513, help="in pixels (513)")
     kind.add_argument("--batch-size", type=int, default=16, help="crops at once (16)")
     kind.add_argument("--workers", type=int, nargs="+", default=(), help="how many to try (none up to one a core)")
-    kind.add_argument("--batches", type=int, default=16, help="batches in a turn, at least (16)")
-    kind.add_argument("--rounds", type=int, default=5, help="turns of every variant; the median counts (5)")
-    kind.add_argument("--target-rate", type=float, default=533, help="crops a second that the GPU takes (533: 30 ms a step)")
-    _json(kind)
+    kind.add_argument("--batches", type=int, default=16, help="batches that are timed together, at least (16)")
+    kind.add_argument(
+        "--rounds", type=int, default=5, help="timings of each variant (5, interleaved; the median counts)"
+    )
+    kind.add_argument(
+        "--target-rate", type=float, default=533, help="crops a second that the GPU needs (533: 30 ms a step)"
+    )
+    _json_option(kind)
 
-    kind = kinds.add_parser("all", help="model, train, evaluate and pipeline, one after the other")
-    kind.set_defaults(verb=bench_all)
+    kind = add_command(kinds, "all", bench_all, "model, train, evaluate and pipeline, one after the other")
     kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: synthetic images, enlarged)")
-    kind.add_argument("--images", type=int, default=8, help="how many evaluate looks at (8; a GPU wants 64)")
-    _scale(kind)
-    _machine(kind)
+    kind.add_argument("--images", type=int, default=8, help="images of the evaluation (8; 64 suits a GPU)")
+    _training_options(kind)
+    _device_options(kind)
     kind.add_argument("--json-folder", type=Path, metavar="FOLDER", help="write each one's measurements there")
 
 
-def _scale(kind: argparse.ArgumentParser) -> None:
+def _training_options(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--crop-size", type=int, help="in pixels (513; 257 on the CPU)")
     kind.add_argument("--batch-size", type=int, help="crops at once (16; 2 on the CPU)")
-    kind.add_argument("--rounds", type=int, help="turns of every variant; the median counts (7; 3 on the CPU)")
-    kind.add_argument("--steps", type=int, help="training steps in a turn (10; 1 on the CPU)")
+    kind.add_argument(
+        "--rounds", type=int, help="timings of each variant (7; 3 on the CPU, interleaved; the median counts)"
+    )
+    kind.add_argument("--steps", type=int, help="training steps that are timed together (10; 1 on the CPU)")
     kind.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it compiles for minutes)")
 
 
-def _common(kind: argparse.ArgumentParser) -> None:
-    _machine(kind)
-    _json(kind)
-    kind.add_argument("--bf16", action="store_true", help="bfloat16 too, whose logits are no longer the same")
+def _inference_options(kind: argparse.ArgumentParser) -> None:
+    _device_options(kind)
+    _json_option(kind)
+    kind.add_argument("--bf16", action="store_true", help="add a row in bfloat16, whose logits differ")
 
 
-def _machine(kind: argparse.ArgumentParser) -> None:
+def _device_options(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     kind.add_argument("--threads", type=int, default=0, help="threads on the CPU (0: PyTorch's own choice)")
 
 
-def _json(kind: argparse.ArgumentParser) -> None:
+def _json_option(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there as well")
 
 
@@ -111,7 +126,7 @@ def bench_evaluate(options: argparse.Namespace) -> int:
 def bench_train(options: argparse.Namespace) -> int:
     from walkthrough.bench.train import TrainBench, render
 
-    values = _training_scale(options) | {"backbone": options.backbone, "output_stride": options.output_stride}
+    values = _training_values(options) | {"backbone": options.backbone, "output_stride": options.output_stride}
     return _measure(lambda: TrainBench(**values), render, options.json)
 
 
@@ -126,7 +141,7 @@ def bench_pipeline(options: argparse.Namespace) -> int:
 def bench_all(options: argparse.Namespace) -> int:
     from walkthrough.bench import evaluate, model, pipeline, train
 
-    training = train.TrainBench(**_training_scale(options))
+    training = train.TrainBench(**_training_values(options))
     data, crop_size, batch, rounds = options.data, training.crop_size, training.batch_size, training.rounds
     shared = {"batch_size": batch, "rounds": rounds, "device": options.device, "threads": options.threads, "bf16": True}
     workers = 0 if options.device == "cpu" else 8  # for torchvision's loop, lest reading holds it up
@@ -153,13 +168,13 @@ def bench_all(options: argparse.Namespace) -> int:
         try:
             _measure(make, render, files[name])
             print()
-        except UserError as error:  # the others are worth having all the same
+        except UserError as error:  # the other benchmarks still run
             failed = True
             print(f"bench {name}: {error}\n", file=sys.stderr)
     return int(failed)
 
 
-def _training_scale(options: argparse.Namespace) -> dict[str, Any]:
+def _training_values(options: argparse.Namespace) -> dict[str, Any]:
     from walkthrough.bench.train import ON_CPU
 
     names = ("crop_size", "batch_size", "rounds", "steps")
@@ -181,7 +196,7 @@ def _measure(make: Callable[[], Any], render: Callable[[dict], str], file: Path 
 
 
 def _require_writable(file: Path | None) -> None:
-    """Measuring takes minutes: what stands in the way of writing it down should be said before."""
+    """Refuse a file that cannot be written, before minutes of measuring."""
     if file and not file.parent.is_dir():
         raise UserError(f"folder {file.parent} for the measurements does not exist; make it first.")
     if file and (file.is_dir() or not os.access(file.parent, os.W_OK)):

@@ -1,18 +1,20 @@
-"""``deeplabv3 claims``: the paper's claims and the verdicts of what was measured."""
+"""``deeplabv3 claims``: print the paper's claims with the verdicts of the measurements."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from walkthrough.commands.options import data_options, profile_of, profile_verb, seeds_option
+from walkthrough.commands.options import add_profile_command, data_options, profile_of, seeds_option
 
 
-def add(verbs: Any) -> None:
-    verb = profile_verb(verbs, "claims", main, "print each claim of the paper with the verdict of what was measured")
-    seeds_option(verb)
-    verb.add_argument("--format", choices=("text", "markdown", "csv", "html"), default="text")
-    verb.add_argument("--figure", type=Path, metavar="FILE", help="draw the page as a image as well (.png, .svg, .pdf)")
-    data_options(verb)
+def add(subparsers: Any) -> None:
+    parser = add_profile_command(
+        subparsers, "claims", main, "print each claim of the paper with the verdict of the measurements"
+    )
+    seeds_option(parser)
+    parser.add_argument("--format", choices=("text", "markdown", "csv", "html"), default="text")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the page as an image, too (.png, .svg, .pdf)")
+    data_options(parser)
 
 
 def main(options: argparse.Namespace) -> int:

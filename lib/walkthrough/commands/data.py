@@ -1,4 +1,4 @@
-"""``deeplabv3 data``: gets VOC 2012, SBD and ImageNet weights, and looks a data set over."""
+"""``deeplabv3 data``: download VOC 2012, SBD and ImageNet weights, and check a data set."""
 
 import argparse
 import os
@@ -6,24 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from deeplabv3.errors import UserError
-from walkthrough.commands.options import profile_of, profile_verb
+from walkthrough.commands.options import add_profile_command, profile_of
 
 
-def add(verbs: Any) -> None:
-    text = "get VOC 2012, SBD or ImageNet weights; check a data set"
-    parts = verbs.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".").add_subparsers(
-        required=True, metavar="get|check"
-    )
-    get = profile_verb(
-        parts, "get", get_main, "fetch VOC 2012, SBD's labels (and trainaug), or a profile's ImageNet weights"
+def add(subparsers: Any) -> None:
+    text = "download VOC 2012, SBD or ImageNet weights; check a data set"
+    data = subparsers.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".")
+    parts = data.add_subparsers(required=True, metavar="get|check")
+    get = add_profile_command(
+        parts, "get", get_main, "download VOC 2012, SBD's labels (and make trainaug), or a profile's ImageNet weights"
     )
     get.add_argument("what", choices=("voc", "sbd", "weights"), nargs="+")
     get.add_argument(
         "--root", type=Path, metavar="DIR", help="folder of VOC (default: $DEEPLABV3_DATA, else data/VOCdevkit)"
     )
-    get.add_argument("--url", action="append", default=[], help="ask this instead of the known hosts; may be repeated")
-    get.add_argument("--archive", type=Path, metavar="FILE", help="the archive itself, from wherever you have it")
-    check = profile_verb(parts, "check", check_main, "look a data set over: lists, files, sizes, label values, classes")
+    get.add_argument(
+        "--url", action="append", default=[], help="download from here instead of the known hosts; may be repeated"
+    )
+    get.add_argument("--archive", type=Path, metavar="FILE", help="an archive that is on this machine already")
+    check = add_profile_command(
+        parts, "check", check_main, "check a data set: lists, files, sizes, label values, classes"
+    )
     check.add_argument(
         "root", nargs="?", type=Path, metavar="ROOT", help="a data set in VOC's layout (default: the profile's)"
     )
@@ -39,7 +42,7 @@ def get_main(options: argparse.Namespace) -> int:
     root = options.root or Path(os.environ.get("DEEPLABV3_DATA") or paths.workspace() / "VOCdevkit")
     for what in options.what:
         if what == "weights":
-            for backbone in sorted(set(profile_of(options).backbones.values())):
+            for backbone in sorted(set(profile_of(options).model.backbones.values())):
                 print(f"{what}: {download_imagenet_weights(backbone, paths.workspace() / 'weights')}")
             continue
         get, source = {"voc": (prepare.get_voc, prepare.VOC), "sbd": (prepare.get_sbd, prepare.SBD)}[what]
@@ -47,7 +50,7 @@ def get_main(options: argparse.Namespace) -> int:
         print(f"{what}: {folder}")
         archive = folder.parent / source.file
         if archive.is_file():
-            print(f"{what}: {archive} has served its purpose and may be deleted")
+            print(f"{what}: {archive} is no longer needed and may be deleted")
     return 0
 
 
@@ -56,16 +59,16 @@ def check_main(options: argparse.Namespace) -> int:
     from deeplabv3.data.check import check
 
     if options.root and not options.profile:
-        print(f" note  classes: VOC's {len(VOC_CLASSES)}; --profile names others")
+        print(f"warning  classes: VOC's {len(VOC_CLASSES)}; --profile names others")
         lines = check(options.root, dict(enumerate(VOC_CLASSES)))
     else:
         options.data = options.root
         profile = profile_of(options)
         data = profile.data
         lines = check(profile.data_root(), data.class_map(), data.unlisted_labels, (data.train_list, data.val_list))
-    wrong = 0
+    errors = 0
     for line in lines:
-        print(f"{line.mark:>5}  {line.text}", flush=True)
-        wrong += line.mark == "wrong"
-    print(f"{wrong} of these lines are wrong" if wrong else "all is well")
-    return 1 if wrong else 0
+        print(f"{line.level:>7}  {line.text}", flush=True)
+        errors += line.level == "error"
+    print(f"{errors} of these lines are errors" if errors else "no errors")
+    return 1 if errors else 0

@@ -1,4 +1,4 @@
-"""``deeplabv3 evaluate``: trained networks on whole images."""
+"""``deeplabv3 evaluate``: evaluate trained networks on whole images."""
 
 import argparse
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from deeplabv3.config import PRECISIONS
 from deeplabv3.errors import UserError
 from walkthrough import paths
-from walkthrough.commands.options import data_options, profile_of, profile_verb, scales_of, strategy_options
+from walkthrough.commands.options import add_profile_command, data_options, profile_of, scales_of, strategy_options
 
 if TYPE_CHECKING:
     from deeplabv3.config import EvaluationConfig
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from walkthrough.records.run import Run
 
 
-def add(verbs: Any) -> None:
-    verb = profile_verb(verbs, "evaluate", main, "evaluate trained networks on whole images")
-    data_options(verb)
-    verb.add_argument("runs", nargs="+", metavar="RUN", help="checkpoint files, or runs by their folder or name")
-    strategy_options(verb, output_stride=None)
-    verb.add_argument("--padding", choices=("crop", "tight"), help="to the crop, as the paper, or to the next stride")
-    verb.add_argument("--precision", choices=PRECISIONS, help="bfloat16 is faster, and has moved mIoU by 0.2")
+def add(subparsers: Any) -> None:
+    parser = add_profile_command(subparsers, "evaluate", main, "evaluate trained networks on whole images")
+    data_options(parser)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="checkpoint files, or runs by their folder or name")
+    strategy_options(parser, output_stride=None)
+    parser.add_argument("--padding", choices=("crop", "tight"), help="to the crop, as the paper, or to the next stride")
+    parser.add_argument("--precision", choices=PRECISIONS, help="bfloat16 is faster, and has moved mIoU by 0.2")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -41,15 +41,15 @@ def main(options: argparse.Namespace) -> int:
         print(f"run {run.name}")
         if step < run.training.iterations:
             print(f"on the way, at step {step} of {run.training.iterations}: not the run's result, and not recorded")
-            _print(_measured(run, settings, file))
+            _print(_evaluate(run, settings, file))
         else:
-            _print(_measured(run, settings, file))
+            _print(_evaluate(run, settings, file))
             print(f"record {run.record_folder()}")
     return 0
 
 
 def _run_of(profile: "Profile", file: Path) -> tuple["Run", int]:
-    """The run that a checkpoint belongs to, and its step."""
+    """Return the run that a checkpoint belongs to, and the checkpoint's step."""
     from deeplabv3.model.checkpoint import load_checkpoint
     from walkthrough.records.run import Run
 
@@ -70,18 +70,20 @@ def _run_of(profile: "Profile", file: Path) -> tuple["Run", int]:
 
 
 def show_evaluation(run: "Run", settings: "EvaluationConfig") -> None:
-    """Print the record of a finished run's evaluation, measuring first where there is none."""
-    _print(run.evaluation_record(settings) or _measured(run, settings, run.checkpoint))
+    """Print the record of a finished run's evaluation; evaluate first if there is none."""
+    _print(run.evaluation_record(settings) or _evaluate(run, settings, run.checkpoint))
     print(f"record {run.record_folder()}")
 
 
-def _measured(run: "Run", settings: "EvaluationConfig", checkpoint: Path) -> dict:
-    """Evaluate; the record's values. Where images cannot be read, those of the others are printed all the same."""
+def _evaluate(run: "Run", settings: "EvaluationConfig", checkpoint: Path) -> dict:
+    """Evaluate and return the record's values; if some images cannot be read, print those of the others first."""
+    from tqdm import tqdm
+
     from walkthrough.experiments.run import Incomplete, evaluate_run
 
     try:
-        with _Progress(len(run.profile.open_data())) as progress:
-            return evaluate_run(run, settings, progress, checkpoint)
+        with tqdm(total=len(run.profile.open_data()), desc="evaluating", unit="image") as bar:
+            return evaluate_run(run, settings, _Progress(bar), checkpoint)
     except Incomplete as incomplete:
         if incomplete.values:
             _print(incomplete.values)
@@ -91,7 +93,7 @@ def _measured(run: "Run", settings: "EvaluationConfig", checkpoint: Path) -> dic
 def _print(record: dict) -> None:
     iou = record["class_iou"]
     present = sum(value is not None for value in iou.values())
-    # records of before do not hold the mean over all classes; an absent one adds nothing to its sum
+    # Older records lack the mean over all classes; an absent class adds nothing to its sum.
     over_all = record.get("miou_all_classes", record["miou"] * present / len(iou))
     for name, value in iou.items():
         print(f"{name:>14}  {'never seen' if value is None else f'{value:6.2f}'}")
@@ -104,23 +106,19 @@ def _print(record: dict) -> None:
 
 
 class _Progress:
-    """A bar with the time left; what an interrupted evaluation has done already does not count for its speed."""
+    """Shows the number of evaluated images in a bar; the first call tells how many were done before."""
 
-    def __init__(self, images: int):
-        from tqdm import tqdm
-
-        self.bar = tqdm(total=images, desc="evaluating", unit="image")
-        self.fresh = True
-
-    def __enter__(self) -> "_Progress":
-        return self
+    def __init__(self, bar: Any):
+        self.bar, self.started = bar, False
 
     def __call__(self, done: int) -> None:
-        if self.fresh and done:
-            self.bar.initial = self.bar.n = self.bar.last_print_n = done
+        if done and not self.started:
+            start_at(self.bar, done)
             self.bar.set_postfix(resumed=done)
-        self.fresh = False
+        self.started = True
         self.bar.update(done - self.bar.n)
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
+
+def start_at(bar: Any, position: int) -> None:
+    """Start the bar of resumed work at ``position``: earlier work does not count for its rate."""
+    bar.initial = bar.n = bar.last_print_n = position

@@ -1,33 +1,31 @@
-"""``deeplabv3 export``: the network for other tools."""
+"""``deeplabv3 export``: write a network as ONNX or as a torch.export program."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from walkthrough.commands.options import weights_option
+from walkthrough.commands.options import add_command, load_network, weights_option
 
 
-def add(verbs: Any) -> None:
+def add(subparsers: Any) -> None:
     text = "write a network for other tools, for any batch and image size, and check it"
-    verb = verbs.add_parser("export", help=text, description=text[0].upper() + text[1:] + ".")
-    verb.set_defaults(verb=main)
-    verb.add_argument("kind", choices=("onnx", "torch"), help="ONNX, or a program for torch.export.load")
-    verb.add_argument("file", type=Path, metavar="FILE", help="a name that ends in .onnx or .pt2")
-    weights_option(verb)
-    verb.add_argument("--output-stride", type=int, help="by default the one that the network was trained at")
+    parser = add_command(subparsers, "export", main, text)
+    parser.add_argument("kind", choices=("onnx", "torch"), help="ONNX, or a program for torch.export.load")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a name that ends in .onnx or .pt2")
+    weights_option(parser)
+    parser.add_argument("--output-stride", type=int, help="by default the one that the network was trained at")
 
 
 def main(options: argparse.Namespace) -> int:
     from deeplabv3.data.transforms import MEAN, STD
     from deeplabv3.model.deploy import CHECKED, export_onnx, export_torch
-    from walkthrough.commands.options import load_network
 
     model, classes = load_network(options.weights)
     if options.output_stride is not None:
         model.set_output_stride(options.output_stride)
     about = {"classes": classes, "mean": MEAN, "std": STD, "output_stride": model.output_stride}
-    write = export_onnx if options.kind == "onnx" else export_torch
-    difference, largest = write(model, options.file, about)
+    export = export_onnx if options.kind == "onnx" else export_torch
+    difference, largest = export(model, options.file, about)
     print(
         f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB, images (batch, 3, height, width) to logits "
         f"(batch, {len(classes)}, height, width), output stride {model.output_stride}\n"

@@ -1,9 +1,9 @@
-"""``deeplabv3 records``: the measured runs, listed, shown, compared and tidied up."""
+"""``deeplabv3 records``: list, show, compare and prune the measured runs."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from walkthrough.commands.options import profile_of, profile_verb
+from walkthrough.commands.options import add_command, add_profile_command, profile_of
 
 if TYPE_CHECKING:
     from walkthrough.profiles import Profile
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 RUN_HELP = "a run's name, the hash at its end, or as much of either as no other run begins with"
 
 
-def add(verbs: Any) -> None:
-    records = profile_verb(
-        verbs, "records", long_main, "the measured runs; without more words, a list in full sentences"
+def add(subparsers: Any) -> None:
+    records = add_profile_command(
+        subparsers, "records", long_main, "the measured runs; without more words, a list in full sentences"
     )
     parts = records.add_subparsers(metavar="list|show|diff|prune")
     listed = _part(parts, "list", list_main, "one line a run: what it is, what it took, and its mIoU")
@@ -28,91 +28,91 @@ def add(verbs: Any) -> None:
     prune.add_argument("--yes", action="store_true", help="delete it, rather than name it")
     prune.add_argument("--runs", action="store_true", help="the networks of such runs, too")
     prune.add_argument(
-        "--unfinished",
+        "--include-unfinished",
         action="store_true",
-        help="with --runs: also runs on the way, and those put aside by --no-resume",
+        help="with --runs: also unfinished runs, and those put aside by --no-resume",
     )
 
 
 def _part(parts: Any, name: str, main: Any, text: str) -> argparse.ArgumentParser:
-    part = parts.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    part.set_defaults(verb=main)
+    part = add_command(parts, name, main, text)
     # Without a default of its own, what was given before the word stays: records --profile mobile list.
-    part.add_argument("--profile", default=argparse.SUPPRESS, help="as for all verbs")
+    part.add_argument("--profile", default=argparse.SUPPRESS, help="as for all commands")
     part.add_argument("--set", action="append", default=argparse.SUPPRESS, metavar="SETTING=VALUE")
     return part
 
 
 def long_main(options: argparse.Namespace) -> int:
-    from walkthrough.records.catalogue import entries
+    from walkthrough.records.catalogue import run_records
     from walkthrough.records.compare import sentence
 
     profile = profile_of(options)
-    found = entries(profile.name)
-    for entry in found:
-        if entry.path and not entry.flaw:
-            values = entry.values
-            print(f"{entry.name}  seed {values['settings']['seed']}  {values['seconds']:.0f} s  {values['device']}")
+    records = run_records(profile.name)
+    for record in records:
+        if record.path and not record.problem:
+            values = record.values
+            print(f"{record.name}  seed {values['settings']['seed']}  {values['seconds']:.0f} s  {values['device']}")
         else:
-            print(f"{entry.name}  {entry.flaw or 'no training record'}")
-        for evaluation in [] if entry.flaw else entry.evaluations:
-            if evaluation.flaw:
-                print(f"    {evaluation.path.name}: {evaluation.flaw}")
+            print(f"{record.name}  {record.problem or 'no training record'}")
+        for evaluation in [] if record.problem else record.evaluations:
+            if evaluation.problem:
+                print(f"    {evaluation.path.name}: {evaluation.problem}")
                 continue
             values = evaluation.values
             print(f"    {sentence(evaluation.settings)}: mIoU {values['miou']:.2f} on {values['images']} images")
-    _say_if_none(found, profile)
+    _say_if_none(records, profile)
     return 0
 
 
 def list_main(options: argparse.Namespace) -> int:
-    from walkthrough.records.catalogue import entries
+    from walkthrough.records.catalogue import run_records
 
     profile = profile_of(options)
-    found = entries(profile.name)
-    flawed = [entry for entry in found if entry.flawed]
-    shown = flawed if options.stale else found
+    records = run_records(profile.name)
+    invalid = [record for record in records if record.has_problem]
+    shown = invalid if options.stale else records
     if shown:
         header = ["id", "run", "seed", "steps", "time", "device", "mIoU"]
-        _print_columns([header, *(_line(entry, profile) for entry in shown)], right=(2, 3, 4))
+        _print_columns([header, *(_line(record, profile) for record in shown)], right=(2, 3, 4))
     if options.stale:
-        for entry in flawed:
-            for path, flaw in [(entry.path, entry.flaw), *((one.path, one.flaw) for one in entry.evaluations)]:
-                if flaw:
-                    print(f"{path}\n    {flaw}")
-        if not flawed:
+        for record in invalid:
+            parts: list[RunRecord | Evaluation] = [record, *record.evaluations]
+            for part in parts:
+                if part.problem:
+                    print(f"{part.path}\n    {part.problem}")
+        if not invalid:
             print(f"profile {profile.name!r} has no record that is stale or damaged.")
-    elif flawed:
+    elif invalid:
         print(
-            f"{len(flawed)} of {len(found)} runs have records that are stale or damaged, and not used: "
+            f"{len(invalid)} of {len(records)} runs have records that are stale or damaged, and not used: "
             "'deeplabv3 records list --stale' says why, 'deeplabv3 records prune' deletes them."
         )
-    _say_if_none(found, profile)
+    _say_if_none(records, profile)
     return 0
 
 
-def _line(entry: "RunRecord", profile: "Profile") -> list[str]:
-    from walkthrough.records.compare import by_label
+def _line(record: "RunRecord", profile: "Profile") -> list[str]:
+    from walkthrough.records.compare import by_label, duration
 
-    what, _, identifier = entry.name.rpartition("-")
-    settings, values = entry.values.get("settings"), entry.values
+    what, _, identifier = record.name.rpartition("-")
+    settings, values = record.values.get("settings"), record.values
     if not isinstance(settings, dict):
         settings = {}
     seed, training = settings.get("seed", ""), settings.get("training")
     steps = training.get("iterations", "") if isinstance(training, dict) else ""
     seconds = values.get("seconds")
-    time = _duration(seconds) if isinstance(seconds, int | float) else ""
-    figures = [f"{name}: {one.values['miou']:.2f}" for name, one in by_label(entry.usable, profile)]
-    if entry.flaw:
-        figures = [_kind(entry.flaw)]
+    time = duration(seconds) if isinstance(seconds, int | float) else ""
+    figures = [f"{name}: {one.values['miou']:.2f}" for name, one in by_label(record.usable, profile)]
+    if record.problem:
+        figures = [_kind(record.problem)]
     else:
-        figures += [f"{one.path.stem} {_kind(one.flaw)}" for one in entry.evaluations if one.flaw]
+        figures += [f"{one.path.stem} {_kind(one.problem)}" for one in record.evaluations if one.problem]
     return [identifier, what, str(seed), str(steps), time, str(values.get("device", "")), "   ".join(figures)]
 
 
-def _kind(flaw: str) -> str:
+def _kind(problem: str) -> str:
     """``stale`` or ``damaged``."""
-    return flaw.partition(":")[0]
+    return problem.partition(":")[0]
 
 
 def show_main(options: argparse.Namespace) -> int:
@@ -120,21 +120,20 @@ def show_main(options: argparse.Namespace) -> int:
     from walkthrough.records.compare import by_label, default_of, environment_of, settings_of
 
     profile = profile_of(options)
-    entry = find(profile.name, options.run)
-    print(f"run {entry.name}")
-    print(f"record {(entry.path or entry.evaluations[0].path).parent}")
-    if entry.flaw:
-        print(f"{entry.flaw} It is not used.")
-    settings = settings_of(entry)
-    own = {name: value for name, value in settings.items() if value != default_of(name)}
-    _print_section("settings that differ from their defaults, or have none", [[n, _text(v)] for n, v in own.items()])
-    rest = [[name, _text(value)] for name, value in settings.items() if name not in own]
+    record = find(profile.name, options.run)
+    print(f"run {record.name}")
+    print(f"record {(record.path or record.evaluations[0].path).parent}")
+    if record.problem:
+        print(f"{record.problem} It is not used.")
+    rows = [[name, _text(value), value == default_of(name)] for name, value in settings_of(record).items()]
+    changed, rest = ([row[:2] for row in rows if row[2] == at_default] for at_default in (False, True))
+    _print_section("settings that differ from their defaults, or have none", changed)
     _print_section("settings at their defaults", rest)
-    _print_section("training", [[name, _text(value)] for name, value in environment_of(entry).items()])
-    for evaluation in entry.evaluations:
-        if evaluation.flaw:
-            print(f"\n{evaluation.path.name}: {evaluation.flaw} It is not used.")
-    if labeled := by_label(entry.usable, profile):
+    _print_section("training", [[name, _text(value)] for name, value in environment_of(record).items()])
+    for evaluation in record.evaluations:
+        if evaluation.problem:
+            print(f"\n{evaluation.path.name}: {evaluation.problem} It is not used.")
+    if labeled := by_label(record.usable, profile):
         print("\nevaluations")
         for name, one in labeled:
             print(f"  {name}: {_circumstances(one)}")
@@ -145,11 +144,11 @@ def show_main(options: argparse.Namespace) -> int:
 
 
 def _circumstances(evaluation: "Evaluation") -> str:
-    from walkthrough.records.compare import sentence
+    from walkthrough.records.compare import duration, sentence
 
     values = evaluation.values
     words = [sentence(evaluation.settings), f"{values['images']} images of {values['list']}"]
-    words += [_duration(values["seconds"])] if "seconds" in values else []
+    words += [duration(values["seconds"])] if "seconds" in values else []
     words += [f"{values['images_per_second']:.2f} images/s"] if "images_per_second" in values else []
     words += [f"{values['peak_memory_mib']} MiB"] if values.get("peak_memory_mib") else []
     return ", ".join([*words, values.get("device", "device unknown")])
@@ -161,7 +160,7 @@ def diff_main(options: argparse.Namespace) -> int:
 
     profile = profile_of(options)
     pair = [find(profile.name, named) for named in (options.first, options.second)]
-    print("\n".join(f"{sign} {entry.name}{_remark(entry)}" for sign, entry in zip("AB", pair, strict=True)))
+    print("\n".join(f"{sign} {record.name}{_remark(record)}" for sign, record in zip("AB", pair, strict=True)))
     for title, values_of in (("settings", settings_of), ("environment", environment_of)):
         rows = [[name, _text(a), _text(b)] for name, a, b in differences(*map(values_of, pair))]
         _print_section(title, [["", "A", "B"], *rows] if rows else [["the same"]])
@@ -177,8 +176,8 @@ def diff_main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _remark(entry: "RunRecord") -> str:
-    return f"   {entry.flaw}" if entry.flaw else ""
+def _remark(record: "RunRecord") -> str:
+    return f"   {record.problem}" if record.problem else ""
 
 
 def _by_class(evaluations: Any) -> list[list[str]]:
@@ -192,27 +191,27 @@ def prune_main(options: argparse.Namespace) -> int:
     from deeplabv3.errors import UserError
     from walkthrough.records import prune
 
-    if options.unfinished and not options.runs:
-        raise UserError("--unfinished says which networks go as well; give it with --runs.")
+    if options.include_unfinished and not options.runs:
+        raise UserError("--include-unfinished says which networks go as well; give it with --runs.")
     profile = profile_of(options)
-    chosen = prune.plan(profile.name, options.runs, options.unfinished)
+    chosen = prune.plan(profile.name, options.runs, options.include_unfinished)
     size, verb = chosen.size() / 1e6, "deleted" if options.yes else "delete"
     if options.yes:
         prune.delete(chosen)
-    for what, paths in ((verb, chosen.deleted), ("keep", chosen.kept)):
+    for what, paths in ((verb, chosen.delete), ("keep", chosen.keep)):
         for path, reason in paths.items():
             print(f"{what} {path}\n    {reason}")
-    if not chosen.deleted:
+    if not chosen.delete:
         print(f"nothing of profile {profile.name!r} to delete.")
     elif options.yes:
-        print(f"{len(chosen.deleted)} deleted, {size:.1f} MB.")
+        print(f"{len(chosen.delete)} deleted, {size:.1f} MB.")
     else:
-        print(f"{len(chosen.deleted)} to delete, {size:.1f} MB: nothing is deleted yet; add --yes.")
+        print(f"{len(chosen.delete)} to delete, {size:.1f} MB: nothing is deleted yet; add --yes.")
     return 0
 
 
-def _say_if_none(found: list, profile: "Profile") -> None:
-    if not found:
+def _say_if_none(records: list, profile: "Profile") -> None:
+    if not records:
         print(f"profile {profile.name!r} has no records yet.")
 
 
@@ -241,9 +240,3 @@ def _text(value: Any) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

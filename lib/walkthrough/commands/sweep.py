@@ -1,4 +1,4 @@
-"""``deeplabv3 sweep``: every missing run of the paper's tables, on this machine or on a Ray cluster."""
+"""``deeplabv3 sweep``: make every missing run of the paper's tables, on this machine or on a Ray cluster."""
 
 import argparse
 import sys
@@ -7,22 +7,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from deeplabv3.errors import UserError
-from walkthrough.commands.options import data_options, profile_of, profile_verb, seeds_option
+from walkthrough.commands.errors import explain
+from walkthrough.commands.options import add_profile_command, data_options, profile_of, seeds_option
 
 if TYPE_CHECKING:
-    from walkthrough.experiments.sweep import Plan
+    from walkthrough.experiments.sweep import SweepPlan
     from walkthrough.experiments.task import Task
     from walkthrough.profiles import Profile
 
 
-def add(verbs: Any) -> None:
-    verb = profile_verb(verbs, "sweep", main, "make every run that the paper's tables still lack")
-    data_options(verb)
-    verb.add_argument("--tables", metavar="NUMBERS", help="such as 1-6,8 (default: every table that is regenerated)")
-    seeds_option(verb)
-    verb.add_argument("--backbone-weights", metavar="FILE", help="ImageNet weights: a file, or 'imagenet' to download")
-    verb.add_argument("--dry-run", action="store_true", help="print runs, cells and estimated hours; run nothing")
-    verb.add_argument(
+def add(subparsers: Any) -> None:
+    parser = add_profile_command(subparsers, "sweep", main, "make every run that the paper's tables still lack")
+    data_options(parser)
+    parser.add_argument("--tables", metavar="NUMBERS", help="such as 1-6,8 (default: every table that is regenerated)")
+    seeds_option(parser)
+    parser.add_argument(
+        "--backbone-weights", metavar="FILE", help="ImageNet weights: a file, or 'imagenet' to download"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print runs, cells and estimated hours; run nothing")
+    parser.add_argument(
         "--ray",
         nargs="?",
         const="local",
@@ -40,63 +43,64 @@ def main(options: argparse.Namespace) -> int:
     if options.dry_run:
         _show_plan(profile, numbers)
         return 0
-    found = sweep.plan(profile, numbers)
-    failures = _perform(found, options.ray)
-    return _conclude(found, failures)
+    plan = sweep.plan(profile, numbers)
+    return _summarize(plan, _run(plan, options.ray))
 
 
 def _show_plan(profile: "Profile", numbers: Sequence[int]) -> None:
     from walkthrough.experiments import sweep
 
     try:
-        found = sweep.plan(profile, numbers)
+        plan = sweep.plan(profile, numbers)
     except UserError as error:
         if profile.data.kind != "voc":
             raise
-        with sweep.plan_without_images(profile, numbers) as everything:
-            _print_plan(profile, everything, names=False)
+        with sweep.plan_without_images(profile, numbers) as plan:
+            _print_plan(profile, plan, names=False)
         print(f"note: {error} Without images nobody can tell which runs are recorded already, so all are listed.")
     else:
-        _print_plan(profile, found)
+        _print_plan(profile, plan)
 
 
-def _print_plan(profile: "Profile", found: "Plan", names: bool = True) -> None:
+def _print_plan(profile: "Profile", plan: "SweepPlan", names: bool = True) -> None:
     from walkthrough.experiments import estimate, sweep
 
-    if not found.tasks:
+    if not plan.tasks:
         print("Nothing is missing.")
         return
-    speed, workers = estimate.speed_of(profile, found.tasks), estimate.workers_of(profile, found.tasks)
-    print(sweep.describe(found, speed, workers, names))
+    speed, workers = estimate.speed_of(profile, plan.tasks), estimate.workers_of(profile, plan.tasks)
+    print(sweep.describe(plan, speed, workers, names))
 
 
-def _perform(found: "Plan", ray: str | None) -> "dict[Task, BaseException]":
+def _run(plan: "SweepPlan", ray: str | None) -> "dict[Task, BaseException]":
     from walkthrough.experiments.local import run_task, run_tasks
 
     if ray is None:
-        return run_tasks(found.tasks, "sweep")
+        return run_tasks(plan.tasks, "sweep")
     from walkthrough.experiments.ray_cluster import on_cluster
 
-    return on_cluster(run_task, found.tasks, "sweep", ray)
+    return on_cluster(run_task, plan.tasks, "sweep", ray)
 
 
-def _conclude(found: "Plan", failures: "dict[Task, BaseException]") -> int:
-    """Say which tables are full and what failed; the exit code."""
+def _summarize(plan: "SweepPlan", failures: "dict[Task, BaseException]") -> int:
+    """Print which tables are complete and which runs failed; the exit code."""
     from walkthrough.experiments.sweep import missing_per_table
 
-    full, lacking = missing_per_table(found.profile, found.numbers)
-    if full:
-        word = "Table" if len(full) == 1 else "Tables"
-        say = f"print one with: deeplabv3 table {full[0]} --profile {found.profile.name}"
-        print(f"{word} {', '.join(map(str, full))} complete; {say}")
-    for number, (left, all_of_it) in lacking.items():
-        print(f"Table {number} lacks {left} of {all_of_it} evaluations")
+    complete, incomplete = missing_per_table(plan.profile, plan.numbers)
+    if complete:
+        word = "Table" if len(complete) == 1 else "Tables"
+        hint = f"print one with: deeplabv3 table {complete[0]} --profile {plan.profile.name}"
+        print(f"{word} {', '.join(map(str, complete))} complete; {hint}")
+    for number, (missing, total) in incomplete.items():
+        print(f"Table {number} lacks {missing} of {total} evaluations")
     for task, error in failures.items():
-        if not isinstance(error, UserError):  # a defect, which whoever mends it wants to see in full
+        sentence = explain(error)
+        if sentence is None:
             traceback.print_exception(error)
-        print(f"failed: {task.run.name}, seed {task.run.seed} ({found.cells_of(task.run)}): {error}", file=sys.stderr)
+        cells = plan.cells_of(task.run)
+        print(f"failed: {task.run.name}, seed {task.run.seed} ({cells}): {sentence or error}", file=sys.stderr)
     if failures:
         print(
-            f"deeplabv3: {len(failures)} of {len(found.tasks)} runs failed; the same command goes on.", file=sys.stderr
+            f"deeplabv3: {len(failures)} of {len(plan.tasks)} runs failed; the same command goes on.", file=sys.stderr
         )
     return 1 if failures else 0

@@ -1,28 +1,29 @@
-"""``deeplabv3 table``: the paper's tables beside what was measured."""
+"""``deeplabv3 table``: print the paper's tables beside the measurements."""
 
 import argparse
 from typing import Any
 
-from walkthrough.commands.options import data_options, profile_of, profile_verb, seeds_option
+from walkthrough.commands.options import add_profile_command, data_options, profile_of, seeds_option
 
 
-def add(verbs: Any) -> None:
-    verb = profile_verb(verbs, "table", main, "print a table of the paper beside what was measured")
-    verb.add_argument("number", type=int, nargs="?", help="by default every table")
-    verb.add_argument("--run", action="store_true", help="make the runs that are missing first")
-    seeds_option(verb)
-    data_options(verb)
-    verb.add_argument("--format", choices=("text", "markdown", "csv", "html", "latex"), default="text")
+def add(subparsers: Any) -> None:
+    parser = add_profile_command(subparsers, "table", main, "print a table of the paper beside the measurements")
+    parser.add_argument("number", type=int, nargs="?", help="by default every table")
+    parser.add_argument("--run", action="store_true", help="make the runs that are missing first")
+    seeds_option(parser)
+    data_options(parser)
+    parser.add_argument("--format", choices=("text", "markdown", "csv", "html", "latex"), default="text")
 
 
 def main(options: argparse.Namespace) -> int:
-    from walkthrough.experiments.local import run_table
     from walkthrough.paper import tables
     from walkthrough.report import tables as report
 
     profile = profile_of(options)
     for number in [options.number] if options.number is not None else tables.ALL:
         if options.run:
+            from walkthrough.experiments.local import run_table
+
             run_table(number, profile)
         print(report.render(number, profile, options.format))
     return 0

@@ -1,4 +1,4 @@
-"""``deeplabv3 walkthrough``: the notebooks, in order."""
+"""``deeplabv3 walkthrough``: execute the notebooks in order and build their pages."""
 
 import argparse
 import os
@@ -7,17 +7,19 @@ from typing import Any
 
 from deeplabv3.errors import UserError
 from walkthrough import paths
-from walkthrough.commands.options import pairs, profile_verb, seeds_option
+from walkthrough.commands.options import add_profile_command, pairs, seeds_option
 
 
-def add(verbs: Any) -> None:
-    verb = profile_verb(verbs, "walkthrough", main, "execute the notebooks in order and build their pages")
-    seeds_option(verb)
-    verb.add_argument("--only", nargs="+", default=[], metavar="NOTEBOOK", help="notebooks such as 03 or 03_cascade")
-    verb.add_argument("--fresh", action="store_true", help="execute notebooks again that are done already")
-    verb.add_argument("--update", action="store_true", help="put the executed notebooks in the place of their sources")
-    verb.add_argument("--output", type=Path, help="folder for notebooks, pages and tables")
-    verb.add_argument(
+def add(subparsers: Any) -> None:
+    parser = add_profile_command(
+        subparsers, "walkthrough", main, "execute the notebooks in order and build their pages"
+    )
+    seeds_option(parser)
+    parser.add_argument("--only", nargs="+", default=[], metavar="NOTEBOOK", help="notebooks such as 03 or 03_cascade")
+    parser.add_argument("--fresh", action="store_true", help="execute notebooks again that are done already")
+    parser.add_argument("--update", action="store_true", help="replace the notebooks by the executed ones")
+    parser.add_argument("--output", type=Path, help="folder for notebooks, pages and tables")
+    parser.add_argument(
         "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a notebook parameter, as YAML"
     )
 

@@ -1,4 +1,4 @@
-"""The hours that runs will take, from records or from a timed step."""
+"""Estimate of the hours that runs will take, from records or from a timed step."""
 
 import heapq
 import time
@@ -19,20 +19,20 @@ from walkthrough.records.run import Run
 
 @dataclass(frozen=True)
 class Throughput:
-    """Seconds per multiply-add, one run with its share of the machine, and what they were taken from."""
+    """Seconds per multiply-add of one run with its share of the machine; ``source`` says where they come from."""
 
     training: float
     evaluation: float
     source: str
 
     def seconds(self, task: Task) -> float:
-        """How long what is left of a task takes."""
+        """Seconds for what is left of a task."""
         training = task.training - task.done()
         return training * self.training + (task.left() - training) * self.evaluation
 
 
 def recorded_speed(profile: Profile) -> Throughput | None:
-    """The mean speed of the profile's recorded runs on a device and with threads such as ours; None without any."""
+    """Mean speed of the profile's recorded runs on this kind of device with this many threads; None without any."""
     here, threads = environment()["device"], threads_of(profile)
     training, evaluation, runs = [0.0, 0], [0.0, 0], 0
     for record, evaluations in all_records(profile.name):
@@ -56,11 +56,11 @@ def recorded_speed(profile: Profile) -> Throughput | None:
 
 
 LONGEST_STEP = 1e12
-"""A step on the CPU that is timed has no more multiply-adds, some seconds' worth: of a larger batch, two images."""
+"""Most multiply-adds of a step that is timed on the CPU, some seconds; a larger batch is cut to two images."""
 
 
 def timed_speed(tasks: Sequence[Task]) -> Throughput:
-    """The speed of one training step of the smallest network of ``tasks``, on random images, after one to warm up."""
+    """Speed of one training step of the smallest network of ``tasks``, on random images, after one to warm up."""
     run = min((task.run for task in tasks), key=lambda run: step_work(run.config, run.training))
     torch.set_num_threads(threads_of(run.profile))
     training = run.training
@@ -73,7 +73,7 @@ def timed_speed(tasks: Sequence[Task]) -> Throughput:
 
 def _step_seconds(run: Run, training: TrainingConfig) -> Iterator[float]:
     where = device()
-    model = DeepLabV3(run.config).to(where, memory_format=torch.channels_last).train()
+    model = DeepLabV3(run.config).to(where).to(memory_format=torch.channels_last).train()
     model.freeze_batch_norm(training.freeze_batch_norm).train()
     model_with_loss, optimizer = ModelWithLoss(model, training), make_optimizer(model, training)
     shape = (training.batch_size, training.crop_size, training.crop_size)
@@ -86,7 +86,7 @@ def _step_seconds(run: Run, training: TrainingConfig) -> Iterator[float]:
 
 
 def estimate_hours(tasks: Sequence[Task], speed: Throughput, workers: int) -> float:
-    """How long ``tasks`` take when each goes, in their order, to the worker that is free first."""
+    """Hours for ``tasks`` if each goes, in their order, to the worker that is free first."""
     free = [0.0] * max(1, workers)
     for task in tasks:
         heapq.heapreplace(free, free[0] + speed.seconds(task))
@@ -94,10 +94,10 @@ def estimate_hours(tasks: Sequence[Task], speed: Throughput, workers: int) -> fl
 
 
 def workers_of(profile: Profile, tasks: Sequence[Task]) -> int:
-    """How many of ``tasks`` this machine would work on at a time."""
+    """Number of ``tasks`` that this machine works on at a time."""
     return min(parallel_runs(profile), max(1, len(tasks)))
 
 
 def speed_of(profile: Profile, tasks: Sequence[Task]) -> Throughput:
-    """Recorded where there are records, else timed."""
+    """Speed from records if there are any, else timed."""
     return recorded_speed(profile) or timed_speed(tasks)

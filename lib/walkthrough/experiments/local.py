@@ -1,15 +1,23 @@
-"""Tasks side by side on one machine: one process a core, or one a GPU, or as many as the profile says."""
+"""Parallel tasks on one machine: one process a core, or one a GPU, or as many as the profile says.
+
+Several sweeps of one workspace, on one machine or many (``srun -n 8 deeplabv3 sweep``), share the tasks between them: a
+run that another process works on goes to the end of the queue.
+"""
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from deeplabv3.errors import UserError
 from deeplabv3.signals import sigterm_interrupts
@@ -18,7 +26,7 @@ from walkthrough.experiments.run import evaluate_run, train_run
 from walkthrough.experiments.task import (
     Report,
     Task,
-    Work,
+    TaskFunction,
     image_work,
     missing,
     parallel_runs,
@@ -29,17 +37,19 @@ from walkthrough.experiments.task import (
 from walkthrough.paper import tables
 from walkthrough.profiles import Profile
 from walkthrough.records.cells import Job, table_jobs
+from walkthrough.records.lock import POLL_S, Locked
 
 
 def in_processes(
-    work: Work, tasks: Sequence[Task], processes: int, threads: int, title: str
+    function: TaskFunction, tasks: Sequence[Task], processes: int, threads: int, title: str
 ) -> dict[Task, BaseException]:
-    """Do ``tasks`` in their order, ``processes`` at a time with ``threads`` each; those that failed, with their errors.
+    """Do ``tasks`` in their order, ``processes`` at a time with ``threads`` each, and return the errors of failed ones.
 
-    A task that fails does not hold the others up. An exception here, such as Ctrl-C's, has each save what it has.
+    A task that fails does not stop the others; one that raises :class:`Locked` goes to the end of the queue. An
+    exception here, such as Ctrl-C's, has each process save what it has.
     """
     context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
+    other_children = set(multiprocessing.active_children())
     events, slots = context.Queue(), context.Queue()
     for slot in range(processes):
         slots.put(slot)
@@ -48,15 +58,14 @@ def in_processes(
     with Progress(tasks, title) as progress, pool:
         listener = threading.Thread(target=_listen, args=(events, progress), daemon=True)
         listener.start()
-        futures = {pool.submit(_do, work, number, task): number for number, task in enumerate(tasks)}
         try:
-            for future in as_completed(futures):
-                if error := future.exception():
-                    failures[tasks[futures[future]]] = _explained(error)
-                events.put(("ended", futures[future], error is not None))
+            for number, error in _results(pool, function, tasks):
+                if error:
+                    failures[tasks[number]] = _explained(error)
+                events.put(("ended", number, error is not None))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:
+            for process in set(multiprocessing.active_children()) - other_children:
                 process.terminate()  # SIGTERM: the trainer saves and stops
             raise
         finally:
@@ -65,66 +74,102 @@ def in_processes(
     return {task: failures[task] for task in tasks if task in failures}
 
 
+def _results(
+    pool: ProcessPoolExecutor, function: TaskFunction, tasks: Sequence[Task]
+) -> Iterator[tuple[int, BaseException | None]]:
+    """Yield the number and the error of each task when it has ended."""
+    futures = {pool.submit(_do, function, number, task): number for number, task in enumerate(tasks)}
+    postponed: set[int] = set()
+    announced = False
+    while futures:
+        for future in wait(futures, return_when=FIRST_COMPLETED).done:
+            number, error = futures.pop(future), future.exception()
+            if isinstance(error, Locked):
+                postponed.add(number)
+                try:
+                    futures[pool.submit(_do, function, number, tasks[number], POLL_S)] = number
+                    continue
+                except BrokenProcessPool as broken:
+                    error = broken
+            yield number, error
+        if futures and not announced and postponed.issuperset(futures.values()):
+            announced = True
+            text = f"other processes are busy with what is left, {len(futures)} of {len(tasks)} runs; waiting."
+            tqdm.write(text, file=sys.stderr)
+
+
 def _explained(error: BaseException) -> BaseException:
     if isinstance(error, BrokenProcessPool):
         return UserError(
-            "a process of those side by side was killed, often for want of memory; lower 'runtime.parallel_runs' and give the "
-            "same command again, which goes on."
+            "a process of those side by side was killed, often for want of memory; lower 'runtime.parallel_runs' and "
+            "give the same command again, which goes on."
         )
     return error
 
 
-_events = None
+_events: Any = None
 
 
-def _start(events, slots, threads: int) -> None:
+def _start(events: Any, slots: Any, threads: int) -> None:
     global _events
     _events = events
     torch.set_num_threads(threads)
-    _take_gpu(slots)
+    _select_gpu(slots)
     # Ctrl-C goes to the whole process group; the parent decides and sends SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _take_gpu(slots) -> None:
-    """Each process has a GPU of its own, and shares one where there are more processes than GPUs."""
+def _exit_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
+
+
+def _select_gpu(slots: Any) -> None:
+    """Give this process a GPU; GPUs are shared if there are more processes."""
     if torch.cuda.is_available():
         torch.cuda.set_device(slots.get() % torch.cuda.device_count())
 
 
-def _do(work: Work, number: int, task: Task) -> None:
-    work(task, partial(_report, number))
+def _do(function: TaskFunction, number: int, task: Task, delay_s: float = 0.0) -> None:
+    time.sleep(delay_s)
+    function(task, partial(_report, number))
 
 
 def _report(number: int, position: int, loss: float | None = None) -> None:
     _events.put(("moved", number, position, loss))
 
 
-def _listen(events, progress: Progress) -> None:
+def _listen(events: Any, progress: Progress) -> None:
     while (event := events.get()) is not None:
-        what, *values = event
-        getattr(progress, what)(*values)
+        method, *values = event
+        getattr(progress, method)(*values)
 
 
-def run_task(task: Task, report: Report) -> None:
-    """Train and evaluate a task's run, whatever of it is missing; ``report`` hears of the position in multiply-adds."""
+def run_task(task: Task, report: Report, wait: bool = True) -> None:
+    """Train and evaluate a task's run as far as it is missing; ``report`` gets the position in multiply-adds.
+
+    While another process works on the run, wait for it, or raise :class:`Locked` if not ``wait``.
+    """
     step = step_work(task.run.config, task.run.training)
-    train_run(task.run, lambda number, loss, lr: report((number + 1) * step, loss))
+    train_run(task.run, lambda number, loss, lr: report((number + 1) * step, loss), wait=wait)
     position = task.training
     for settings in task.evaluations:
         image = image_work(task.run.config, settings)
-        if task.run.evaluation_record(settings) is None:  # another sweep of the folder may have been faster
-            evaluate_run(task.run, settings, lambda done, before=position, each=image: report(before + done * each))
+        if task.run.evaluation_record(settings) is None:  # another process may have made it since
+            evaluate_run(task.run, settings, partial(_report_images, report, position, image), wait=wait)
         position += task.evaluation(settings)
 
 
-def run_tasks(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
-    """Perform tasks of one profile in their order, side by side on this machine; those that failed, with their errors.
+def _report_images(report: Report, position: int, image: int, done: int) -> None:
+    report(position + done * image)
 
-    A task that fails does not hold the others up. Those that SIGINT or SIGTERM stop go on from their checkpoints when
-    they are performed again.
+
+def run_tasks(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
+    """Do tasks of one profile in their order, in parallel on this machine, and return the errors of failed ones.
+
+    Tasks that SIGINT or SIGTERM stops resume from their checkpoints when they are done again.
     """
     if not tasks:
         return {}
@@ -132,18 +177,18 @@ def run_tasks(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
     profile.data_root()  # drawn once here rather than by every process
     processes = min(parallel_runs(profile), len(tasks))
     with sigterm_interrupts():
-        return in_processes(run_task, tasks, processes, threads_of(profile), title)
+        return in_processes(partial(run_task, wait=False), tasks, processes, threads_of(profile), title)
 
 
 def run_missing(jobs: Iterable[Job], title: str = "runs") -> None:
-    """Train and evaluate whatever of ``jobs`` has no record yet; instant when all have one.
+    """Train and evaluate whatever of ``jobs`` has no record yet; instant if all have one.
 
-    A job that fails does not hold the others up; afterwards the first failure is raised.
+    A job that fails does not stop the others; afterwards the first failure is raised.
     """
     for error in run_tasks(tasks_of(missing(jobs)), title).values():
         raise error
 
 
 def run_table(number: int, profile: Profile) -> None:
-    """Make whatever table ``number`` still lacks under ``profile``."""
+    """Train and evaluate whatever table ``number`` lacks under ``profile``."""
     run_missing(table_jobs(tables.load(number), profile), f"Table {number}")

@@ -1,4 +1,4 @@
-"""How far a number of tasks is, and how much time is left: a bar on a terminal, a line a minute in a file."""
+"""Progress of several tasks and the time left: a bar on a terminal, a line a minute in a file."""
 
 import sys
 import time
@@ -9,14 +9,13 @@ from tqdm import tqdm
 from walkthrough.experiments.task import Task
 
 LINE_EVERY_S = 60.0
-"""Where nobody watches, as in the log of a CI job, a line is written so often."""
+"""Seconds between lines where there is no terminal, as in the log of a CI job."""
 
 
 class Progress:
-    """The bar of ``tasks``, by work done; tasks tell it their positions, in multiply-adds from their beginning.
+    """Progress bar of ``tasks``, which report their positions in multiply-adds.
 
-    The time left assumes that work goes on as fast as it went so far. What was done before this start counts as done
-    and not as fast.
+    The time left follows from the mean speed since this start; what was done before counts as done, not for the speed.
     """
 
     def __init__(self, tasks: Sequence[Task], title: str):
@@ -45,7 +44,7 @@ class Progress:
         self._bar.close()
 
     def moved(self, number: int, position: int, loss: float | None = None) -> None:
-        """Task ``number`` has come to ``position``; ``loss`` is that of its last step."""
+        """Show that task ``number`` is at ``position``, with the loss of its last step."""
         change = position - self._positions[number]
         self._positions[number] = position
         if loss is not None:
@@ -53,7 +52,7 @@ class Progress:
         self._show(change)
 
     def ended(self, number: int, failed: bool = False) -> None:
-        """Task ``number`` is done, or will not be."""
+        """Show that task ``number`` is done, or has failed and does not count any more."""
         self._ended.add(number)
         rest = self._tasks[number].total - self._positions[number]
         if failed:
@@ -64,7 +63,7 @@ class Progress:
         self._show(rest)
 
     def seconds_left(self) -> float | None:
-        """Seconds until everything is done; None while nothing is known."""
+        """Seconds until all tasks are done; None before the first report."""
         done = sum(self._positions) - self._before
         left = self._total - sum(self._positions)
         return (time.monotonic() - self._began) / done * left if done > 0 else None

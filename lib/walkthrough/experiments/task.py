@@ -1,7 +1,7 @@
-"""How much work a run is, in multiply-adds: what progress bars, orders and estimates of time go by.
+"""Tasks: a run with its evaluations, and its work in multiply-adds, which progress bars and estimates count.
 
-Steps of different networks cost very different times, and evaluation in six scales at output stride 8 costs more than
-many steps: counting steps or runs would tell a person little about when it ends.
+Steps of different networks take very different times, and evaluation in six scales at output stride 8 takes longer than
+many steps: counts of steps or runs would say little about the time left.
 """
 
 import os
@@ -19,7 +19,7 @@ from walkthrough.records.cells import Job
 from walkthrough.records.run import Run
 
 BACKWARD = 3
-"""A training step costs so many forward passes: the gradient of the features and that of the weights cost one each."""
+"""Cost of a training step in forward passes: the gradients of the features and of the weights cost one each."""
 
 
 def step_work(config: ModelConfig, training: TrainingConfig) -> int:
@@ -36,7 +36,7 @@ def image_work(config: ModelConfig, settings: EvaluationConfig) -> int:
 
 @dataclass(frozen=True)
 class Task:
-    """A run that is to be trained, unless it is, and then evaluated on the ``images`` of its evaluation list."""
+    """A run to train, unless it is trained, and its evaluations on a list of so many ``images``."""
 
     run: Run
     evaluations: tuple[EvaluationConfig, ...]
@@ -53,17 +53,17 @@ class Task:
 
     @property
     def total(self) -> int:
-        """Multiply-adds of everything, done or not."""
+        """Multiply-adds of training and evaluations, done or not."""
         return self.training + sum(map(self.evaluation, self.evaluations))
 
     def steps_done(self) -> int:
-        """The step at which training goes on; all of them where it need not."""
+        """Return the step at which training resumes, the last one if it is finished."""
         if self.run.checkpoint.is_file() and self.run.training_record() is not None:
             return self.run.training.iterations
         return min(checkpoint_step(self.run.checkpoint), self.run.training.iterations)
 
     def done(self) -> int:
-        """Multiply-adds of the training that need not be done again."""
+        """Multiply-adds of the training that are done."""
         return self.steps_done() * step_work(self.run.config, self.run.training)
 
     def left(self) -> int:
@@ -72,7 +72,7 @@ class Task:
 
 
 def tasks_of(jobs: Iterable[Job]) -> list[Task]:
-    """The jobs as one task a run, the longest first: a long one that began last would have all others wait for it."""
+    """Return the jobs as one task a run, the longest first: at the end, a long one would leave other processes idle."""
     by_run: dict[Run, list[EvaluationConfig]] = {}
     for run, settings in dict.fromkeys(jobs):
         by_run.setdefault(run, []).append(settings)
@@ -86,29 +86,30 @@ def _images(run: Run) -> int:
 
 
 def device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def parallel_runs(profile: Profile) -> int:
-    """How many runs train at once on this machine."""
+    """Number of runs that train at once on this machine."""
     return profile.runtime.parallel_runs or torch.cuda.device_count() or os.cpu_count() or 1
 
 
 def threads_of(profile: Profile) -> int:
-    """A run's share of the cores, whether or not others train beside it: other threads add in another order, and a run
-    that rounds otherwise ends elsewhere."""
+    """Number of threads of a run, its share of the cores, whether or not others train at the same time.
+
+    It is fixed because the number of threads changes the order of summation, and so the result.
+    """
     return max(1, (os.cpu_count() or 1) // parallel_runs(profile))
 
 
 def missing(jobs: Iterable[Job]) -> list[Job]:
-    """The jobs without a record, each once, in order."""
+    """Return the jobs without a record, each once, in order."""
     return [job for job in dict.fromkeys(jobs) if job[0].evaluation_record(job[1]) is None]
 
 
 Report = Callable[..., None]
-"""``report(position, loss)``: how far a task is in multiply-adds, and the loss of its last step if it is training."""
+"""``report(position, loss)``: a task's position in multiply-adds, and the loss of its last step while it trains."""
 
-
-Work = Callable[[Task, Report], None]
-"""Does a task from where it stands; a function that other processes can import."""
+TaskFunction = Callable[[Task, Report], None]
+"""A function that does what is left of a task; other processes can import it."""

@@ -1,4 +1,4 @@
-"""Drawings of networks (Figs. 2, 3 and 5): rows of data in, figure out, just as in ``plots``."""
+"""Drawings of network architectures (Figs. 2, 3 and 5)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -9,19 +9,14 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from walkthrough.figures.charts import COLORS
-
-BLUE, ORANGE, GREEN = COLORS[:3]
-GREY = "#999999"
-SMALL = 8
-"""Points of the text inside a drawing."""
+from walkthrough.figures.charts import BLUE, GRAY, GREEN, ORANGE, SMALL_TEXT
 
 SHADES = ListedColormap(plt.get_cmap("Blues")([0.1 * step for step in range(9)]), "valid weights")
 """One valid weight is white, nine are dark."""
 
 
 def networks(rows: Mapping[str, Sequence[tuple[str, int, str]]]) -> Figure:
-    """Fig. 3: one row a network, one box a block; ``(name, output stride after it, rates)``.
+    """Fig. 3: one row a network, one box a block ``(name, output stride after it, rates)``.
 
     A box is as high as its features are wide: a network without atrous convolution shrinks to nothing.
     """
@@ -31,10 +26,10 @@ def networks(rows: Mapping[str, Sequence[tuple[str, int, str]]]) -> Figure:
             height = (4 / output_stride) ** 0.5
             color = ORANGE if rates else BLUE
             axis.add_patch(Rectangle((position + 0.12, 0.5 - height / 2), 0.76, height, color=color, alpha=0.75))
-            axis.text(position + 0.5, 1.12, name, ha="center", fontsize=SMALL)
-            axis.text(position + 0.5, -0.24, f"stride {output_stride}", ha="center", fontsize=SMALL)
+            axis.text(position + 0.5, 1.12, name, ha="center", fontsize=SMALL_TEXT)
+            axis.text(position + 0.5, -0.24, f"stride {output_stride}", ha="center", fontsize=SMALL_TEXT)
             if rates:
-                axis.text(position + 0.5, -0.48, f"rate {rates}", ha="center", fontsize=SMALL, color=ORANGE)
+                axis.text(position + 0.5, -0.48, f"rate {rates}", ha="center", fontsize=SMALL_TEXT, color=ORANGE)
         axis.set(xlim=(0, len(blocks)), ylim=(-0.6, 1.3), title=title)
         axis.axis("off")
     return figure
@@ -54,21 +49,21 @@ def cascade(rows: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], title
             axis.text(left + len(units) / 2, -0.35, block if row == 0 else "", ha="center")
             for rate, valid in units:
                 color = SHADES((valid - 1) / 8)
-                box = Rectangle((left + 0.03, row + 0.08), 0.94, 0.84, facecolor=color, edgecolor=GREY, linewidth=0.6)
+                box = Rectangle((left + 0.03, row + 0.08), 0.94, 0.84, facecolor=color, edgecolor=GRAY, linewidth=0.6)
                 axis.add_patch(box)
                 axis.text(left + 0.5, row + 0.52, f"{rate}", ha="center", va="center", color="w" if valid > 6 else "k")
                 left += 1
             left += 0.35
     axis.set(xlim=(-2, left), ylim=(len(rows), -0.9), title=title)
     axis.axis("off")
-    scale = figure.colorbar(plt.cm.ScalarMappable(Normalize(1, 9), SHADES), ax=axis, aspect=8, downsample_labels=0.9)
+    scale = figure.colorbar(plt.cm.ScalarMappable(Normalize(1, 9), SHADES), ax=axis, aspect=8, shrink=0.9)
     scale.set_ticks([1, 5, 9])
-    scale.set_label("valid weights", fontsize=SMALL)
+    scale.set_label("valid weights", fontsize=SMALL_TEXT)
     return figure
 
 
 PITCH = 1.16
-"""From one branch of a head to the next; its feature map is less than 1 high."""
+"""Distance from one branch of a head to the next; a feature map is less than 1 high."""
 
 
 class Layer(Protocol):
@@ -84,7 +79,7 @@ class Layer(Protocol):
 
 
 def heads(panels: Mapping[str, Sequence[Layer]]) -> Figure:
-    """Fig. 5: what comes after the backbone; ``panels`` maps titles to all layers of a network with head aspp or v2.
+    """Fig. 5: the head; ``panels`` maps titles to all layers of a network with head aspp or v2.
 
     A square is the feature map, drawn to scale with its rates. On it stand the weights of one output position (nine,
     or one), gray where they fall on the padding; image pooling reads the whole square.
@@ -108,19 +103,19 @@ def _is_branch(layer: Layer) -> bool:
 def _draw_head(axis: Axes, branches: Sequence[Layer], tail: Sequence[Layer], rows: float) -> None:
     height, width, channels = branches[0].height, branches[0].width, branches[0].in_channels
     middle, top = rows / 2, (rows - PITCH * len(branches)) / 2
-    _box(axis, 0, middle, f"block4\n{channels}\n{width} x {height}", wide=1.15, high=1.1, color=BLUE)
+    _box(axis, (0, middle), (1.15, 1.1), f"block4\n{channels}\n{width} x {height}", BLUE)
     for row, layer in enumerate(branches):
         y = top + PITCH * (row + 0.5)
         _arrow(axis, (1.15, middle), (1.6, y))
-        _draw_taps(axis, 1.75, y - 0.43, 0.86, layer, (height, width))
+        _draw_weights(axis, (1.75, y - 0.43), 0.86, layer, (height, width))
         text = f"{layer.kernel}x{layer.kernel}" + (f", rate {layer.rate}" if layer.kernel > 1 else "")
         text = "mean, " + text if "image_pooling" in layer.name else text
-        axis.text(2.8, y, f"{text}\n{layer.out_channels} channels", va="center", fontsize=SMALL)
+        axis.text(2.8, y, f"{text}\n{layer.out_channels} channels", va="center", fontsize=SMALL_TEXT)
         _arrow(axis, (4.4, y), (4.82, middle if not tail else y))
     last = branches[-1] if not tail else tail[-1]
     if tail:
-        text, high = f"concat {len(branches) * branches[0].out_channels}", PITCH * len(branches) - 0.2
-        _box(axis, 4.85, middle, text, wide=0.4, high=high, color=GREEN, rotation=90)
+        text = f"concat {len(branches) * branches[0].out_channels}"
+        _box(axis, (4.85, middle), (0.4, PITCH * len(branches) - 0.2), text, GREEN, rotation=90)
     else:
         axis.add_patch(Circle((5.05, middle), 0.22, facecolor="white", edgecolor=GREEN))
         axis.text(5.05, middle, "+", ha="center", va="center")
@@ -128,15 +123,19 @@ def _draw_head(axis: Axes, branches: Sequence[Layer], tail: Sequence[Layer], row
     for layer in tail[:-1]:
         _arrow(axis, (left, middle), (left + 0.3, middle))
         text = f"{layer.kernel}x{layer.kernel}\n{layer.out_channels}"
-        _box(axis, left + 0.3, middle, text, wide=0.7, high=0.8, color=BLUE)
+        _box(axis, (left + 0.3, middle), (0.7, 0.8), text, BLUE)
         left += 1
     _arrow(axis, (left, middle), (left + 0.3, middle))
     text = f"{'1x1, ' if tail else ''}logits\n{last.out_channels}\n{width} x {height}"
-    _box(axis, left + 0.3, middle, text, wide=1.2, high=1.1, color=ORANGE)
+    _box(axis, (left + 0.3, middle), (1.2, 1.1), text, ORANGE)
 
 
-def _draw_taps(axis: Axes, left: float, top: float, side: float, layer: Layer, size: tuple[int, int]) -> None:
-    """The feature map as a square of ``side``, and on it what one position of the layer's output reads."""
+Point = tuple[float, float]
+
+
+def _draw_weights(axis: Axes, corner: Point, side: float, layer: Layer, size: tuple[int, int]) -> None:
+    """Draw the feature map of ``size`` (h, w) as a square of ``side``, and on it the weights of one output position."""
+    left, top = corner
     pooled = "image_pooling" in layer.name
     color = ORANGE if pooled else "white"
     axis.add_patch(Rectangle((left, top), side, side, facecolor=color, edgecolor="black", linewidth=0.6))
@@ -151,21 +150,32 @@ def _draw_taps(axis: Axes, left: float, top: float, side: float, layer: Layer, s
             # Beyond the border a true distance would run into the neighbors: the padding is drawn as a narrow margin.
             x, y = (min(max(value, -3), length + 2) for value, length in ((x, size[1]), (y, size[0])))
             spot = (left + (x + 0.5) * step, top + (y + 0.5) * step)
-            axis.plot(*spot, "s", markersize=2.6, color=ORANGE if inside else GREY, clip_on=False)
+            axis.plot(*spot, "s", markersize=2.6, color=ORANGE if inside else GRAY, clip_on=False)
 
 
-def _box(axis: Axes, left: float, middle: float, text: str, wide: float, high: float, color: str, rotation=0) -> None:
-    axis.add_patch(Rectangle((left, middle - high / 2), wide, high, facecolor=color, alpha=0.2, edgecolor="none"))
-    axis.add_patch(Rectangle((left, middle - high / 2), wide, high, fill=False, edgecolor=color))
-    axis.text(left + wide / 2, middle, text, ha="center", va="center", fontsize=SMALL, rotation=rotation)
+def _box(axis: Axes, place: Point, size: Point, text: str, color: str, rotation: float = 0) -> None:
+    """Draw a box with a text in its middle.
+
+    Args:
+        axis: the axes of the head.
+        place: left end and middle of the height.
+        size: width and height.
+        text: one or more lines.
+        color: of the frame, and pale of the inside.
+        rotation: of the text, in degrees.
+    """
+    (left, middle), (width, height) = place, size
+    axis.add_patch(Rectangle((left, middle - height / 2), width, height, facecolor=color, alpha=0.2, edgecolor="none"))
+    axis.add_patch(Rectangle((left, middle - height / 2), width, height, fill=False, edgecolor=color))
+    axis.text(left + width / 2, middle, text, ha="center", va="center", fontsize=SMALL_TEXT, rotation=rotation)
 
 
-def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    style = {"arrowstyle": "->", "color": GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0}
+def _arrow(axis: Axes, start: Point, end: Point) -> None:
+    style = {"arrowstyle": "->", "color": GRAY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0}
     axis.annotate("", end, start, arrowprops=style)
 
 
-CONTEXTS = {
+FIGURE_2: dict[str, tuple[list[tuple[float, float, float, int]], list[tuple[int, int]]]] = {
     "(a) image pyramid": (
         [(1.0, 0, 1.6, 0), (1.0, 1, 1.0, 0), (1.0, 2, 0.6, 0), (2.9, 0, 0.8, 0), (2.9, 1, 0.5, 0), (2.9, 2, 0.3, 0),
          (1.95, 3.4, 0.6, 2)],
@@ -192,21 +202,21 @@ CONTEXTS = {
 
 def figure2() -> Figure:
     """Fig. 2: four ways to multi-scale context, from the image at the bottom to the output; width is resolution."""
-    figure, axes = plt.subplots(1, len(CONTEXTS), squeeze=False, figsize=(8.4, 1.9), layout="constrained")
-    for axis, (title, (slabs, arrows)) in zip(axes[0], CONTEXTS.items(), strict=True):
+    figure, axes = plt.subplots(1, len(FIGURE_2), squeeze=False, figsize=(8.4, 1.9), layout="constrained")
+    for axis, (title, (slabs, arrows)) in zip(axes[0], FIGURE_2.items(), strict=True):
         for center, height, width, kind in slabs:
             color = (BLUE, ORANGE, GREEN)[kind]
             axis.add_patch(Rectangle((center - width / 2, height), width, 0.24, color=color, alpha=0.75))
         for start, end in arrows:
             _connect(axis, slabs[start], slabs[end])
         axis.set(xlim=(0, 3.9), ylim=(-0.1, 3.8))
-        axis.set_title(title, fontsize=SMALL)
+        axis.set_title(title, fontsize=SMALL_TEXT)
         axis.axis("off")
     return figure
 
 
 def _connect(axis: Axes, start: Sequence[float], end: Sequence[float]) -> None:
-    """From slab to slab: up, down, or across where both are at the same height."""
+    """Draw an arrow from slab to slab: up, down, or across where both are at the same height."""
     (x0, y0, w0, _), (x1, y1, w1, _) = start, end
     if y0 == y1:
         _arrow(axis, (x0 + w0 / 2 + 0.05, y0 + 0.12), (x1 - w1 / 2 - 0.05, y1 + 0.12))

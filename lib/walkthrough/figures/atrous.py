@@ -8,8 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from walkthrough.figures.architecture import GREY, ORANGE, SMALL
-from walkthrough.figures.charts import COLORS, _axes
+from walkthrough.figures.charts import COLORS, GRAY, ORANGE, SMALL_TEXT, new_axes
 
 
 def kernel_positions(
@@ -20,11 +19,19 @@ def kernel_positions(
     kernel: int = 3,
     size: float = 2.2,
 ) -> Figure:
-    """Fig. 1: where the weights of an atrous convolution fall on a image, one column a rate.
+    """Fig. 1: positions of an atrous convolution's weights on an image, one column a rate.
 
-    ``responses``, one ``(H, W)`` map a rate, come below: blue where the filter answers above zero, orange below.
+    ``responses`` come below: blue where the filter answers above zero, orange below.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        rates: one a column.
+        center: ``(y, x)`` of the kernel, in pixels.
+        responses: one map ``(H, W)`` a rate, or none.
+        kernel: weights a side.
+        size: width of a column, in inches.
     """
-    figure, axes = _axes(len(rates), size, size, rows=2 if len(responses) else 1)
+    figure, axes = new_axes(len(rates), size, size, rows=2 if len(responses) else 1)
     height, width = image.shape[:2]
     reach = kernel // 2
     for column, rate in zip(axes.T, rates, strict=True):
@@ -38,7 +45,7 @@ def kernel_positions(
                 y, x = center[0] + dy * rate, center[1] + dx * rate
                 inside = 0 <= y < height and 0 <= x < width
                 axis.plot(x, y, "s", markersize=4 if rate > 2 else 1.5, clip_on=False, markeredgecolor="white",
-                          markeredgewidth=0.5, color="black" if inside else "#999999")  # fmt: skip
+                          markeredgewidth=0.5, color="black" if inside else GRAY)  # fmt: skip
         axis.set_title(f"rate {rate}: {extent + 1} x {extent + 1}")
         axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     for axis, response in zip(axes[-1], responses, strict=False):
@@ -50,10 +57,10 @@ def kernel_positions(
 
 
 def valid_weights(along: np.ndarray, curves: Mapping[int, Sequence[float]], rate: int) -> Figure:
-    """Fig. 4: where on a square feature map how many weights are valid at ``rate``, and the shares at every rate.
+    """Fig. 4: numbers of valid weights on a square feature map at ``rate``, and their shares at every rate.
 
-    ``along[i]`` counts the valid taps along one side at position ``i``; ``curves`` maps a number of valid weights to
-    the shares of the positions at rate 1, 2, 3 …
+    ``along[i]`` counts the valid weights along one side at position ``i``; ``curves`` maps a number of valid weights
+    to the shares of the positions at rate 1, 2, 3 …
     """
     figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.7), width_ratios=(1, 1.8), layout="constrained")
     axes[0].imshow(np.multiply.outer(along, along), cmap="Blues", vmin=0, vmax=14, interpolation="nearest")
@@ -64,19 +71,19 @@ def valid_weights(along: np.ndarray, curves: Mapping[int, Sequence[float]], rate
             axes[0].text((left + right - 1) / 2, (top + bottom - 1) / 2, str(along[top] * along[left]),
                          ha="center", va="center")  # fmt: skip
     axes[0].set(title=f"valid weights at rate {rate}", xticks=[], yticks=[])
-    axes[0].spines[:].set(visible=True, color="#999999")
+    axes[0].spines[:].set(visible=True, color=GRAY)
     for (number, shares), color in zip(curves.items(), COLORS, strict=False):
         # The paper draws 1, 4 and 9; the thin ones make the shares add up.
         style = {} if number in (1, 4, 9) else {"linestyle": "--", "linewidth": 1}
         axes[1].plot(range(1, len(shares) + 1), shares, label=str(number), color=color, **style)
-    axes[1].axvline(rate, color="#999999", linewidth=0.8)
+    axes[1].axvline(rate, color=GRAY, linewidth=0.8)
     axes[1].set(xlabel="atrous rate", ylabel="share of the positions", title=f"Figure 4: {len(along)} x {len(along)}")
     figure.legend(*axes[1].get_legend_handles_labels(), title="valid", loc="outside right center")
     return figure
 
 
 def gridding(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], size: float = 2.4) -> Figure:
-    """Above, which inputs four neighboring outputs see; below, what comes out: ``(title, seen, output)`` a column.
+    """Inputs that four neighboring outputs see, above, and the output, below: ``(title, seen, output)`` a column.
 
     ``seen`` is ``(4, h, w)``, one map an output. An input has the color of the output that sees it, is gray where
     several do and white where none does.
@@ -84,7 +91,7 @@ def gridding(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], size: float 
     anywhere = np.any([seen.any(0) for _, seen, _ in columns], axis=0)
     rows, places = (np.flatnonzero(anywhere.any(axis)) for axis in (1, 0))
     window = np.s_[:, max(0, rows[0] - 1) : rows[-1] + 2, max(0, places[0] - 1) : places[-1] + 2]
-    figure, axes = _axes(len(columns), size, size * 0.85, rows=2)
+    figure, axes = new_axes(len(columns), size, size * 0.85, rows=2)
     for (above, below), (title, seen, output) in zip(axes.T, columns, strict=True):
         views = seen[window]
         shown = np.ones((*views.shape[1:], 3))
@@ -93,19 +100,19 @@ def gridding(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], size: float 
         shown[views.sum(0) > 1] = 0.7
         above.imshow(shown, interpolation="nearest")
         above.set(title=title, xticks=[], yticks=[])
-        above.spines[:].set(visible=True, color="#999999")
+        above.spines[:].set(visible=True, color=GRAY)
         below.imshow(output, cmap="viridis", interpolation="nearest")
         below.axis("off")
     return figure
 
 
 def receptive_paths(panels: Mapping[str, Sequence[tuple[int, int]]], length: int) -> Figure:
-    """Which features a stack of convolutions with three weights reads, along one side of ``length`` inputs.
+    """Features that a stack of convolutions with three weights reads, along one side of ``length`` inputs.
 
     ``panels`` maps a title to layers of (stride, rate), the input at the bottom. Orange are the features that the
     first panel has too and what they read, blue those in between.
     """
-    figure, axes = _axes(len(panels), 2.5, 1.9)
+    figure, axes = new_axes(len(panels), 2.5, 1.9)
     rows_of_first = _positions(next(iter(panels.values())), length)
     for axis, (title, layers) in zip(axes[0], panels.items(), strict=True):
         rows = _positions(layers, length)
@@ -113,8 +120,8 @@ def receptive_paths(panels: Mapping[str, Sequence[tuple[int, int]]], length: int
         for height, (stride, rate) in enumerate(layers, start=1):
             for position in rows[height]:
                 first = position in rows_of_first[height]
-                for tap in (-1, 0, 1):
-                    source = position + tap * rate * spacing
+                for offset in (-rate, 0, rate):
+                    source = position + offset * spacing
                     if 0 <= source < length:
                         axis.plot([source, position], [height - 1, height], color=COLORS[1] if first else COLORS[5],
                                   linewidth=1.2 if first else 0.6, zorder=2 if first else 1)  # fmt: skip
@@ -131,7 +138,7 @@ def receptive_paths(panels: Mapping[str, Sequence[tuple[int, int]]], length: int
 
 
 def _positions(layers: Sequence[tuple[int, int]], length: int) -> list[range]:
-    """The inputs that stand below the features of each layer, the input's own first."""
+    """Inputs below the features of each layer, the input's own first."""
     rows = [range(length)]
     for stride, _ in layers:
         rows.append(range(0, length, rows[-1].step * stride))
@@ -139,12 +146,12 @@ def _positions(layers: Sequence[tuple[int, int]], length: int) -> list[range]:
 
 
 def dense_features(image: np.ndarray, maps: Mapping[int, np.ndarray], size: float = 3.2) -> Figure:
-    """A image and one channel of its features at several output strides ``{stride: (h, w)}``, in the same place.
+    """An image and one channel of its features at several output strides ``{stride: (h, w)}``, in the same place.
 
     A feature is drawn as the square of pixels that it stands for, and a dot marks the ones of the coarsest map.
     """
     height, width = image.shape[:2]
-    figure, axes = _axes(2, size, size * height / width + 0.2, rows=-(-(1 + len(maps)) // 2))
+    figure, axes = new_axes(2, size, size * height / width + 0.2, rows=-(-(1 + len(maps)) // 2))
     for axis in axes.flat:
         axis.axis("off")
     places = axes.flat
@@ -163,7 +170,7 @@ def dense_features(image: np.ndarray, maps: Mapping[int, np.ndarray], size: floa
 
 
 def lattices(panels: Mapping[str, np.ndarray], step: int, size: float = 1.55) -> Figure:
-    """Which inputs one output sees through a block whose rates are multiples of ``step``, and by how many paths.
+    """Inputs that one output sees through a block whose rates are multiples of ``step``, and by how many paths.
 
     ``panels`` maps titles to counts ``(n, n)`` around the output in the middle. A dot is an input that is seen, the
     darker the more paths lead to it; a ring is one on the same lattice, inside the field, that no path leads to.
@@ -181,7 +188,7 @@ def lattices(panels: Mapping[str, np.ndarray], step: int, size: float = 1.55) ->
         axis.scatter(x[~seen], y[~seen], s=6, facecolors="none", edgecolors=ORANGE, linewidths=0.6)
         axis.set(title=title, aspect="equal", xticks=[], yticks=[])
         axis.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))
-        axis.spines[:].set(visible=True, color=GREY)
+        axis.spines[:].set(visible=True, color=GRAY)
     return figure
 
 
@@ -195,8 +202,8 @@ def feature_maps(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str]
         for axis, value in zip(line, values, strict=True):
             image = axis.imshow(value, cmap=colors, vmin=0, vmax=highest, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-            axis.spines[:].set(visible=True, color=GREY)
-        figure.colorbar(image, ax=line[-1]).set_label(name, fontsize=SMALL)
+            axis.spines[:].set(visible=True, color=GRAY)
+        figure.colorbar(image, ax=line[-1]).set_label(name, fontsize=SMALL_TEXT)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     return figure

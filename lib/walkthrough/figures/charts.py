@@ -1,4 +1,4 @@
-"""The walkthrough's figures: arrays in, figure out. A figure is a row of data and one drawing function."""
+"""Charts, images and mosaics, and the colors and style that all figures share."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -12,26 +12,34 @@ from matplotlib.patches import Patch
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's colors, which color-blind readers can tell apart."""
 
-STYLE = {
-    "figure.dpi": 110,
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.prop_cycle": plt.cycler(color=COLORS),
-    "legend.frameon": False,
-}
-plt.rcParams.update(STYLE)  # for whoever imports this module: one look for the whole walkthrough
+BLUE, ORANGE, GREEN = COLORS[:3]
+GRAY = "#999999"
+SMALL_TEXT = 8
+"""Points of the text inside a drawing."""
+
+# One look for the whole walkthrough, whichever figure is imported.
+plt.rcParams.update(
+    {
+        "figure.dpi": 110,
+        "font.size": 9,
+        "axes.titlesize": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.prop_cycle": plt.cycler(color=COLORS),
+        "legend.frameon": False,
+    }
+)
 
 
-def _axes(columns: int = 1, width: float = 4.2, height: float = 2.4, rows: int = 1) -> tuple[Figure, np.ndarray]:
+def new_axes(columns: int = 1, width: float = 4.2, height: float = 2.4, rows: int = 1) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes ``(rows, columns)``; ``width`` and ``height`` of one of them are in inches."""
     return plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained")
 
 
 def images(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = (), size: float = 1.6) -> Figure:
-    """A grid of images ``(H, W, 3)`` uint8 or maps ``(H, W)``, with one title a column."""
+    """Grid of images ``(H, W, 3)`` uint8 or maps ``(H, W)``, with one title a column."""
     columns = max(len(row) for row in rows)
-    figure, axes = _axes(columns, size, size, rows=len(rows))
+    figure, axes = new_axes(columns, size, size, rows=len(rows))
     for line, row in zip(axes, rows, strict=True):
         for axis in line:
             axis.axis("off")
@@ -43,8 +51,8 @@ def images(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = (), siz
 
 
 def legend(names: Sequence[str], colors: np.ndarray) -> Figure:
-    """The classes' colors: ``colors`` is ``(K, 3)`` uint8."""
-    figure, axes = _axes(width=6.4, height=0.32 * -(-len(names) // 5))
+    """Legend of the classes' colors ``(K, 3)`` uint8."""
+    figure, axes = new_axes(width=6.4, height=0.32 * -(-len(names) // 5))
     axes[0, 0].axis("off")
     patches = [Patch(color=color / 255, label=name) for name, color in zip(names, colors, strict=True)]
     figure.legend(handles=patches, ncols=5, loc="center")
@@ -58,8 +66,8 @@ def lines(
     title: str = "",
     marker: str = "",
 ) -> Figure:
-    """Named curves of (x, y) on one pair of axes."""
-    figure, axes = _axes()
+    """Named curves ``{name: (x, y)}`` on one pair of axes."""
+    figure, axes = new_axes()
     axis = axes[0, 0]
     for name, (x, y) in series.items():
         axis.plot(x, y, marker=marker, label=name)
@@ -70,8 +78,8 @@ def lines(
 
 
 def points(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> Figure:
-    """Named clouds of (x, y) points, each with a marker of its own."""
-    figure, axes = _axes(width=4.2, height=3.0)
+    """Named clouds of points ``{name: (x, y)}``, each with a marker of its own."""
+    figure, axes = new_axes(width=4.2, height=3.0)
     for (name, (x, y)), marker in zip(series.items(), cycle("osD^v*"), strict=False):
         axes[0, 0].plot(x, y, marker, label=name)
     axes[0, 0].set(xlabel=x_label, ylabel=y_label)
@@ -82,11 +90,11 @@ def points(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_labe
 def panels(
     labels: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], y_label: str = "mIoU %"
 ) -> Figure:
-    """The same categories in several panels (paper, ours), each with its own scale: what to compare is the shape.
+    """The same categories in several panels (paper, ours), each with its own scale, so that shapes can be compared.
 
     ``panels`` maps a panel's title to named rows of values; NaN leaves a gap.
     """
-    figure, axes = _axes(len(panels), width=3.2, height=2.4)
+    figure, axes = new_axes(len(panels), width=3.2, height=2.4)
     for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
         for name, values in rows.items():
             axis.plot(range(len(labels)), values, marker="o", markersize=4, label=name)
@@ -98,8 +106,8 @@ def panels(
 
 
 def bars(panels: Mapping[str, Mapping[str, float]], digits: int = 1) -> Figure:
-    """One panel of horizontal bars for each title, with the value at each bar's end; the categories are the same."""
-    figure, axes = _axes(len(panels), width=2.8, height=0.6 + 0.28 * len(next(iter(panels.values()))))
+    """Horizontal bars ``{panel's title: {category: value}}`` with their values; panels share their categories."""
+    figure, axes = new_axes(len(panels), width=2.8, height=0.6 + 0.28 * len(next(iter(panels.values()))))
     for column, (axis, (title, values)) in enumerate(zip(axes[0], panels.items(), strict=True)):
         drawn = axis.barh(range(len(values)), list(values.values()), color=COLORS[column % len(COLORS)])
         axis.bar_label(drawn, fmt=f"%.{digits}f", padding=3)
@@ -113,8 +121,8 @@ def bars(panels: Mapping[str, Mapping[str, float]], digits: int = 1) -> Figure:
 
 
 def stacked(rows: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
-    """Horizontal bars of named parts, one bar a row, with the value in every part that has room for it."""
-    figure, axes = _axes(1, width=7.2, height=0.9 + 0.35 * len(rows))
+    """Stacked horizontal bars ``{row: {part: value}}``, with the value in every part that has room for it."""
+    figure, axes = new_axes(1, width=7.2, height=0.9 + 0.35 * len(rows))
     axis = axes[0, 0]
     longest = max(sum(parts.values()) for parts in rows.values())
     for number, parts in enumerate(rows.values()):
@@ -134,7 +142,7 @@ def stacked(rows: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
 
 
 def mosaic(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Images ``(H, W, 3)``, each cut to the smallest height and width of all, side by side in one image."""
+    """One image of many ``(H, W, 3)``, each cut to the smallest height and width of all."""
     height, width = (min(image.shape[axis] for image in images) for axis in (0, 1))
     cut = [image[:height, :width] for image in images]
     rows = [np.concatenate(cut[first : first + columns], axis=1) for first in range(0, len(cut), columns)]

@@ -1,4 +1,4 @@
-"""The claims at a glance: a forest plot of the paper's differences beside ours. Arrays in, figure out."""
+"""Forest plot of the claims: the paper's differences beside ours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,28 +7,26 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from walkthrough.figures.charts import COLORS
+from walkthrough.figures.charts import GREEN, ORANGE
 
-VERDICT_COLORS = {"supported": COLORS[2], "contradicted": COLORS[1], "not decided": "#777777"}
+VERDICT_COLORS = {"supported": GREEN, "contradicted": ORANGE, "not decided": "#777777"}
 MARKS = {"supported": "o", "contradicted": "X", "not decided": "s"}
 
 
 @dataclass(frozen=True)
-class Row:
-    """One claim: differences in points of mIoU, ours None where nothing was measured; ``verdict`` and its ``words``."""
+class ForestRow:
+    """A claim. Differences are in points of mIoU."""
 
-    sentence: str
-    place: str
+    name: str
+    place: str  # in the paper, such as "Table 1"
     paper: float
-    ours: float | None
-    low: float | None
-    high: float | None
+    ours: tuple[float, float, float] | None  # the difference and the ends of its interval; None: nothing was measured
     verdict: str
-    words: str
+    label: str  # the verdict as it is printed
 
 
-def forest(rows: Sequence[Row], title: str) -> Figure:
-    """One line a claim: what it says, the difference that it is about, and the verdict.
+def forest(rows: Sequence[ForestRow], title: str) -> Figure:
+    """One line a claim: its name, the difference that it is about, and the verdict.
 
     Color and mark both tell the verdict. The axis is linear within a point of zero and logarithmic beyond, since the
     paper's differences reach from a tenth of a point to fifty.
@@ -40,10 +38,11 @@ def forest(rows: Sequence[Row], title: str) -> Figure:
         axis.plot(row.paper, y, "D", markersize=5, markerfacecolor="none", color="black", zorder=2)
         color = VERDICT_COLORS.get(row.verdict, "#bbbbbb")
         if row.ours is not None:
-            axis.plot([row.low, row.high], [y, y], color=color, linewidth=2, zorder=3)
-            axis.plot(row.ours, y, MARKS[row.verdict], color=color, markersize=6, zorder=4)
+            difference, low, high = row.ours
+            axis.plot([low, high], [y, y], color=color, linewidth=2, zorder=3)
+            axis.plot(difference, y, MARKS[row.verdict], color=color, markersize=6, zorder=4)
         axis.annotate(
-            row.words,
+            row.label,
             (1.01, y),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -54,11 +53,11 @@ def forest(rows: Sequence[Row], title: str) -> Figure:
     axis.axvline(0, color="black", linewidth=0.8, zorder=1)
     axis.set_xscale("symlog", linthresh=1, linscale=0.6)
     ticks = [-30, -10, -3, -1, 0, 1, 3, 10, 30]
-    ends = [end for row in rows for end in (row.paper, row.low, row.high) if end is not None]
+    ends = [end for row in rows for end in (row.paper, *(row.ours or ()))]
     axis.set_xlim(min(-1.5, *(1.2 * end for end in ends)), max(3, *(1.2 * end for end in ends)))
     shown = [tick for tick in ticks if axis.get_xlim()[0] <= tick <= axis.get_xlim()[1]]
     axis.set_xticks(shown, [f"{tick:+d}" if tick else "0" for tick in shown])
-    axis.set_yticks(range(len(rows)), [f"{row.sentence}  ({row.place})" for row in rows])
+    axis.set_yticks(range(len(rows)), [f"{row.name}  ({row.place})" for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)

@@ -1,4 +1,4 @@
-"""Knobs in a live notebook, one static figure everywhere else, from the same cell."""
+"""Controls (ipywidgets) in a live notebook, one static figure everywhere else, from the same cell."""
 
 import inspect
 import io
@@ -17,11 +17,11 @@ SWITCH = "DEEPLABV3_WIDGETS"
 
 
 def live() -> bool:
-    """Whether somebody sits in front of the notebook and can turn a knob.
+    """Return True where a reader can move a control.
 
-    True in a kernel that a Jupyter server started for a notebook (JupyterLab, Notebook), if ipywidgets is installed;
-    false under papermill, nbval and nbconvert and in plain Python. The environment variable ``DEEPLABV3_WIDGETS``
-    overrides this: 1 is yes (for other front ends that show widgets, such as VS Code), 0 is no.
+    That is a kernel that a Jupyter server started for a notebook (JupyterLab, Notebook), with ipywidgets installed; it
+    is not papermill, nbval, nbconvert or plain Python. The environment variable ``DEEPLABV3_WIDGETS`` overrides this: 1
+    is yes (for other front ends that show widgets, such as VS Code), 0 is no; another value is a :class:`UserError`.
     """
     chosen = os.environ.get(SWITCH, "")
     if chosen not in ("", "0", "1"):
@@ -33,10 +33,10 @@ def live() -> bool:
 
 
 def interactive(draw: Callable[..., Figure], **choices: Iterable[Any]) -> None:
-    """Show the figure that ``draw()`` returns and, in a live notebook, a knob for each of ``choices``.
+    """Show the figure of ``draw()`` and, in a live notebook (:func:`live`), a control for each of ``choices``.
 
-    ``choices`` maps a parameter of ``draw`` to the values that its knob offers, its default among them. Moving a knob
-    draws again. Where nobody can move one (see :func:`live`) the figure of the defaults is all there is.
+    ``choices`` maps a parameter of ``draw`` to the values that its control offers, its default among them (else
+    ``ValueError``). Moving a control draws again.
     """
     offered = {name: list(values) for name, values in choices.items()}
     defaults = {name: parameter.default for name, parameter in inspect.signature(draw).parameters.items()}
@@ -44,38 +44,38 @@ def interactive(draw: Callable[..., Figure], **choices: Iterable[Any]) -> None:
         if defaults.get(name, inspect.Parameter.empty) not in values:
             raise ValueError(f"{draw.__name__} needs a parameter {name} whose default is one of {values}")
     if live():
-        _show_knobs(draw, offered, defaults)
+        _show_controls(draw, offered, defaults)
     else:
         draw()  # stays open: the notebook's backend shows it at the end of the cell
 
 
-def _show_knobs(draw: Callable[..., Figure], offered: dict[str, list], defaults: dict[str, Any]) -> None:
+def _show_controls(draw: Callable[..., Figure], offered: dict[str, list], defaults: dict[str, Any]) -> None:
     import ipywidgets
     from IPython.display import display
 
-    knobs = {name: _knob(name, values, defaults[name]) for name, values in offered.items()}
-    # A notebook that is saved like this still has a image for those who only read it: GitHub, nbconvert.
+    controls = {name: _control(name, values, defaults[name]) for name, values in offered.items()}
+    # A notebook that is saved like this still has an image for those who only read it: GitHub, nbconvert.
     image = _png(draw())
-    box = ipywidgets.VBox([*knobs.values(), ipywidgets.interactive_output(draw, knobs)])
+    box = ipywidgets.VBox([*controls.values(), ipywidgets.interactive_output(draw, controls)])
     display({**box._repr_mimebundle_(), "image/png": image}, raw=True)
 
 
-def _knob(name: str, values: list, default: Any) -> Any:
+def _control(name: str, values: list, default: Any) -> Any:
     """A slider for many numbers, buttons for a few values or for anything else."""
     import ipywidgets
 
     many_numbers = len(values) > 6 and all(isinstance(value, int | float) for value in values)
     kind = ipywidgets.SelectionSlider if many_numbers else ipywidgets.ToggleButtons
-    knob = kind(
+    control = kind(
         options=[(str(value), value) for value in values],
         value=default,
         description=name.replace("_", " "),
         layout={"width": "34em" if many_numbers else "auto"},
     )
-    knob.style.description_width = "initial"
+    control.style.description_width = "initial"
     if not many_numbers:
-        knob.style.button_width = "auto"
-    return knob
+        control.style.button_width = "auto"
+    return control
 
 
 def _png(figure: Figure) -> str:

@@ -1,4 +1,4 @@
-"""Notebooks without what only a machine or an execution has put in them."""
+"""Clean executed notebooks of progress bars, timings and other traces of the machine."""
 
 import base64
 import copy
@@ -8,15 +8,13 @@ from nbformat import NotebookNode
 from PIL import Image
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-
-
 ADDED_CELLS = {"injected-parameters", "papermill-error-cell-tag"}
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
-    """A copy with what readers see (sources, outputs, counts from 1 on) and without traces of the machine that made it.
+    """Return a copy with sources, outputs and execution counts from 1 on.
 
-    Gone are progress bars (stderr), widgets, timings, papermill's metadata and the cells that papermill added. Figures
+    It lacks progress bars (stderr), widgets, timings, papermill's metadata and the cells that papermill added. Figures
     get a palette.
     """
     notebook = copy.deepcopy(notebook)
@@ -53,14 +51,14 @@ def _clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
         if "image/png" in data:
             data["image/png"] = _with_palette(data["image/png"])
         if kept and kept[-1].output_type == output.output_type == "stream":
-            kept[-1].text += output.text  # how a text was cut into pieces depends on timing
+            kept[-1].text += output.text  # where a text is cut into pieces depends on timing
         else:
             kept.append(output)
     return kept
 
 
 def _with_palette(png: str) -> str:
-    """A figure, a PNG in base64, in 256 colors: four tenths of the size, and hardly to be told from the original."""
+    """A figure, a PNG in base64, in 256 colors: four tenths of the size, with hardly a visible difference."""
     image = Image.open(io.BytesIO(base64.b64decode(png)))
     if image.mode == "P":
         return png

@@ -1,4 +1,4 @@
-"""Pages of the executed notebooks: self-contained HTML with a bar to the previous and the next one, and an index."""
+"""HTML pages of the executed notebooks, self-contained, with links to the previous and the next one, and an index."""
 
 import re
 from collections.abc import Mapping
@@ -48,9 +48,9 @@ th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #e4e4e4; text-al
 def write_pages(
     output: Path, folder: Path, sources: Mapping[str, NotebookNode], state: Mapping[str, dict], done: list[str]
 ) -> None:
-    """One self-contained page for each notebook of ``done``, and ``index.html`` with all of them and the tables.
+    """Write a page for each notebook of ``done``, and ``index.html`` with all of them and the tables, into ``output``.
 
-    ``state`` has the minutes and the state of every notebook of ``sources``; ``folder`` is where those lie.
+    ``state`` has the minutes and the state of every notebook of ``sources``, whose files are in ``folder``.
     """
     titles = {name: _title(name, source) for name, source in sources.items()}
     links = {name: f'<a href="{name}.html">{escape(titles[name])}</a>' for name in done}
@@ -64,7 +64,7 @@ def write_pages(
             page = re.sub(rf'href="{other}\.ipynb(#[^"]*)?"', rf'href="{other}.html\1"', page)
         write_atomically(output / f"{name}.html", page)
     for name in set(sources) - set(done):
-        (output / f"{name}.html").unlink(missing_ok=True)  # an earlier run's, and no link leads to it any more
+        (output / f"{name}.html").unlink(missing_ok=True)  # an earlier run's, to which no link leads any more
     rows = ""
     for name, title in titles.items():
         cells = (links.get(name, escape(title)), f"{state[name]['minutes']:.1f}", state[name]["state"])

@@ -1,7 +1,7 @@
-"""Execute the notebooks in order with papermill, go on where a run stopped, and make pages of the results.
+"""Execute the notebooks in order with papermill, resume an interrupted run, and make pages of the results.
 
 The output folder holds the executed notebooks ``NN_name.ipynb``, a page ``NN_name.html`` for each, ``index.html``,
-``summary.md``, the paper's tables, and ``state.json``: what is done, and the hash of everything that it was made from.
+``summary.md``, the paper's tables, and ``state.json``: each notebook's state and the hash of everything it depends on.
 """
 
 import hashlib
@@ -33,6 +33,9 @@ from walkthrough.notebooks.clean import clean
 from walkthrough.notebooks.pages import write_pages
 from walkthrough.profiles import Profile, load_profile
 
+PACKAGES = tuple(Path(__file__).parents[2] / name for name in ("deeplabv3", "walkthrough"))
+"""Folders whose sources a notebook's result depends on."""
+
 
 def walkthrough(
     profile: str | None,
@@ -42,10 +45,15 @@ def walkthrough(
     parameters: dict[str, Any],
     notebooks: Path | None = None,
 ) -> int:
-    """Execute what is not done yet, or ``only`` the notebooks named, and make pages and tables; the exit code.
+    """Execute the notebooks that are not done yet, make pages and tables, and return the exit code.
 
-    ``fresh`` executes again what is done. Every notebook gets ``profile`` and ``parameters``. ``notebooks`` is the
-    folder of the sources, ``output`` that of the results (by default ``walkthrough/PROFILE`` in the workspace).
+    Args:
+        profile: name or YAML file; every notebook gets it.
+        only: notebooks such as ``03`` or ``03_cascade``; empty: all.
+        output: folder of the results, by default ``walkthrough/PROFILE`` in the workspace.
+        fresh: execute notebooks again that are done.
+        parameters: further parameters of every notebook.
+        notebooks: folder of the sources, by default the checkout's.
     """
     chosen = load_profile(profile)
     given = profile or os.environ.get("DEEPLABV3_PROFILE") or "offline"
@@ -74,9 +82,9 @@ def walkthrough(
 
             write_tables(chosen, output)
             write_claims(chosen, output)
-    finally:  # what is done is worth reading however this ends
+    finally:  # pages of what is done, also after an error or Ctrl-C
         write_pages(output, folder, sources, state, [name for name in sources if _is_done(output, name, state)])
-        _summarize(output, sources, state, before=names[:first])
+        _write_summary(output, sources, state, before=names[:first])
     if trouble:
         again = "The same command without --fresh" if fresh else "The same command"
         print(f"\n{trouble}\n{again} goes on from there.", file=sys.stderr)
@@ -84,7 +92,7 @@ def walkthrough(
 
 
 def output_folder(profile: str | Profile | None) -> Path:
-    """Where the results of ``profile`` are kept unless the user names a folder."""
+    """Default folder of the results of ``profile``."""
     return paths.workspace() / "walkthrough" / load_profile(profile).name
 
 
@@ -119,31 +127,31 @@ def _select(names: list[str], only: list[str]) -> list[str]:
 
 
 def _check_parameters(name: str, notebook: NotebookNode, values: Mapping[str, Any]) -> None:
-    """Refuse what papermill only warns of: it would execute the notebook without the parameter."""
+    """Refuse an unknown parameter, of which papermill only warns."""
     if not any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells):
         raise UserError(f"notebook {name} has no cell tagged 'parameters'; tag the one that says 'profile = None'.")
-    known = papermill.inspect_notebook(clean(notebook))  # cleaned, it names a kernel and a language, as papermill wants
+    known = papermill.inspect_notebook(clean(notebook))  # ``clean`` adds the kernel's name, which papermill wants
     for value in values:
         if value not in known:
             raise UserError(f"notebook {name} has no parameter {value!r}; its parameters are {', '.join(known)}.")
 
 
 def _open_output(output: Path, folder: Path, names: Iterable[str]) -> dict[str, dict]:
-    """The state of every notebook in ``output``, which is made, and proved writable, before hours go into it."""
+    """State of every notebook in ``output``, which is made and must be writable before hours go into it."""
     if output == folder:
         raise UserError(f"output folder {output} is the one of the notebooks themselves; name another with --output.")
     file = output / "state.json"
     try:
         state = json.loads(file.read_text()) if file.is_file() else {}
     except ValueError:
-        state = {}  # damaged: executing once more is always right
+        state = {}  # damaged: execute everything again
     for name in names:
         state.setdefault(name, {"state": "not executed", "minutes": 0.0, "hash": ""})
     try:
         output.mkdir(parents=True, exist_ok=True)
-        _write_state(output, state)
     except OSError as error:
         raise UserError(f"output folder {output} cannot be written ({error}); name another with --output.") from error
+    _write_state(output, state)
     return state
 
 
@@ -156,24 +164,34 @@ def _is_done(output: Path, name: str, state: Mapping[str, dict]) -> bool:
 
 
 def _hash(notebook: NotebookNode, profile: Profile, values: Mapping[str, Any]) -> str:
-    """Name everything that an executed notebook depends on: its cells, the parameters, the profile and the library."""
+    """Hash of everything that an executed notebook depends on: cells, parameters, profile, sources of both packages."""
     cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
     digest = hashlib.sha256(json.dumps([cells, values, repr(profile)], default=str).encode())
-    library = Path(__file__).parent
-    for file in sorted(file for file in library.rglob("*") if file.suffix in (".py", ".yaml")):
-        digest.update(f"{file.relative_to(library)}\0".encode() + file.read_bytes())
+    for package in PACKAGES:
+        for file in sorted(file for file in package.rglob("*") if file.suffix in (".py", ".yaml")):
+            digest.update(f"{package.name}/{file.relative_to(package)}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 
 
 def _execute_all(names: list, first: int, folder: Path, output: Path, values: dict, hashes: dict, state: dict) -> str:
-    """Execute ``names`` from ``first`` until one fails, and keep ``state``; what to say of the failure, if any."""
+    """Execute notebooks until one fails; return the failure's description, empty if there is none.
+
+    Args:
+        names: of the notebooks, in order.
+        first: index of the first to execute; those before it are done.
+        folder: of the sources.
+        output: of the results.
+        values: parameters of every notebook.
+        hashes: of each notebook, kept in its state.
+        state: of every notebook; updated here and in ``state.json``.
+    """
     terminal = sys.stderr.isatty()  # elsewhere, as in CI, a bar would print a line for every step
     cells = {"position": 1, "leave": False, "desc": "cells"} if terminal else False
     say = (lambda line: None) if terminal else (lambda line: print(line, flush=True))
     for name in names[:first]:
         say(f"{name} … done before")
     for name in names[first:]:
-        state[name]["state"] = "not executed"  # whatever ends this run, what comes after a change is not done
+        state[name]["state"] = "not executed"  # also if this run is killed
     _write_state(output, state)
     with (
         _kernel_environment(values["profile"]),
@@ -198,10 +216,10 @@ def _execute_all(names: list, first: int, folder: Path, output: Path, values: di
 
 
 def _execute(source: Path, output: Path, values: Mapping[str, Any], cells: bool | dict) -> None:
-    """Execute one notebook; if it does not come to its end, what there is of it is kept as ``NN_name.failed.ipynb``."""
+    """Execute one notebook; if it fails or is interrupted, the part that ran is kept as ``NN_name.failed.ipynb``."""
     done, partial, failed = (output / f"{source.stem}{suffix}.ipynb" for suffix in ("", ".partial", ".failed"))
     for older in (done, failed):
-        older.unlink(missing_ok=True)  # would pass for a result of this run
+        older.unlink(missing_ok=True)  # or they pass for results of this run
     try:
         executed = papermill.execute_notebook(
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, partial)),  # papermill formats paths
@@ -224,7 +242,7 @@ def _execute(source: Path, output: Path, values: Mapping[str, Any], cells: bool 
 
 
 class _ThisPython(AsyncKernelManager):
-    """Kernels of the running interpreter, whatever kernels called ``python3`` are registered on the machine."""
+    """Kernel manager of the running interpreter, not of a kernel ``python3`` registered on the machine."""
 
     @default("kernel_spec_manager")
     def _kernel_spec_manager_default(self) -> KernelSpecManager:
@@ -233,12 +251,12 @@ class _ThisPython(AsyncKernelManager):
 
 @contextmanager
 def _kernel_environment(profile: str) -> Iterator[None]:
-    """What kernels inherit: the profile, folders that hold in any working folder, and none of the user's own set-up."""
+    """Environment variables of the kernels: the profile, absolute folders, and nothing of the user's own set-up."""
     with tempfile.TemporaryDirectory(prefix="deeplabv3-", ignore_cleanup_errors=True) as private:
         values = {"DEEPLABV3_PROFILE": profile, "IPYTHONDIR": private, "JUPYTER_RUNTIME_DIR": private}
-        # An MPLBACKEND such as Agg, usual on servers, would leave the notebooks without images.
+        # With an MPLBACKEND such as Agg, usual on servers, the notebooks would have no figures.
         values["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-        values["DEEPLABV3_WIDGETS"] = "0"  # nobody is there to turn a knob, even where a Jupyter kernel started this
+        values["DEEPLABV3_WIDGETS"] = "0"  # nobody is there to move a control, even where a Jupyter kernel started this
         for name in ("DEEPLABV3_HOME", "DEEPLABV3_WORKSPACE", "DEEPLABV3_DATA"):
             if os.environ.get(name):
                 values[name] = str(Path(os.environ[name]).resolve())
@@ -253,7 +271,7 @@ def _kernel_environment(profile: str) -> Iterator[None]:
 
 
 def _describe(error: Exception, name: str, failed: Path) -> str:
-    """What to read first when a notebook has failed: which cell, the end of its error, and where the rest is."""
+    """Message on a failed notebook: the cell, the end of its error, and the file with the rest."""
     number, text = 0, str(error)
     if isinstance(error, PapermillExecutionError):
         number, text = error.exec_count, "\n".join(error.traceback) or f"{error.ename}: {error.evalue}"
@@ -266,7 +284,7 @@ def _describe(error: Exception, name: str, failed: Path) -> str:
 
 
 def refresh(output: Path, notebooks: Path, only: Sequence[str] = ()) -> None:
-    """Put the executed notebooks in ``output``, all or ``only`` those named, in the place of their sources."""
+    """Replace the sources by the executed notebooks in ``output``, all or ``only`` those named."""
     sources = read_notebooks(notebooks)
     state = _open_output(output.resolve(), notebooks.resolve(), sources)
     executed = {name: clean(_read(output / f"{name}.ipynb")) for name in sources if _is_done(output, name, state)}
@@ -278,8 +296,8 @@ def refresh(output: Path, notebooks: Path, only: Sequence[str] = ()) -> None:
         _write(notebooks / f"{name}.ipynb", executed[name])
 
 
-def _summarize(output: Path, names: Iterable[str], state: Mapping[str, dict], before: list[str]) -> None:
-    """Write ``summary.md``, and print it with the places of everything."""
+def _write_summary(output: Path, names: Iterable[str], state: Mapping[str, dict], before: list[str]) -> None:
+    """Write ``summary.md``, and print it with the paths of all results."""
     lines = [f"| {'notebook':24} | minutes | state        |", f"| {'-' * 24} | ------: | ------------ |"]
     for name in names:
         word = "done before" if name in before else state[name]["state"]

@@ -1,15 +1,7 @@
-"""The paper's ordinal claims, and the verdict that a profile's records give on each.
-
-A claim says that some cells of the tables are better than others. The verdict is not ours but that of the intervals
-(:mod:`walkthrough.report.intervals`):
-
-- *supported*: in every comparison the 95 % interval of the difference lies above 0;
-- *contradicted*: in one comparison it lies below 0. Where a claim makes several, that interval is as much wider as
-  keeps the chance of a single false alarm among them where one comparison has it, at 2.5 % (Bonferroni);
-- *not decided*: anything else; *missing*: there is no record yet of any comparison. Where only some of a claim's
-  comparisons have records, the verdict is on those and says how many.
+"""The paper's ordinal claims as data: each says that some cells of the tables are better than others.
 
 No claim is adjusted to what was measured: each says what the paper says, with the cells that the paper says it of.
+Verdicts on them are in :mod:`walkthrough.report.verdicts`.
 """
 
 from dataclasses import dataclass
@@ -34,110 +26,120 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence of the paper, where it stands, and the comparisons that it makes; ``tables`` is where the cells are.
-
-    ``sentence`` is ours, in the paper's terms, unless it has quotation marks.
-    """
+    """A sentence of the paper; it is in our words, in the paper's terms, unless it has quotation marks."""
 
     name: str
     sentence: str
-    section: str
-    tables: tuple[int, ...]
+    section: str  # of the paper
+    tables: tuple[int, ...]  # with the cells that are compared
     comparisons: tuple[Comparison, ...]
 
 
 def load() -> list[Claim]:
     """The claims, in the order of the paper's tables."""
-    return [*_cascade(), *_inference(), *_aspp(), *_appendix()]
+    return [*_output_stride(), *_depth(), *_multi_grid(), *_inference(), *_aspp(), *_protocol(), *_batch_and_stride()]
 
 
 def _beats(name: str, better: Cell, worse: Cell) -> Comparison:
     return Comparison(name, ((1, better), (-1, worse)))
 
 
-def _cascade() -> list[Claim]:
-    one, two, three = tables.load(1), tables.load(2), tables.load(3)
-    strides = ("8", "16", "32", "64", "128", "256")
-    blocks = ("block4", "block5", "block6", "block7")
-    grids = ("(1,2,1)", "(1,2,3)", "(1,2,4)")
+BLOCKS = ("block4", "block5", "block6", "block7")
 
-    def stride(value: str) -> Cell:
-        return one.cell(output_stride=value)
 
-    def depth(network: str, block: str) -> Cell:
-        return two.cell(network=network, last_block=block)
+def _output_stride() -> list[Claim]:
+    """Table 1."""
+    cells = {cell.keys["output_stride"]: cell for cell in tables.load(1).cells}
 
-    def grid(value: str, block: str) -> Cell:
-        return three.cell(multi_grid=value, last_block=block)
+    def finer(a: str, b: str) -> Comparison:
+        return _beats(f"output stride {a} over {b}", cells[a], cells[b])
 
-    def row(value: str) -> list[Cell]:
-        return [grid(value, block) for block in blocks]
-
-    def over_depths(better: str, worse: str) -> Comparison:
-        terms = tuple((1 / 4, cell) for cell in row(better)) + tuple((-1 / 4, cell) for cell in row(worse))
-        return Comparison(f"{better} over {worse}, mean of block4 to block7", terms)
-
-    best = grid("(1,2,1)", "block7")
     return [
         Claim(
             "atrous convolution is essential",
             "Without atrous convolution (output stride 256) block7 is much worse than with it (16).",
             "4.2",
             (1,),
-            (_beats("output stride 16 over 256", stride("16"), stride("256")),),
+            (finer("16", "256"),),
         ),
         Claim(
             "a finer output stride is better",
             "mIoU falls with every doubling of the output stride, from 8 to 256.",
             "4.2",
             (1,),
-            tuple(_beats(f"output stride {a} over {b}", stride(a), stride(b)) for a, b in pairwise(strides)),
+            tuple(finer(a, b) for a, b in pairwise(cells)),
         ),
+    ]
+
+
+def _depth() -> list[Claim]:
+    """Table 2."""
+    cells = {tuple(cell.keys.values()): cell for cell in tables.load(2).cells}
+    networks = ("ResNet-50", "ResNet-101")
+
+    def deeper(network: str, a: str, b: str) -> Comparison:
+        return _beats(f"{network}: {a} over {b}", cells[network, a], cells[network, b])
+
+    def gains(network: str) -> list[Comparison]:
+        """The gain of a block, ``b - a``, over that of the next one, ``c - b``."""
+        steps = zip(BLOCKS, BLOCKS[1:], BLOCKS[2:], strict=False)
+        return [
+            Comparison(
+                f"{network}: gain of {b} over gain of {c}",
+                ((2, cells[network, b]), (-1, cells[network, a]), (-1, cells[network, c])),
+            )
+            for a, b, c in steps
+        ]
+
+    return [
         Claim(
             "more blocks help",
             "Cascaded blocks improve mIoU: block5, block6 and block7 are better than block4 alone.",
             "4.2",
             (2,),
-            tuple(
-                _beats(f"{network}: {block} over block4", depth(network, block), depth(network, "block4"))
-                for network in ("ResNet-50", "ResNet-101")
-                for block in blocks[1:]
-            ),
+            tuple(deeper(network, block, "block4") for network in networks for block in BLOCKS[1:]),
         ),
         Claim(
             "the gain shrinks block by block",
             "The gain of another block becomes smaller from block5 to block7.",
             "4.2",
             (2,),
-            tuple(
-                Comparison(
-                    f"{network}: gain of {block} over gain of {after}",
-                    ((2, depth(network, block)), (-1, depth(network, before)), (-1, depth(network, after))),
-                )
-                for network in ("ResNet-50", "ResNet-101")
-                for before, block, after in zip(blocks, blocks[1:], blocks[2:], strict=False)
-            ),
+            tuple(comparison for network in networks for comparison in gains(network)),
         ),
         Claim(
             "block7 does not help ResNet-50",
             "block7 makes ResNet-50 slightly worse.",
             "4.2",
             (2,),
-            (_beats("ResNet-50: block6 over block7", depth("ResNet-50", "block6"), depth("ResNet-50", "block7")),),
+            (deeper("ResNet-50", "block6", "block7"),),
         ),
         Claim(
             "block7 still helps ResNet-101",
             "block7 improves ResNet-101 over block6.",
             "4.2",
             (2,),
-            (_beats("ResNet-101: block7 over block6", depth("ResNet-101", "block7"), depth("ResNet-101", "block6")),),
+            (deeper("ResNet-101", "block7", "block6"),),
         ),
+    ]
+
+
+def _multi_grid() -> list[Claim]:
+    """Table 3."""
+    cells = {tuple(cell.keys.values()): cell for cell in tables.load(3).cells}
+    grids = ("(1,2,1)", "(1,2,3)", "(1,2,4)")
+    best = cells["(1,2,1)", "block7"]
+
+    def over_depths(better: str, worse: str) -> Comparison:
+        terms = [(sign / 4, cells[grid, block]) for sign, grid in ((1, better), (-1, worse)) for block in BLOCKS]
+        return Comparison(f"{better} over {worse}, mean of block4 to block7", tuple(terms))
+
+    return [
         Claim(
             "multi-grid helps the cascade",
             "Multi-grid is better than (1,1,1), over the four depths of the cascade.",
             "4.2",
             (3,),
-            tuple(over_depths(value, "(1,1,1)") for value in grids),
+            tuple(over_depths(grid, "(1,1,1)") for grid in grids),
         ),
         Claim(
             "doubling the unit rates does not",
@@ -145,8 +147,8 @@ def _cascade() -> list[Claim]:
             "4.2",
             (3,),
             (
-                *(over_depths(value, "(2,2,2)") for value in grids),
-                _beats("block7: (1,1,1) over (2,2,2)", grid("(1,1,1)", "block7"), grid("(2,2,2)", "block7")),
+                *(over_depths(grid, "(2,2,2)") for grid in grids),
+                _beats("block7: (1,1,1) over (2,2,2)", cells["(1,1,1)", "block7"], cells["(2,2,2)", "block7"]),
             ),
         ),
         Claim(
@@ -154,32 +156,33 @@ def _cascade() -> list[Claim]:
             "The best cascade has block7 and (1,2,1): better than each of the other nineteen.",
             "4.2",
             (3,),
-            tuple(_beats(f"over {' '.join(c.keys.values())}", best, c) for c in three.cells if c.keys != best.keys),
+            tuple(_beats(f"over {grid} {block}", best, cell) for (grid, block), cell in cells.items() if cell != best),
         ),
     ]
 
 
 def _inference() -> list[Claim]:
-    steps = {
-        "output stride 8 at inference adds": ("Output stride 8 at inference improves a model trained at 16.", 0),
-        "multi-scale inputs add": ("Multi-scale inputs at inference improve it further.", 1),
-        "flipped inputs add": ("Left-right flipped inputs at inference improve it further.", 2),
+    """Tables 4 and 6, whose rows add one strategy after the other."""
+    sentences = {
+        "output stride 8 at inference adds": "Output stride 8 at inference improves a model trained at 16.",
+        "multi-scale inputs add": "Multi-scale inputs at inference improve it further.",
+        "flipped inputs add": "Left-right flipped inputs at inference improve it further.",
     }
-    rows = {4: tables.load(4).cells, 6: tables.load(6).cells}
-    networks = {4: "cascade", 6: "ASPP"}
+    networks = {"cascade": tables.load(4).cells, "ASPP": tables.load(6).cells}
     return [
         Claim(
             name,
             sentence,
             "4.2, 4.3",
             (4, 6),
-            tuple(_beats(f"{networks[n]}: {name}", rows[n][step + 1], rows[n][step]) for n in rows),
+            tuple(_beats(f"{network}: {name}", rows[step + 1], rows[step]) for network, rows in networks.items()),
         )
-        for name, (sentence, step) in steps.items()
+        for step, (name, sentence) in enumerate(sentences.items())
     ]
 
 
 def _aspp() -> list[Claim]:
+    """Table 5, and Table 6 against Table 4."""
     five, four, six = tables.load(5), tables.load(4), tables.load(6)
 
     def row(grid: str, rates: str = "(6,12,18)", pooling: str = "no") -> Cell:
@@ -226,16 +229,10 @@ def _aspp() -> list[Claim]:
     ]
 
 
-def _appendix() -> list[Claim]:
-    eight, nine, ten = tables.load(8), tables.load(9), tables.load(10)
+def _protocol() -> list[Claim]:
+    """Table 8."""
+    eight = tables.load(8)
     best = eight.cell(crop="513", upsample_logits="yes", fine_tune_batch_norm="yes")
-
-    def batch(value: str) -> Cell:
-        return nine.cell(batch=value)
-
-    def trained(value: str, evaluated: str) -> Cell:
-        return ten.cell(training_output_stride=value, output_stride=evaluated)
-
     return [
         Claim(
             "upsampled logits help",
@@ -258,12 +255,28 @@ def _appendix() -> list[Claim]:
             (8,),
             (_beats("crop 513 over 321", best, eight.cell(crop="321")),),
         ),
+    ]
+
+
+def _batch_and_stride() -> list[Claim]:
+    """Tables 9 and 10."""
+    batches = {cell.keys["batch"]: cell for cell in tables.load(9).cells}
+    ten = tables.load(10)
+
+    def cell(trained: str, evaluated: str) -> Cell:
+        return ten.cell(training_output_stride=trained, output_stride=evaluated)
+
+    def trained_at_16(other: str, evaluated: str) -> Comparison:
+        name = f"evaluated at {evaluated}: trained at 16 over {other}"
+        return _beats(name, cell("16", evaluated), cell(other, evaluated))
+
+    return [
         Claim(
             "batch 16 matters",
             "A batch of 16 is better than smaller ones.",
             "A",
             (9,),
-            tuple(_beats(f"batch 16 over {value}", batch("16"), batch(value)) for value in ("4", "8", "12")),
+            tuple(_beats(f"batch 16 over {size}", batches["16"], batches[size]) for size in ("4", "8", "12")),
         ),
         *(
             Claim(
@@ -271,10 +284,7 @@ def _appendix() -> list[Claim]:
                 f"Training at output stride {other}, with the batch that fits, is worse than at 16, however evaluated.",
                 "A",
                 (10,),
-                tuple(
-                    _beats(f"evaluated at {at}: trained at 16 over {other}", trained("16", at), trained(other, at))
-                    for at in ("16", "8")
-                ),
+                (trained_at_16(other, "16"), trained_at_16(other, "8")),
             )
             for other in ("8", "32")
         ),
@@ -283,6 +293,6 @@ def _appendix() -> list[Claim]:
             "Only the model that was trained at output stride 32 does not gain from evaluation at 8.",
             "A",
             (10,),
-            (_beats("trained at 32: evaluated at 16 over 8", trained("32", "16"), trained("32", "8")),),
+            (_beats("trained at 32: evaluated at 16 over 8", cell("32", "16"), cell("32", "8")),),
         ),
     ]

@@ -1,7 +1,8 @@
-"""The paper's tables as data: what each cell varies, the paper's value, and the run and evaluation that fill it.
+"""The paper's tables as data: the keys of each cell, the paper's value, and the settings that a cell changes.
 
-The values lie in ``data/paper/table_NN.csv``: the columns that a table varies, then ``miou`` in percent and ``source_quality``
-(A: read in two or more transcriptions of the paper, B: one, tied down by the prose or by arithmetic, C: one only).
+The values lie in ``data/paper/table_NN.csv``: the columns that a table varies, then ``miou`` in percent and
+``source_quality`` (A: read in two or more transcriptions of the paper, B: one, tied down by the prose or by arithmetic,
+C: one only).
 """
 
 import csv
@@ -16,35 +17,26 @@ from walkthrough import paths
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of a table: ``keys`` as printed, ``miou`` the paper's value, ``variant`` the network's settings.
+    """One value of a table."""
 
-    ``training`` is what the cell changes of the training settings, with crop and batch as the paper states them, and
-    ``evaluation`` what it changes of the strategy; the output stride is that of the training unless it is named there.
-    A cell without a ``variant`` is shown and not run: its data are out of reach here.
-    """
-
-    keys: dict[str, str]
-    miou: float
-    source_quality: str
-    variant: dict[str, Any] | None = None
-    training: dict[str, Any] = field(default_factory=dict)
-    evaluation: dict[str, Any] = field(default_factory=dict)
+    keys: dict[str, str]  # as printed, such as {"output_stride": "8"}
+    miou: float  # the paper's, in percent
+    source_quality: str  # A, B or C
+    variant: dict[str, Any] | None = None  # settings of the network; None: shown and not run, its data are not at hand
+    training: dict[str, Any] = field(default_factory=dict)  # changed settings, crop and batch as the paper states them
+    evaluation: dict[str, Any] = field(default_factory=dict)  # changed settings; output stride: that of the training
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper; ``section`` is where the text speaks of it.
-
-    ``across`` is the key whose values are the columns, as the paper prints it; without it every cell is a row.
-    ``measure`` says what the paper's numbers are.
-    """
+    """A table of the paper."""
 
     number: int
     title: str
-    section: str
+    section: str  # that speaks of it
     cells: tuple[Cell, ...]
-    across: str = ""
-    measure: str = "mIoU on VOC 2012 val"
+    across: str = ""  # key whose values are the columns, as the paper prints it; empty: every cell is a row
+    measure: str = "mIoU on VOC 2012 val"  # the paper's numbers
 
     def cell(self, **keys: str) -> Cell:
         """The first cell with these keys, for instance ``load(1).cell(output_stride="8")``."""
@@ -91,16 +83,16 @@ _BEST = {
 
 
 def _aspp(keys: dict[str, str]) -> dict[str, Any]:
-    own = {
+    changes = {
         "multi_grid": _tuple(keys["multi_grid"]),
         "atrous_rates": _tuple(keys["rates"]),
         "image_pooling": keys["image_pooling"] == "yes",
     }
-    return {"variant": _BEST | own}
+    return {"variant": _BEST | changes}
 
 
 def _strategy(keys: dict[str, str]) -> dict[str, Any]:
-    """How Tables 4 and 6 evaluate one trained network."""
+    """Evaluation settings of a row of Tables 4 and 6."""
     return {
         "output_stride": int(keys["output_stride"]),
         "scales": MULTI_SCALE if keys["multi_scale"] == "yes" else (1.0,),
@@ -113,7 +105,7 @@ def _cascade_inference(keys: dict[str, str]) -> dict[str, Any]:
 
 
 def _aspp_inference(keys: dict[str, str]) -> dict[str, Any]:
-    # What pre-training on COCO adds is not measured: the images are not part of any profile.
+    # Pre-training on COCO is not run: its images are not part of any profile.
     return {"variant": None if keys["coco"] == "yes" else _BEST, "evaluation": _strategy(keys)}
 
 

@@ -1,1 +1,1 @@
-"""Records of runs and evaluations."""
+"""Records of runs and evaluations: writing, naming, reading, comparing, deleting. Nothing here trains."""

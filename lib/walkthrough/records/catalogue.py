@@ -1,4 +1,8 @@
-"""Every record of a profile, and which of them still hold for this code."""
+"""Catalogue of a profile's records, and which of them are valid.
+
+A record is *stale* when the code no longer knows its settings or names them otherwise, *damaged* when it cannot be read
+or its counts are not those that it was written with. Neither is used, and neither prevents the others from being read.
+"""
 
 import difflib
 from dataclasses import dataclass, fields
@@ -16,11 +20,11 @@ from walkthrough.records.store import COUNTS, counts_beside, read_counts, read_j
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation's record: its JSON file and what that says. ``flaw`` is why it is not used, or empty."""
+    """Record of an evaluation: its JSON file and the values in it. ``problem`` is why it is not used, or empty."""
 
     path: Path
     values: dict
-    flaw: str = ""
+    problem: str = ""
 
     @property
     def counts(self) -> Path:
@@ -29,130 +33,132 @@ class Evaluation:
 
     @property
     def settings(self) -> EvaluationConfig:
-        """How the run was evaluated; only for a record without a flaw."""
+        """The strategy; only of a record without a problem."""
         return EvaluationConfig(**self.values["settings"])
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run's record. ``path`` is its ``run.json``, None where there are only evaluations; ``flaw`` as above."""
+    """Record of a run. ``path`` is its ``run.json``, None if only evaluations exist; ``problem`` as above."""
 
     name: str
     path: Path | None
     values: dict
     evaluations: tuple[Evaluation, ...]
-    flaw: str = ""
+    problem: str = ""
 
     @property
     def usable(self) -> list[Evaluation]:
-        """The evaluations that say something about this code."""
-        return [] if self.flaw else [found for found in self.evaluations if not found.flaw]
+        """The evaluations that are neither stale nor damaged."""
+        return [] if self.problem else [evaluation for evaluation in self.evaluations if not evaluation.problem]
 
     @property
-    def flawed(self) -> bool:
-        """Whether the run or any of its evaluations is stale or damaged."""
-        return bool(self.flaw) or any(found.flaw for found in self.evaluations)
+    def has_problem(self) -> bool:
+        """True if the run or any of its evaluations is stale or damaged."""
+        return bool(self.problem) or any(evaluation.problem for evaluation in self.evaluations)
 
 
-def entries(profile_name: str) -> list[RunRecord]:
-    """Every run of a profile that has a record, good or not, sorted by name.
+def run_records(profile_name: str) -> list[RunRecord]:
+    """Return every run of a profile that has a record, valid or not, sorted by name.
 
-    A file of the workspace goes before the one of the same name that comes with the project.
+    A file of the workspace takes precedence over the one of the same name that comes with the project.
     """
-    return [_entry(name, files) for name, files in sorted(_record_files(profile_name).items())]
+    return [_run_record(name, files) for name, files in sorted(_record_files(profile_name).items())]
 
 
 def find(profile_name: str, named: str) -> RunRecord:
-    """The run that is called ``named``: its name, the hash at its end, or how either of them begins, if no other does.
+    """Return the run ``named``: by its name, the hash at its end, or an unambiguous beginning of either.
 
-    None or several of them are a :class:`UserError` that offers names.
+    No run or several of them are a :class:`UserError` that offers names.
     """
-    there = {entry.name: entry for entry in entries(profile_name)}
-    ids = {name.rsplit("-", 1)[-1]: name for name in there}
-    called = there | {name: there[full] for name, full in ids.items()}
-    if named in called:
-        return called[named]
-    fitting = list(dict.fromkeys(entry.name for name, entry in called.items() if named and name.startswith(named)))
-    if len(fitting) == 1:
-        return there[fitting[0]]
-    if fitting:
-        raise UserError(f"{named!r} may be any of {', '.join(fitting)}; write more of it.")
-    close = dict.fromkeys(ids.get(name, name) for name in difflib.get_close_matches(named, called, 3, 0.5))
+    records = {record.name: record for record in run_records(profile_name)}
+    names_by_hash = {name.rsplit("-", 1)[-1]: name for name in records}
+    aliases = records | {short: records[name] for short, name in names_by_hash.items()}
+    if named in aliases:
+        return aliases[named]
+    matches = list(dict.fromkeys(record.name for name, record in aliases.items() if named and name.startswith(named)))
+    if len(matches) == 1:
+        return records[matches[0]]
+    if matches:
+        raise UserError(f"{named!r} may be any of {', '.join(matches)}; write more of it.")
+    close = dict.fromkeys(names_by_hash.get(name, name) for name in difflib.get_close_matches(named, aliases, 3, 0.5))
     hint = f"did you mean {' or '.join(close)}?" if close else "'deeplabv3 records list' shows those there are."
     raise UserError(f"profile {profile_name!r} has no run {named!r}; {hint}")
 
 
 def all_records(profile_name: str) -> list[tuple[dict, list[dict]]]:
-    """Every finished run of a profile as (training record, its evaluation records), sorted by name."""
+    """Return every finished run of a profile as (training record, its evaluation records), sorted by name."""
     return [
-        (entry.values, [found.values for found in entry.usable])
-        for entry in entries(profile_name)
-        if entry.path and not entry.flaw
+        (record.values, [evaluation.values for evaluation in record.usable])
+        for record in run_records(profile_name)
+        if record.path and not record.problem
     ]
 
 
 def all_counts(profile_name: str, run: str) -> dict[EvaluationConfig, np.ndarray]:
-    """The confusion matrices ``(images, K, K)`` int64 of every recorded evaluation of a run, by its strategy.
+    """Confusion matrices ``(images, K, K)`` int64 of every recorded evaluation of a run, by its strategy.
 
-    Neither the run's network nor its images need be there, as :meth:`Run.confusion_counts` wants the latter to be.
+    Needs neither the run's network nor, unlike :meth:`Run.confusion_counts`, its images.
     """
     files = _record_files(profile_name).get(run)
-    usable = _entry(run, files).usable if files else []
-    return {found.settings: read_counts(found.counts, found.counts.read_bytes()) for found in usable}
+    usable = _run_record(run, files).usable if files else []
+    return {one.settings: read_counts(one.counts, one.counts.read_bytes()) for one in usable}
 
 
 def recorded_inputs(profile_name: str, list_name: str, classes: dict[str, str]) -> set[tuple[str, str]]:
-    """(fingerprint of the images, backbone's weights) of the recorded runs on these classes of this list."""
-    found = set()
+    """Return (fingerprint of the images, backbone's weights) of the recorded runs on these classes of this list."""
+    inputs = set()
     for training, _ in all_records(profile_name):
         data = training["settings"]["data"]
         if data["list"] == list_name and data["classes"] == classes:
-            found.add((data["fingerprint"], training["settings"].get("backbone_weights", "")))
-    return found
+            inputs.add((data["fingerprint"], training["settings"].get("backbone_weights", "")))
+    return inputs
 
 
 def recorded_images(profile_name: str, list_name: str) -> set[str]:
     """Fingerprints of the images of ``list_name`` that recorded evaluations saw."""
-    evaluations = [values for _, found in all_records(profile_name) for values in found]
+    evaluations = [values for _, recorded in all_records(profile_name) for values in recorded]
     return {values["fingerprint"] for values in evaluations if values["list"] == list_name and "fingerprint" in values}
 
 
 def _record_files(profile_name: str) -> dict[str, dict[str, Path]]:
-    """The JSON files of every run's record by name, the workspace's before the project's."""
-    found: dict[str, dict[str, Path]] = {}
+    """JSON files of every run's record by run and file name; the workspace's take precedence over the project's."""
+    files: dict[str, dict[str, Path]] = {}
     for base in reversed(record_bases(profile_name)):
         for path in base.glob("*/*.json"):
             if path.name == "run.json" or path.name.startswith("eval-"):
-                found.setdefault(path.parent.name, {})[path.name] = path
-    return found
+                files.setdefault(path.parent.name, {})[path.name] = path
+    return files
 
 
-def _entry(name: str, files: dict[str, Path]) -> RunRecord:
-    path, values, flaw = files.get("run.json"), {}, ""
+def _run_record(name: str, files: dict[str, Path]) -> RunRecord:
+    path, problem = files.get("run.json"), ""
+    values: dict = {}
     if path:
         try:
             values = read_json(path)
-            flaw = _run_flaw(name, values)
+            problem = _run_problem(name, values)
         except UserError as error:
-            flaw = f"damaged: {error}"
-    model = {} if flaw else values.get("settings", {}).get("model", {})
+            problem = f"damaged: {error}"
+    model = {} if problem else values.get("settings", {}).get("model", {})
     evaluations = tuple(_evaluation(files[file], model) for file in sorted(files) if file != "run.json")
-    return RunRecord(name, path, values, evaluations, flaw)
+    return RunRecord(name, path, values, evaluations, problem)
 
 
 def _evaluation(path: Path, model: dict) -> Evaluation:
     try:
         values = read_json(path)
-        flaw = _evaluation_flaw(path, values, model)
+        problem = _evaluation_problem(path, values, model)
     except UserError as error:
-        values, flaw = {}, f"damaged: {error}"
-    return Evaluation(path, {key: value for key, value in values.items() if key != COUNTS}, flaw)
+        values, problem = {}, f"damaged: {error}"
+    return Evaluation(path, {key: value for key, value in values.items() if key != COUNTS}, problem)
 
 
-def _run_flaw(name: str, values: dict) -> str:
+def _run_problem(name: str, values: dict) -> str:
     settings = values.get("settings")
-    parts = ("results_version", "model", "training", "data", "seed")
-    if lacking := [part for part in parts if not isinstance(settings, dict) or part not in settings]:
+    if not isinstance(settings, dict):
+        settings = {}
+    if lacking := [part for part in ("results_version", "model", "training", "data", "seed") if part not in settings]:
         return f"damaged: its settings lack {' and '.join(lacking)}."
     if not isinstance(values.get("seconds"), int | float) or "device" not in values:
         return "damaged: it does not say how long it took on which device."
@@ -160,20 +166,21 @@ def _run_flaw(name: str, values: dict) -> str:
 
 
 def why_stale(settings: dict, name: str) -> str:
-    """Why the run ``name`` with these settings could not be made again, in one sentence, or the empty text."""
-    if settings["results_version"] != RESULTS_VERSION:
-        return f"it was made by version {settings['results_version']} of the code's results, which is now {RESULTS_VERSION}."
+    """Return in one sentence why the code cannot train the run ``name`` with these settings again, or an empty text."""
+    version = settings["results_version"]
+    if version != RESULTS_VERSION:
+        return f"it was made by version {version} of the code's results, which is now {RESULTS_VERSION}."
     for part, kind in (("model", ModelConfig), ("training", TrainingConfig)):
         if reason := _refusal(part, kind, settings[part]):
             return reason
     if reason := _plan_refusal(settings["model"], {}):
         return reason
-    own = run_name(settings)
-    return "" if own == name else f"a run with its settings is called {own} now."
+    current_name = run_name(settings)
+    return "" if current_name == name else f"a run with its settings is called {current_name} now."
 
 
 def _refusal(part: str, kind: type, values: Any) -> str:
-    """Why ``kind`` does not take ``values``."""
+    """Return why ``kind`` does not take ``values``, or an empty text."""
     known = {field.name for field in fields(kind)}
     if not isinstance(values, dict):
         return f"its {part} settings are {values!r}."
@@ -189,7 +196,7 @@ def _refusal(part: str, kind: type, values: Any) -> str:
 
 
 def _plan_refusal(model: dict, changes: dict) -> str:
-    """Why no network has these settings: its configuration alone does not say so."""
+    """Return why no network can be built from these settings, or an empty text."""
     config = ModelConfig(**(model | changes))
     try:
         plan_rates(config.backbone, config.output_stride, config.multi_grid, config.last_block, config.stride_unit)
@@ -200,7 +207,7 @@ def _plan_refusal(model: dict, changes: dict) -> str:
     return ""
 
 
-def _evaluation_flaw(path: Path, values: dict, model: dict) -> str:
+def _evaluation_problem(path: Path, values: dict, model: dict) -> str:
     if lacking := [part for part in ("run", "settings", "list", "images", "miou", "class_iou") if part not in values]:
         return f"damaged: it lacks {' and '.join(lacking)}."
     if not isinstance(values["miou"], int | float) or not isinstance(values["class_iou"], dict):
@@ -209,8 +216,8 @@ def _evaluation_flaw(path: Path, values: dict, model: dict) -> str:
     if not reason and model:
         reason = _plan_refusal(model, {"output_stride": values["settings"].get("output_stride", 16)})
     if not reason and "fingerprint" in values:
-        own = evaluation_name(EvaluationConfig(**values["settings"]), values["fingerprint"], values["list"])
-        reason = "" if own == path.stem else f"an evaluation with its settings is called {own} now."
+        name = evaluation_name(EvaluationConfig(**values["settings"]), values["fingerprint"], values["list"])
+        reason = "" if name == path.stem else f"an evaluation with its settings is called {name} now."
     if reason:
         return f"stale: {reason}"
     counts = path.with_suffix(".npz")

@@ -1,4 +1,4 @@
-"""Which run and which evaluation fill a table's cell under a profile."""
+"""Runs and evaluations that fill the cells of a table under a profile."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,45 +9,46 @@ from walkthrough.profiles import Profile
 from walkthrough.records.run import Run
 
 Job = tuple[Run, EvaluationConfig]
-"""A run and how it is evaluated."""
+"""A run and the strategy that it is evaluated with."""
 
 _PROTOCOL = {"crop_size": 513, "batch_size": 16}
-"""What the paper trains with unless it says otherwise (Section 4.1), and the profile with its own."""
+"""Training settings of the paper unless it states others (Section 4.1); the profile has its own in their place."""
 
 
 def in_profile(training: dict[str, Any], profile: Profile) -> dict[str, Any]:
-    """Changes of training settings with the paper's crop and batch put into the proportions of ``profile``.
+    """Return changes of training settings with the paper's crop and batch size scaled to ``profile``.
 
     Another crop than 513 becomes the nearest one that is k * 16 + 1 pixels wide. No batch has fewer than two images,
     which batch norm behind image pooling needs, and its parts are no larger than the profile's.
     """
-    own = {name: value for name, value in training.items() if _PROTOCOL.get(name) != value}
-    if "crop_size" in own:
-        own["crop_size"] = 16 * max(1, round((profile.training.crop_size * own["crop_size"] / _PROTOCOL["crop_size"] - 1) / 16)) + 1
-    if "batch_size" in own:
-        own["batch_size"] = max(2, round(profile.training.batch_size * own["batch_size"] / _PROTOCOL["batch_size"]))
-        fits = profile.training.batch_size // profile.training.grad_accum_steps
-        parts = range(1, own["batch_size"] + 1)
-        own["grad_accum_steps"] = next(n for n in parts if own["batch_size"] % n == 0 and own["batch_size"] // n <= fits)
-    return own
+    changes = {name: value for name, value in training.items() if _PROTOCOL.get(name) != value}
+    if "crop_size" in changes:
+        crop_size = profile.training.crop_size * changes["crop_size"] / _PROTOCOL["crop_size"]
+        changes["crop_size"] = 16 * max(1, round((crop_size - 1) / 16)) + 1
+    if "batch_size" in changes:
+        batch_size = max(2, round(profile.training.batch_size * changes["batch_size"] / _PROTOCOL["batch_size"]))
+        largest = profile.training.batch_size // profile.training.grad_accum_steps
+        parts = range(1, batch_size + 1)
+        changes["batch_size"] = batch_size
+        changes["grad_accum_steps"] = next(n for n in parts if batch_size % n == 0 and batch_size // n <= largest)
+    return changes
 
 
 def cell_job(cell: Cell, profile: Profile) -> Job:
-    """The run and the evaluation that fill ``cell`` under ``profile`` with its first seed."""
-    config = profile.model_config(**cell.variant)
+    """Return the run and the evaluation that fill ``cell`` under ``profile`` with its first seed."""
+    config = profile.model_config(**(cell.variant or {}))
     training = replace(profile.training, **in_profile(cell.training, profile))
     run = Run.of(replace(profile, training=training), config)
-    own = {"output_stride": config.output_stride} | cell.evaluation
-    return run, replace(profile.evaluation, **own)
+    return run, replace(profile.evaluation, **{"output_stride": config.output_stride} | cell.evaluation)
 
 
 def cell_jobs(cell: Cell, profile: Profile) -> list[Job]:
-    """The same for each of the profile's seeds; none where the cell is not run."""
+    """Return the jobs of ``cell`` for each of the profile's seeds; none if the cell is not run."""
     if cell.variant is None:
         return []
     return [cell_job(cell, replace(profile, seed=seed)) for seed in profile.all_seeds()]
 
 
 def table_jobs(table: Table, profile: Profile) -> list[Job]:
-    """What fills the table under ``profile``, cell by cell, seed by seed; cells may share a run."""
+    """Return the jobs of a table under ``profile``, cell by cell, seed by seed; cells may share a run."""
     return [job for cell in table.cells for job in cell_jobs(cell, profile)]

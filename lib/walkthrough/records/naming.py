@@ -1,4 +1,10 @@
-"""Names of runs and evaluations: hashes of everything that determines their results."""
+"""Names of runs and evaluations: a label and a hash of everything that determines the result.
+
+A run ``aspp-resnet101-os16-0123456789ab`` is named by its head, backbone and output stride, and by the hash of its
+identity (:func:`walkthrough.records.run.identity_of`). Settings at their defaults are left out of the hash. How a run
+is computed (``runtime``: workers, compile, …) is not part of it. An evaluation ``eval-0123456789ab`` is named by its
+strategy and the images.
+"""
 
 import hashlib
 import json
@@ -9,18 +15,16 @@ from deeplabv3.config import EvaluationConfig, ModelConfig, TrainingConfig
 from walkthrough import paths
 
 RESULTS_VERSION = 1
-"""Part of every run's name: raise it when a change of the code makes earlier results no longer its own."""
-
+"""Part of every run's name: raise it when a change of the code changes results, so that earlier ones are not used."""
 
 _FIRST_STRATEGY = ("output_stride", "scales", "flip", "crop_size", "padding")
-"""What has always been in an evaluation's name; settings added later are in it where they differ from their default."""
-
+"""Settings that are always in an evaluation's name; later ones are in it where they differ from their default."""
 
 DEFAULTS = {
     "model": json.loads(json.dumps(asdict(ModelConfig()))),
     "training": json.loads(json.dumps(asdict(TrainingConfig()))),
 }
-"""What a setting that a record does not know was then."""
+"""Values of the settings that a record does not state because they are newer than it."""
 
 
 def short_hash(values: dict) -> str:
@@ -29,35 +33,35 @@ def short_hash(values: dict) -> str:
 
 
 def run_name(identity: dict) -> str:
-    """What a run is, for people, and the hash of ``identity``, which is everything that determines it."""
+    """Name of the run with this ``identity``: its label and hash."""
     config = ModelConfig(**identity["model"])
-    end = f"block{config.last_block}" if config.head == "cascade" else config.head
-    # Only settings that differ from their defaults count, so that a setting added later, whose default is what the
-    # code did before, leaves the names of earlier runs as they are.
+    head = f"block{config.last_block}" if config.head == "cascade" else config.head
+    # Without settings at their defaults: a setting that is added later, with a default that changes nothing, leaves
+    # the names of earlier runs as they are.
     named = identity | {
         part: {key: value for key, value in identity[part].items() if value != defaults.get(key)}
         for part, defaults in DEFAULTS.items()
     }
-    return f"{end}-{config.backbone}-os{config.output_stride}-{short_hash(named)}"
+    return f"{head}-{config.backbone}-os{config.output_stride}-{short_hash(named)}"
 
 
 def strategy(settings: EvaluationConfig) -> dict:
-    """The settings that name an evaluation."""
+    """Return the settings that name an evaluation."""
     default = asdict(EvaluationConfig())
     values = asdict(settings).items()
     return {name: value for name, value in values if name in _FIRST_STRATEGY or value != default[name]}
 
 
 def evaluation_name(settings: EvaluationConfig, fingerprint: str, list_name: str) -> str:
-    """``eval-ID``: the strategy and the images."""
+    """Return ``eval-HASH``, from the strategy and the images."""
     return "eval-" + short_hash({"settings": strategy(settings), "data": [fingerprint, list_name]})
 
 
 def partial_stem(settings: EvaluationConfig, list_name: str) -> str:
-    """``partial-ID``: what the file of an evaluation on the way begins with."""
+    """Return ``partial-HASH``, the stem of the file of an evaluation that is not finished."""
     return "partial-" + short_hash({"settings": strategy(settings), "list": list_name})
 
 
 def record_bases(profile_name: str) -> list[Path]:
-    """Where a profile's records are: in the workspace, and among those that come with the project."""
+    """Folders of a profile's records: in the workspace, and of those that come with the project."""
     return [base / "records" / profile_name for base in (paths.workspace(), paths.home() / "data")]

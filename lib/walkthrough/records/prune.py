@@ -1,13 +1,13 @@
-"""What the workspace holds and nobody needs: stale records, what killed writers left, networks that nothing can use.
+"""Deletion of what the workspace holds in vain: stale records, files of killed writers, networks that cannot be used.
 
-Only the workspace is looked at, never the records that come with the project; where the two are one folder, files that
-git tracks stay. What another process is busy with stays, too.
+Records that come with the project are never looked at; where the workspace is in a checkout, files that git tracks
+stay. Runs that another process trains or evaluates stay, too.
 """
 
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,36 +19,50 @@ from walkthrough.records.catalogue import RunRecord
 from walkthrough.records.lock import LOCK, is_held
 
 FRESH_S = 600.0
-"""A file that was written to so recently may still be somebody's work, on this machine or another one."""
+"""A file younger than this may still be written to, on this machine or another one."""
 
 
 @dataclass
-class Plan:
-    """Files and folders to delete, and what stays though one might expect otherwise, each with the reason."""
+class PrunePlan:
+    """Files and folders to delete, and those to keep though one might expect otherwise, each with the reason."""
 
-    deleted: dict[Path, str] = field(default_factory=dict)
-    kept: dict[Path, str] = field(default_factory=dict)
+    delete: dict[Path, str] = field(default_factory=dict)
+    keep: dict[Path, str] = field(default_factory=dict)
 
     def size(self) -> int:
         """Bytes that deleting frees."""
-        return sum(_size(path) for path in self.deleted)
+        files = (file for path in self.delete for file in (path.rglob("*") if path.is_dir() else [path]))
+        return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def plan(profile_name: str, runs: bool = False, unfinished: bool = False) -> Plan:
-    """What may go of a profile's records and, with ``runs``, of its networks.
+def plan(profile_name: str, runs: bool = False, include_unfinished: bool = False) -> PrunePlan:
+    """Return what can be deleted of a profile's records and, with ``runs``, of its networks.
 
-    Networks of finished runs stay: other strategies can still be evaluated with them. Runs on the way and those that
-    ``--no-resume`` has put aside stay unless ``unfinished``.
+    Networks of finished runs stay: other strategies can still be evaluated with them. Unfinished runs and those that
+    ``--no-resume`` has archived stay unless ``include_unfinished``.
     """
-    found, there = Plan(), {entry.name: entry for entry in catalogue.entries(profile_name)}
-    _plan_records(paths.workspace() / "records" / profile_name, there, found)
-    _plan_runs(paths.workspace() / "runs" / profile_name, there, found, runs, unfinished)
-    return found
+    result = PrunePlan()
+    records = {record.name: record for record in catalogue.run_records(profile_name)}
+    _plan_records(result, paths.workspace() / "records" / profile_name, records)
+    for folder in _folders(paths.workspace() / "runs" / profile_name):
+        if is_held(folder / LOCK):
+            result.keep[folder] = "another process is training the run"
+            continue
+        record = records.get(folder.name)
+        reason = record.problem if record and record.problem.startswith("stale") else _reason_to_delete(folder)
+        unfinished = "" if reason else _reason_to_keep(folder)
+        if runs and (reason or (include_unfinished and unfinished)):
+            result.delete[folder] = reason or unfinished
+            continue
+        result.delete |= dict(_leftovers(folder))
+        if runs and unfinished:
+            result.keep[folder] = f"{unfinished}; --include-unfinished deletes it"
+    return result
 
 
-def delete(chosen: Plan) -> None:
-    """Delete what ``chosen`` names, and folders that are empty then; what cannot be is a :class:`UserError`."""
-    for path in chosen.deleted:
+def delete(chosen: PrunePlan) -> None:
+    """Delete what a plan names, and folders that are empty then; a failure is a :class:`UserError`."""
+    for path in chosen.delete:
         try:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -60,77 +74,58 @@ def delete(chosen: Plan) -> None:
             raise UserError(f"{path} cannot be deleted ({error}); delete it by hand.") from error
 
 
-def _plan_records(base: Path, there: dict[str, RunRecord], found: Plan) -> None:
+def _plan_records(result: PrunePlan, base: Path, records: dict[str, RunRecord]) -> None:
     tracked = _tracked(base)
     for folder in _folders(base):
         if any(is_held(path) for path in folder.glob(f".*{LOCK}")):
-            found.kept[folder] = "another process is evaluating the run"
+            result.keep[folder] = "another process is evaluating the run"
             continue
-        useless = dict(_leftovers(folder))
-        if entry := there.get(folder.name):
-            useless |= dict(_flawed_files(folder, entry)) | dict(_finished_partials(folder, entry))
-        for path, reason in sorted(useless.items()):
+        reasons = dict(_leftovers(folder))
+        if record := records.get(folder.name):
+            reasons |= dict(_invalid_files(folder, record)) | dict(_finished_partials(folder, record))
+        for path, reason in sorted(reasons.items()):
             if path in tracked:
-                found.kept[path] = f"git tracks it, so 'git rm' it yourself; {reason}"
+                result.keep[path] = f"git tracks it, so 'git rm' it yourself; {reason}"
             else:
-                found.deleted[path] = reason
+                result.delete[path] = reason
 
 
-def _flawed_files(folder: Path, entry: RunRecord) -> Iterator[tuple[Path, str]]:
-    if entry.flaw.startswith("stale"):
-        yield from ((path, entry.flaw) for path in folder.iterdir() if path.is_file())
+def _invalid_files(folder: Path, record: RunRecord) -> Iterator[tuple[Path, str]]:
+    if record.problem.startswith("stale"):
+        yield from ((path, record.problem) for path in folder.iterdir() if path.is_file())
         return
-    if entry.flaw and entry.path.parent == folder:
-        yield entry.path, entry.flaw
-    for evaluation in entry.evaluations:
-        if evaluation.flaw and evaluation.path.parent == folder:
-            yield from ((path, evaluation.flaw) for path in (evaluation.path, evaluation.counts) if path.is_file())
+    files = [(record.path, record.problem)]
+    for evaluation in record.evaluations:
+        files += [(path, evaluation.problem) for path in (evaluation.path, evaluation.counts)]
+    # The record may combine files of the workspace with those that come with the project.
+    yield from ((path, why) for path, why in files if path and why and path.parent == folder and path.is_file())
 
 
-def _finished_partials(folder: Path, entry: RunRecord) -> Iterator[tuple[Path, str]]:
-    for evaluation in entry.usable:
+def _finished_partials(folder: Path, record: RunRecord) -> Iterator[tuple[Path, str]]:
+    for evaluation in record.usable:
         stem = naming.partial_stem(evaluation.settings, evaluation.values["list"])
         recorded = evaluation.path.stat().st_mtime
-        # A later one is a second measurement on the way.
-        yield from (
-            (path, "its evaluation has a record")
-            for path in folder.glob(f"{stem}*.npz")
-            if path.stat().st_mtime < recorded
-        )
+        for path in folder.glob(f"{stem}*.npz"):
+            if path.stat().st_mtime < recorded:  # a later one belongs to a second measurement
+                yield path, "its evaluation has a record"
 
 
 def _leftovers(folder: Path) -> Iterator[tuple[Path, str]]:
-    """What writers that were killed have left: files without their final name, and counts without their JSON."""
-    for pattern in (".*.partial", ".*.fresh"):
+    """Files that killed writers have left: without their final name, or counts without their JSON file."""
+    for pattern in (".*.partial", ".*.partial.*", ".*.fresh"):
         yield from ((path, "its writer was killed") for path in folder.glob(pattern) if _is_old(path))
     for path in folder.glob("eval-*.npz"):
         if not path.with_suffix(".json").exists() and _is_old(path):
             yield path, "there is no record beside its counts"
 
 
-def _plan_runs(base: Path, there: dict[str, RunRecord], found: Plan, runs: bool, unfinished: bool) -> None:
-    for folder in _folders(base):
-        if is_held(folder / LOCK):
-            found.kept[folder] = "another process is training the run"
-            continue
-        entry = there.get(folder.name)
-        reason = entry.flaw if entry and entry.flaw.startswith("stale") else _unusable(folder)
-        wanted = "" if reason else _reason_to_keep(folder)
-        if runs and (reason or (unfinished and wanted)):
-            found.deleted[folder] = reason or wanted
-            continue
-        found.deleted |= dict(_leftovers(folder))
-        if runs and wanted:
-            found.kept[folder] = f"{wanted}; --unfinished deletes it"
-
-
-def _unusable(folder: Path) -> str:
-    """Why no command can make anything of a run's folder, or the empty text."""
+def _reason_to_delete(folder: Path) -> str:
+    """Return why no command can use a run's folder, or an empty text."""
     header = read_header(folder)
     if header is None:
         return "it holds no checkpoint that can be read" if all(map(_is_old, folder.iterdir())) else ""
     try:
-        # What was put aside carries the time behind its name.
+        # The name of an archived folder ends in a dot and the time.
         reason = catalogue.why_stale(header[1], folder.name.partition(".")[0])
     except KeyError as error:
         reason = f"its checkpoint does not state {error}."
@@ -138,7 +133,7 @@ def _unusable(folder: Path) -> str:
 
 
 def _reason_to_keep(folder: Path) -> str:
-    """What a run's folder is to somebody, where it is not simply that of a finished run."""
+    """Return why a usable run's folder is not simply that of a finished run, or an empty text."""
     if "." in folder.name:
         return "put aside by --no-resume"
     if (header := read_header(folder)) and header[0] < (last := header[1]["training"].get("iterations", 0)):
@@ -151,7 +146,7 @@ def _folders(base: Path) -> list[Path]:
 
 
 def _tracked(base: Path) -> set[Path]:
-    """The files below ``base`` that git tracks; none where it is not part of a checkout."""
+    """Files below ``base`` that git tracks; none outside a checkout."""
     if not base.is_dir() or not any((folder / ".git").exists() for folder in (base, *base.resolve().parents)):
         return set()
     try:
@@ -166,10 +161,5 @@ def _tracked(base: Path) -> set[Path]:
 def _is_old(path: Path) -> bool:
     try:
         return time.time() - path.stat().st_mtime > FRESH_S
-    except OSError:  # gone: its writer is at work
+    except OSError:  # its writer has just renamed it
         return False
-
-
-def _size(path: Path) -> int:
-    files: Iterable[Path] = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())

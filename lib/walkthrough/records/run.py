@@ -1,10 +1,12 @@
-"""Estimate runs: what determines a run, where its record lies, and writing it so that it is there whole or not at all.
+"""A training run: its identity, the files of its record, and writing them.
 
-A run is named by the hash of everything that determines it (model, training settings, data fingerprint, seed), so
-whoever asks for the same run again gets its record. A finished run has a folder ``records/PROFILE/LABEL-ID/`` with
-``run.json`` and, for each strategy that it was evaluated with, ``eval-ID.npz`` (the confusion counts of every image)
-and ``eval-ID.json``, which names the hash of those counts. ``partial-ID.npz`` is an evaluation on the way. Reading all
-records of a profile is :mod:`walkthrough.records.store`'s.
+A run's identity holds everything that determines its result: the network, the training settings, the fingerprint of
+the training images with the list and the classes, the backbone's weights, the seed, and the version of the code's
+results. Its name is a label and a hash of that (:mod:`walkthrough.records.naming`), so the same run finds its record
+again. The folder ``records/PROFILE/LABEL-HASH/`` holds ``run.json`` once the run is trained and, for each strategy it
+was evaluated with, ``eval-HASH.npz`` (confusion counts of every image) and ``eval-HASH.json``, which names the hash of
+those counts. ``partial-HASH.npz`` is an evaluation that is not finished. :mod:`walkthrough.records.catalogue` reads
+all records of a profile.
 """
 
 import hashlib
@@ -13,15 +15,16 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deeplabv3.config import EvaluationConfig, ModelConfig, TrainingConfig
+from deeplabv3.data import synthetic
 from deeplabv3.data.voc import fingerprint
-from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.metrics import class_iou, mean_iou, mean_iou_all, pixel_accuracy
-from deeplabv3.files import CHECKPOINT, write_atomically, writing
+from deeplabv3.files import CHECKPOINT, write_atomically
 from walkthrough import paths
 from walkthrough.profiles import Profile
 from walkthrough.records import catalogue, naming, store
@@ -29,10 +32,20 @@ from walkthrough.records.environment import environment, peak_memory_mib
 from walkthrough.records.naming import RESULTS_VERSION
 from walkthrough.records.store import COUNTS, PartialCounts
 
+if TYPE_CHECKING:
+    from deeplabv3.distributed import ProcessGroup
+
 
 @lru_cache
 def _fingerprint(root: Path, list_name: str) -> str:
     return fingerprint(root, list_name)
+
+
+def _list_fingerprint(profile: Profile, list_name: str) -> str:
+    """Fingerprint of a list's images; those of the synthetic profiles are not drawn for it."""
+    data = profile.data
+    known = synthetic.fingerprint(data.train, data.val, list_name) if data.kind == "synthetic" else None
+    return known or _fingerprint(profile.data_root(), list_name)
 
 
 @lru_cache
@@ -43,14 +56,14 @@ def _file_hash(setting: str, path: str) -> str:
 
 
 def _inputs(profile: Profile) -> tuple[str, str]:
-    """The fingerprint of the training images and what names the backbone's weights.
+    """Return the fingerprint of the training images and the name or hash of the backbone's weights.
 
-    Where the images are not at hand, they are those of the profile's records, if these agree on them: the tables that
-    come with the project can be read without its data.
+    Without the images, both are those of the profile's records, if these agree: the tables that come with the project
+    can be read without its data.
     """
     weights = profile.model.backbone_weights
     try:
-        images = _fingerprint(profile.data_root(), profile.data.train_list)
+        images = _list_fingerprint(profile, profile.data.train_list)
     except UserError:
         recorded = catalogue.recorded_inputs(profile.name, profile.data.train_list, _classes(profile))
         if len(recorded) != 1:
@@ -64,7 +77,7 @@ def _classes(profile: Profile) -> dict[str, str]:
 
 
 def identity_of(profile: Profile, config: ModelConfig) -> dict:
-    """Everything that determines a run's result, as JSON values."""
+    """Return everything that determines a run's result, as JSON values."""
     images, weights = _inputs(profile)
     values = {
         "results_version": RESULTS_VERSION,
@@ -85,14 +98,14 @@ def identity_of(profile: Profile, config: ModelConfig) -> dict:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training run: the profile says on which images, ``identity`` everything that determines its result."""
+    """One training run under a profile; ``identity`` is everything that determines its result."""
 
     profile: Profile
     identity: dict
 
     @classmethod
     def of(cls, profile: Profile, config: ModelConfig) -> "Run":
-        """The run of a network under a profile."""
+        """Return the run of a network under a profile."""
         return cls(profile, identity_of(profile, config))
 
     def __eq__(self, other: object) -> bool:
@@ -115,12 +128,12 @@ class Run:
 
     @cached_property
     def name(self) -> str:
-        """What the run is, for people, and the hash of its identity."""
+        """Label and hash of the identity, such as ``aspp-resnet101-os16-0123456789ab``."""
         return naming.run_name(self.identity)
 
     @property
     def folder(self) -> Path:
-        """Where the run's checkpoint and log are."""
+        """Folder of the run's checkpoint and log."""
         return paths.workspace() / "runs" / self.profile.name / self.name
 
     @property
@@ -128,27 +141,27 @@ class Run:
         return self.folder / CHECKPOINT
 
     def record_folder(self) -> Path:
-        """Where the run's record is written."""
+        """Folder that the run's record is written to."""
         return paths.workspace() / "records" / self.profile.name / self.name
 
     def _find(self, file: str) -> Path | None:
-        """A file of the record: in the workspace, or among the records that come with the project."""
-        found = (base / self.name / file for base in naming.record_bases(self.profile.name))
-        return next((path for path in found if path.is_file()), None)
+        """Path of a file of the record, in the workspace or among the records that come with the project."""
+        paths_by_base = (base / self.name / file for base in naming.record_bases(self.profile.name))
+        return next((path for path in paths_by_base if path.is_file()), None)
 
     def training_record(self) -> dict | None:
-        """``run.json``, or None while the run is not finished."""
+        """Return ``run.json``, or None while the run is not finished."""
         path = self._find("run.json")
         return store.read_json(path) if path else None
 
     def evaluation_name(self, settings: EvaluationConfig) -> str:
-        """``eval-ID``: the strategy and the images."""
-        return naming.evaluation_name(settings, self._evaluated(), self.profile.data.val_list)
+        """Return ``eval-HASH`` for a strategy on the profile's evaluation images."""
+        return naming.evaluation_name(settings, self._val_fingerprint(), self.profile.data.val_list)
 
-    def _evaluated(self) -> str:
-        """The fingerprint of the images that it is evaluated on, from the records where those are not at hand."""
+    def _val_fingerprint(self) -> str:
+        """Fingerprint of the evaluation images; that of the profile's records where the images are missing."""
         try:
-            return _fingerprint(self.profile.data_root(), self.profile.data.val_list)
+            return _list_fingerprint(self.profile, self.profile.data.val_list)
         except UserError:
             recorded = catalogue.recorded_images(self.profile.name, self.profile.data.val_list)
             if len(recorded) != 1:
@@ -161,9 +174,9 @@ class Run:
         checkpoint: Path,
         device: str,
         save_every_s: float,
-        processes: ProcessGroup = SINGLE_PROCESS,
+        processes: "ProcessGroup | None" = None,
     ) -> PartialCounts:
-        """What an evaluation that was interrupted has left behind, if anything; each of ``team`` has its own."""
+        """Counts that an interrupted evaluation has saved, if any; each process of a group has its own file."""
         data = self.profile.data
         identity = {
             "results_version": RESULTS_VERSION,
@@ -172,22 +185,24 @@ class Run:
             "classes": _classes(self.profile),
             "device": device,
         }
-        share = f"-{processes.rank + 1}-of-{processes.world_size}" if processes.world_size > 1 else ""
+        share = ""
+        if processes is not None and processes.world_size > 1:
+            share = f"-{processes.rank + 1}-of-{processes.world_size}"
         file = f"{naming.partial_stem(settings, data.val_list)}{share}.npz"
         return PartialCounts(self.record_folder() / file, identity, self.config.num_classes, save_every_s)
 
     def evaluation_record(self, settings: EvaluationConfig) -> dict | None:
-        """``eval-ID.json``, or None when the run was not evaluated so."""
-        found = self._evaluation(settings)
-        return found[0] if found else None
+        """Return ``eval-HASH.json``, or None if the run was not evaluated with this strategy."""
+        evaluation = self._evaluation(settings)
+        return evaluation[0] if evaluation else None
 
     def confusion_counts(self, settings: EvaluationConfig) -> np.ndarray | None:
-        """Confusion matrices ``(images, K, K)`` int64 of an evaluation, or None when there is none."""
-        found = self._evaluation(settings)
-        return store.read_counts(*found[1:]) if found else None
+        """Confusion matrices ``(images, K, K)`` int64 of an evaluation, or None without its record."""
+        evaluation = self._evaluation(settings)
+        return store.read_counts(*evaluation[1:]) if evaluation else None
 
     def _evaluation(self, settings: EvaluationConfig) -> tuple[dict, Path, bytes] | None:
-        """What an evaluation has found, the file of its counts, and what is in that."""
+        """Values of an evaluation's record, the path of its counts, and that file's content."""
         path = self._find(self.evaluation_name(settings) + ".json")
         if path is None:
             return None
@@ -207,13 +222,10 @@ class Run:
             "peak_memory_mib": peak_memory_mib(),
             **environment(),
         }
-        path = self.record_folder() / "run.json"
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(values, indent=2) + "\n")
+        write_atomically(self.record_folder() / "run.json", json.dumps(values, indent=2) + "\n")
 
     def evaluation_values(self, settings: EvaluationConfig, confusions: np.ndarray, seconds: float) -> dict:
-        """What an evaluation with these confusion matrices ``(images, K, K)`` has found, as JSON values."""
+        """Return the values of an evaluation's record from its confusion matrices ``(images, K, K)``."""
         total = confusions.sum(axis=0)
         names = tuple(self.profile.data.class_map().values())
         iou = [None if np.isnan(value) else round(100 * float(value), 3) for value in class_iou(total)]
@@ -221,7 +233,7 @@ class Run:
             "run": self.name,
             "settings": asdict(settings),
             "list": self.profile.data.val_list,
-            "fingerprint": self._evaluated(),
+            "fingerprint": self._val_fingerprint(),
             "images": len(confusions),
             "miou": round(mean_iou(total), 3),  # over the classes present
             "miou_all_classes": round(mean_iou_all(total), 3),
@@ -234,15 +246,13 @@ class Run:
         }
 
     def write_evaluation_record(self, settings: EvaluationConfig, values: dict, confusions: np.ndarray) -> None:
-        """Write the counts, then the JSON beside them, which names their hash: with that they are a record.
+        """Write the counts, then the JSON file that names their hash.
 
-        Whoever reads in between, or after a writer that was killed there, finds none.
+        A reader sees a complete record or none, even if the writer is killed halfway.
         """
         path = self.record_folder() / f"{self.evaluation_name(settings)}.json"
         buffer = io.BytesIO()
         np.savez_compressed(buffer, confusion=confusions.astype(np.int32))
         counts = buffer.getvalue()
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path.with_suffix(".npz"), counts)
-            write_atomically(path, json.dumps(values | {COUNTS: store.counts_hash(counts)}, indent=2) + "\n")
+        write_atomically(path.with_suffix(".npz"), counts)
+        write_atomically(path, json.dumps(values | {COUNTS: store.counts_hash(counts)}, indent=2) + "\n")

@@ -1,9 +1,4 @@
-"""The records on disk: how they are named, where they lie, and which of them still say something about this code.
-
-A run is named by the hash of everything that determines it, an evaluation by that of its strategy and its images. A
-record is *stale* when its settings no longer exist in the code, *damaged* when it cannot be read or its counts are not
-those that it was written with. Neither is used, and neither keeps anybody from reading the others.
-"""
+"""Files of records: JSON values, confusion counts beside them, and the counts of an evaluation that is not finished."""
 
 import hashlib
 import io
@@ -14,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from deeplabv3.errors import UserError
-from deeplabv3.files import write_atomically, writing
+from deeplabv3.files import write_atomically
 
 COUNTS = "counts"
-"""In an evaluation's JSON file: the hash of the NPZ file beside it. Records of before do not have it."""
+"""Key in an evaluation's JSON file: the hash of the NPZ file beside it. Early records lack it."""
 
 
 def read_json(path: Path) -> dict:
-    """A record's values; a damaged file is a :class:`UserError` that names it."""
+    """Return a record's values; a damaged file is a :class:`UserError` that names it."""
     try:
         values = json.loads(path.read_text())
         if not isinstance(values, dict):
@@ -41,14 +36,14 @@ def read_counts(path: Path, content: bytes) -> np.ndarray:
 
 
 def counts_hash(content: bytes) -> str:
-    """What an evaluation's JSON file says of the NPZ file beside it."""
+    """Hash of an NPZ file's content, as the JSON file beside it states it."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def counts_beside(path: Path, values: dict) -> bytes | None:
-    """The counts' file that an evaluation's ``values`` in ``path`` were written with; None where it is another or none.
+    """Content of the NPZ file beside the evaluation ``path`` with ``values``; None if it is missing or another.
 
-    It is another where a writer was killed, or just is, between its two files: then there is no record.
+    It is another one while a writer is between its two files, or if it was killed there: then there is no record.
     """
     try:
         content = path.with_suffix(".npz").read_bytes()
@@ -58,10 +53,10 @@ def counts_beside(path: Path, values: dict) -> bytes | None:
 
 
 class PartialCounts:
-    """Confusion matrices ``(K, K)`` by image, saved now and then as ``path``, an NPZ file.
+    """Confusion matrices ``(K, K)`` by image, saved every ``save_every_s`` seconds to the NPZ file ``path``.
 
-    ``identity`` is everything but the image that determines a matrix, as JSON values; a file with another identity,
-    or a damaged one, counts as none. ``seconds`` is the time spent so far, interrupted attempts included.
+    ``identity`` is everything but the image that determines a matrix, as JSON values; a file with another identity, or
+    a damaged one, is not used. ``seconds`` is the time spent so far, interrupted attempts included.
     """
 
     def __init__(self, path: Path, identity: dict, num_classes: int, save_every_s: float = 30.0):
@@ -73,27 +68,24 @@ class PartialCounts:
         self._load()
         self._began = self._saved = time.monotonic()
 
-    def __contains__(self, stamp: str) -> bool:
-        return stamp in self._counts
+    def __contains__(self, signature: str) -> bool:
+        return signature in self._counts
 
-    def __getitem__(self, stamp: str) -> np.ndarray:
-        return self._counts[stamp]
+    def __getitem__(self, signature: str) -> np.ndarray:
+        return self._counts[signature]
 
     @property
     def seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._began
 
-    def add(self, stamp: str, counts: np.ndarray) -> None:
-        """Keep a image's matrix; every ``save_every_s`` seconds what is kept is written down."""
-        self._counts[stamp] = counts
+    def add(self, signature: str, counts: np.ndarray) -> None:
+        """Add the matrix of the image with this file signature, and save if it is time."""
+        self._counts[signature] = counts
         if time.monotonic() - self._saved > self.save_every_s:
             self.save()
 
     def save(self) -> None:
-        """Write everything, whole or not at all; where nothing is counted yet there is nothing to write.
-
-        A disk that is full is a :class:`~deeplabv3.errors.UserError`; what was saved before stays.
-        """
+        """Write all matrices, if there are any; on a full disk (a :class:`UserError`) the file stays as it was."""
         if not self._counts:
             return
         buffer = io.BytesIO()
@@ -104,13 +96,11 @@ class PartialCounts:
             stamps=np.array(list(self._counts), dtype=str),
             counts=np.array(list(self._counts.values()), dtype=np.int32).reshape(-1, *self._shape),
         )
-        with writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, buffer.getvalue())
+        write_atomically(self.path, buffer.getvalue())
         self._saved = time.monotonic()
 
     def remove(self) -> None:
-        """The evaluation has its record."""
+        """Delete the file, once the evaluation has its record."""
         self.path.unlink(missing_ok=True)
 
     def _load(self) -> None:

@@ -1,11 +1,11 @@
-"""How sure a measured mIoU is, and a difference of two: bootstrap over images, and over seeds.
+"""Uncertainty of a measured mIoU, and of a difference of two: bootstrap over images, and over seeds.
 
-mIoU comes from one confusion matrix over all images, so the images are what chance has drawn. A draw takes as many
-of them as there are, with repetition, and adds up their confusion matrices. Every evaluation of one list takes the
-*same* images in its n-th draw: differences between rows are paired, and what makes a image hard for both cancels.
+mIoU comes from one confusion matrix over all images, so the images are what chance has drawn. A draw takes as many of
+them as there are, with repetition, and adds up their confusion matrices. Every evaluation of one list takes the *same*
+images in its n-th draw: differences between rows are paired, and an image that is hard for both cancels.
 
-Another seed is another draw of the training. With several seeds the interval holds both sources of chance: the
-images' own, from the draws of the mean over the seeds, and Student's for the mean of so few seeds, added in
+Another seed is another draw of the training. With several seeds the interval holds both sources of chance: that of the
+images, from the draws of the mean over the seeds, and Student's interval for the mean of so few seeds, added in
 quadrature. (To draw seeds as well would not do: of three, all draws are the worst one in 1 of 27.) With one seed it
 holds the images alone.
 """
@@ -25,7 +25,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mIoU in percent, or a sum of several: ``values (seeds,)``, and the draws' own, ``draws (seeds, DRAWS)``."""
+    """mIoU in percent, or a weighted sum of several: ``values (seeds,)``, and bootstrap draws ``(seeds, DRAWS)``."""
 
     values: np.ndarray
     draws: np.ndarray
@@ -36,7 +36,7 @@ class Estimate:
         return float(self.values.mean())
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Between which values the mean over the seeds lies with a probability of ``level``."""
+        """Ends of the interval that holds the mean over the seeds with a probability of ``level``."""
         tail = (1 - level) / 2
         low, high = np.quantile(self.draws.mean(axis=0), (tail, 1 - tail))
         below, above = max(self.value - low, 0.0), max(high - self.value, 0.0)
@@ -48,27 +48,26 @@ class Estimate:
 
 
 def bootstrap(confusions: np.ndarray) -> Estimate:
-    """The mIoU of one seed's evaluation, from its images' confusion matrices ``(images, K, K)``."""
+    """mIoU of one seed's evaluation, from its images' confusion matrices ``(images, K, K)``."""
     images, classes, _ = confusions.shape
-    totals = (_weights(images) @ confusions.reshape(images, -1)).reshape(-1, classes, classes)
-    mious = _mean_iou(np.concatenate([confusions.sum(axis=0)[None], totals]))
-    return Estimate(mious[:1], mious[None, 1:])
+    totals = (draws_of_images(images) @ confusions.reshape(images, -1)).reshape(-1, classes, classes)
+    miou = _mean_iou(np.concatenate([confusions.sum(axis=0)[None], totals]))
+    return Estimate(miou[:1], miou[None, 1:])
 
 
 def combine_seeds(seeds: Sequence[Estimate]) -> Estimate:
-    """The evaluations of one cell with several seeds as one."""
-    values, draws = zip(*((one.values, one.draws) for one in seeds), strict=True)
-    return Estimate(np.concatenate(values), np.concatenate(draws))
+    """One estimate of a cell from those of its seeds."""
+    return Estimate(np.concatenate([one.values for one in seeds]), np.concatenate([one.draws for one in seeds]))
 
 
 def weighted_sum(terms: Sequence[tuple[float, Estimate]]) -> Estimate:
-    """The sum of ``weight * measured``, seed by seed and draw by draw: (1, a) and (-1, b) are a paired difference."""
-    values = sum(weight * part.values for weight, part in terms)
-    return Estimate(values, sum(weight * part.draws for weight, part in terms))
+    """Sum of ``weight * estimate``, seed by seed and draw by draw: (1, a) and (-1, b) are a paired difference."""
+    values = sum((weight * part.values for weight, part in terms), np.zeros(()))
+    return Estimate(values, sum((weight * part.draws for weight, part in terms), np.zeros(())))
 
 
 def _mean_iou(confusions: np.ndarray) -> np.ndarray:
-    """The mIoU in percent of many matrices ``(N, K, K)`` over the classes that each has; NaN where it has none."""
+    """mIoU in percent ``(N,)`` of matrices ``(N, K, K)``, each over the classes that it has; NaN where it has none."""
     ious = class_iou(confusions)
     present = np.isfinite(ious).sum(axis=-1)
     total = np.nansum(ious, axis=-1)
@@ -76,7 +75,7 @@ def _mean_iou(confusions: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _weights(images: int) -> np.ndarray:
-    """How often each draw takes each image, ``(DRAWS, images)``: the same for every evaluation of the list."""
+def draws_of_images(images: int) -> np.ndarray:
+    """Times that each draw takes each image, ``(DRAWS, images)``; the same for every evaluation of a list."""
     shares = np.full(images, 1 / images)
     return np.random.default_rng(0).multinomial(images, shares, size=DRAWS).astype(float)

@@ -1,4 +1,4 @@
-"""What a profile's records say of a table's cell: its mIoU, how sure that is, and what is missing."""
+"""mIoU of a table's cells with their uncertainty, from the records of a profile."""
 
 from deeplabv3.errors import UserError
 from walkthrough.paper.tables import Cell
@@ -14,22 +14,22 @@ class CellResults:
 
     def __init__(self, profile: Profile):
         self.profile = profile
-        self._known: dict[tuple, Estimate | None] = {}
+        self._estimates: dict[tuple, Estimate | None] = {}
 
     def by_seed(self, cell: Cell) -> dict[int, Estimate]:
-        """A cell's mIoU with its draws, for each of the profile's seeds that has a record."""
+        """A cell's mIoU for each of the profile's seeds that has a record."""
         found = {}
         for run, settings in self._jobs(cell):
             key = (run.name, settings)
-            if key not in self._known:
+            if key not in self._estimates:
                 confusions = run.confusion_counts(settings)
-                self._known[key] = None if confusions is None else intervals.bootstrap(confusions)
-            if self._known[key] is not None:
-                found[run.seed] = self._known[key]
+                self._estimates[key] = None if confusions is None else intervals.bootstrap(confusions)
+            if (estimate := self._estimates[key]) is not None:
+                found[run.seed] = estimate
         return found
 
     def _jobs(self, cell: Cell) -> list[Job]:
-        """What fills the cell; nothing where neither images nor records can tell."""
+        """Runs and evaluations that fill the cell; none where there are neither images nor records to tell them."""
         try:
             return cell_jobs(cell, self.profile)
         except UserError:
@@ -37,7 +37,7 @@ class CellResults:
                 raise
             return []
 
-    def of(self, cell: Cell) -> Estimate | None:
+    def estimate(self, cell: Cell) -> Estimate | None:
         """A cell's mIoU over all seeds that have a record; None where none has."""
         found = self.by_seed(cell)
         return intervals.combine_seeds(list(found.values())) if found else None
@@ -45,9 +45,9 @@ class CellResults:
     def weighted_sum(self, terms: tuple[tuple[float, Cell], ...]) -> Estimate | None:
         """The sum of ``weight * mIoU`` over the seeds with which every cell has a record; None where there are none."""
         found = [(weight, self.by_seed(cell)) for weight, cell in terms]
-        seeds = [seed for seed in self.profile.all_seeds() if all(seed in own for _, own in found)]
+        seeds = [seed for seed in self.profile.all_seeds() if all(seed in estimates for _, estimates in found)]
         if not seeds:
             return None
         return intervals.weighted_sum(
-            [(weight, intervals.combine_seeds([own[s] for s in seeds])) for weight, own in found]
+            [(weight, intervals.combine_seeds([estimates[s] for s in seeds])) for weight, estimates in found]
         )

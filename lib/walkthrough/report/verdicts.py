@@ -1,4 +1,11 @@
-"""Verdicts on the paper's claims from what the records hold."""
+"""Verdicts of a profile's records on the paper's claims.
+
+- *supported*: in every comparison the 95 % interval of the difference lies above 0;
+- *contradicted*: in one comparison it lies below 0. Where a claim makes several, that interval is as much wider as
+  keeps the chance of a single false alarm among them at that of one comparison, 2.5 % (Bonferroni);
+- *not decided*: anything else;
+- *missing*: no comparison has a record yet. Where only some have, the verdict is on those and says how many.
+"""
 
 from dataclasses import dataclass
 
@@ -8,14 +15,12 @@ from walkthrough.report.intervals import LEVEL, Estimate
 from walkthrough.report.results import CellResults
 
 SUPPORTED, CONTRADICTED, NOT_DECIDED, MISSING = "supported", "contradicted", "not decided", "missing"
-
-
 VERDICTS = (SUPPORTED, CONTRADICTED, NOT_DECIDED, MISSING)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim under a profile: each comparison with what was measured, None where a record is missing."""
+    """A claim under a profile: each comparison with its measured value, None where a record is missing."""
 
     claim: Claim
     measured: tuple[tuple[Comparison, Estimate | None], ...]
@@ -27,7 +32,7 @@ class Verdict:
 
     @property
     def complete(self) -> bool:
-        """Whether every comparison has records."""
+        """True where every comparison has records."""
         return len(self.found) == len(self.measured)
 
     @property
@@ -42,23 +47,19 @@ class Verdict:
         return CONTRADICTED if any(ours.interval(joint)[1] < 0 for ours in results) else NOT_DECIDED
 
     @property
-    def decided(self) -> bool:
-        """Whether every comparison has records and they decide the claim, one way or the other."""
-        return self.complete and self.verdict in (SUPPORTED, CONTRADICTED)
-
-    @property
     def weakest(self) -> tuple[Comparison, Estimate] | None:
-        """The comparison that speaks least for the claim, the one whose interval begins lowest."""
+        """The comparison that speaks least for the claim: its interval begins lowest."""
         return min(self.found, key=lambda pair: pair[1].interval()[0], default=None)
 
-    def words(self) -> str:
-        """The verdict as it is printed."""
+    @property
+    def label(self) -> str:
+        """The verdict as it is printed, such as ``supported in 1 of 2``."""
         partly = "" if self.complete or not self.found else f" in {len(self.found)} of {len(self.measured)}"
         return self.verdict + partly
 
-    def line(self) -> str:
-        """The verdict, the claim, and the comparison that speaks least for it, in one line."""
-        line = f"{self.words()}: {self.claim.sentence}"
+    def summary(self) -> str:
+        """The verdict, the claim and its weakest comparison in one line."""
+        line = f"{self.label}: {self.claim.sentence}"
         if self.weakest is None:
             return line
         comparison, ours = self.weakest
@@ -70,12 +71,12 @@ class Verdict:
         )
 
 
-def evaluate_claim(claim: Claim, evidence: CellResults) -> Verdict:
-    """What the records say on ``claim``."""
-    return Verdict(claim, tuple((one, evidence.weighted_sum(one.terms)) for one in claim.comparisons))
+def evaluate_claim(claim: Claim, results: CellResults) -> Verdict:
+    """Verdict of the records on ``claim``."""
+    return Verdict(claim, tuple((one, results.weighted_sum(one.terms)) for one in claim.comparisons))
 
 
 def evaluate_claims(profile: Profile) -> list[Verdict]:
-    """Every claim under ``profile``, in the paper's order."""
-    evidence = CellResults(profile)
-    return [evaluate_claim(claim, evidence) for claim in load()]
+    """Verdicts on all claims under ``profile``, in the paper's order."""
+    results = CellResults(profile)
+    return [evaluate_claim(claim, results) for claim in load()]

@@ -1,4 +1,4 @@
-"""Gets the tiny_sbd VOC and SBD and waits at the place that is given, to be killed there.
+"""Unpacks the small VOC and SBD of tiny_sbd and waits at the place that is given, to be killed there.
 
 ``kill_get.py FOLDER ROOT PLACE``: the archives are files in FOLDER; PLACE is ``unpack`` or ``convert``.
 """
@@ -31,7 +31,7 @@ def waiting(function):
 if place == "unpack":
     tarfile.TarFile.extract = waiting(tarfile.TarFile.extract)
 else:
-    prepare._write_whole = waiting(prepare._write_whole)
+    prepare.atomic_path = waiting(prepare.atomic_path)
 archives = {name: (folder / name).read_bytes() for name in ("VOC", "SBD")}
 with tiny_sbd.instead_of_the_real_ones(archives, {"VOC": (), "SBD": ()}):
     prepare.get_voc(root, archive=folder / "VOC")

@@ -1,4 +1,4 @@
-"""Fetching from hosts with every fault that hosts have, and unpacking archives that mean harm."""
+"""Downloads from hosts with faults, and unpacking of hostile archives."""
 
 import hashlib
 import io
@@ -30,7 +30,7 @@ def source_of(server: Server, *faults: str) -> Source:
     return Source("file.tar", f"md5:{hashlib.md5(DATA).hexdigest()}", len(DATA), urls)
 
 
-def test_a_file_is_fetched_once(server, tmp_path):
+def test_file_is_fetched_once(server, tmp_path):
     source, folder = source_of(server, "good"), tmp_path / "new" / "folder"
     for _ in range(2):
         assert fetch(source, folder).read_bytes() == DATA
@@ -38,53 +38,53 @@ def test_a_file_is_fetched_once(server, tmp_path):
     assert [path.name for path in folder.iterdir()] == ["file.tar"]
 
 
-def test_a_cut_connection_goes_on_where_it_was_cut(server, tmp_path):
+def test_cut_connection_resumes(server, tmp_path):
     """No byte comes twice, and the host that gives some is asked again."""
     source = source_of(server, "cut", "good")
     assert fetch(source, tmp_path).read_bytes() == DATA
     assert server.asked == [("cut", begin) for begin in (0, 3000, 6000, 9000)]
 
 
-def test_what_an_earlier_attempt_has_fetched_is_not_fetched_again(server, tmp_path):
+def test_partial_download_resumes(server, tmp_path):
     (tmp_path / "file.tar.partial").write_bytes(DATA[:7000])
     assert fetch(source_of(server, "good"), tmp_path).read_bytes() == DATA
     assert server.asked == [("good", 7000)]
 
 
-def test_another_host_goes_on_where_one_has_stopped(server, tmp_path):
+def test_next_host_resumes_partial_download(server, tmp_path):
     server.most = 0
     (tmp_path / "file.tar.partial").write_bytes(DATA[:5000])
     assert fetch(source_of(server, "cut", "good"), tmp_path).read_bytes() == DATA
     assert server.asked == [("cut", 5000), ("good", 5000)]
 
 
-def test_a_host_without_ranges_begins_again(server, tmp_path):
+def test_host_without_ranges_starts_over(server, tmp_path):
     (tmp_path / "file.tar.partial").write_bytes(DATA[:7000])
     assert fetch(source_of(server, "norange"), tmp_path).read_bytes() == DATA
 
 
-def test_a_host_without_ranges_that_is_always_cut_is_given_up(server, tmp_path):
+def test_host_without_progress_is_given_up(server, tmp_path):
     assert fetch(source_of(server, "cut-norange", "good"), tmp_path).read_bytes() == DATA
     assert server.asked == [("cut-norange", 0), ("cut-norange", 3000), ("good", 3000)]
 
 
 @pytest.mark.parametrize("fault", ["404", "500", "page", "short", "wrong"])
 @pytest.mark.parametrize("fetched", [0, 4000])
-def test_a_host_with_a_fault_is_passed_over(server, tmp_path, fault, fetched):
-    """Wrong bytes go; what was fetched before survives a host that answers with something else."""
+def test_host_with_fault_is_skipped(server, tmp_path, fault, fetched):
+    """Bytes with a wrong checksum are deleted; a partial download survives a host that sends something else."""
     (tmp_path / "file.tar.partial").write_bytes(DATA[:fetched])
     assert fetch(source_of(server, fault, "good"), tmp_path).read_bytes() == DATA
     assert server.asked[0] == (fault, fetched)
     assert server.asked[-1] == ("good", 0 if fault == "wrong" else fetched)
 
 
-def test_a_wrong_part_from_before_is_not_held_against_the_host(server, tmp_path):
+def test_wrong_partial_file_is_fetched_again(server, tmp_path):
     (tmp_path / "file.tar.partial").write_bytes(bytes(4000))
     assert fetch(source_of(server, "good"), tmp_path).read_bytes() == DATA
     assert server.asked == [("good", 4000), ("good", 0)]
 
 
-def test_when_all_hosts_are_down_a_sentence_says_what_to_do(server, tmp_path):
+def test_all_hosts_down_says_what_to_do(server, tmp_path):
     """The file that was then fetched by hand is used, and another one in its place is not."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}/file.tar"
@@ -105,8 +105,8 @@ def test_when_all_hosts_are_down_a_sentence_says_what_to_do(server, tmp_path):
     assert len(server.asked) == asked
 
 
-def test_a_disk_that_is_too_small_is_noticed_first(server, tmp_path, monkeypatch):
-    """What is fetched already needs no more room; what comes out of the archive does."""
+def test_too_small_disk_is_an_error_before_download(server, tmp_path, monkeypatch):
+    """A partial download counts as space that is taken already, the archive's content as space that is needed."""
     source = source_of(server, "good")
     source = Source(source.file, source.checksum, source.size, source.urls, unpacked=2_000_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2_000_005_000))
@@ -118,7 +118,7 @@ def test_a_disk_that_is_too_small_is_noticed_first(server, tmp_path, monkeypatch
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_a_disk_that_runs_full_is_a_sentence(server, tmp_path):
+def test_full_disk_is_a_user_error(server, tmp_path):
     (tmp_path / "file.tar.partial").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"cannot be written .*No space left"):
         fetch(source_of(server, "good", "good"), tmp_path)
@@ -139,8 +139,8 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.T
     return member
 
 
-def test_an_archive_appears_whole(tmp_path):
-    """What a killed unpacking has left is cleared."""
+def test_archive_is_unpacked_whole(tmp_path):
+    """Files that a killed process has left are deleted."""
     (tmp_path / "target.partial" / "top").mkdir(parents=True)
     (tmp_path / "target.partial" / "top" / "inside").write_text("half")
     archive = archive_of(tmp_path / "a.tar", entry("top/inside/below", tarfile.DIRTYPE), entry("top/outside.txt"))
@@ -151,7 +151,7 @@ def test_an_archive_appears_whole(tmp_path):
     assert seen == [tmp_path / "target.partial" / "top" / "inside"]
 
 
-def test_an_archive_that_is_not_whole_does_not_appear(tmp_path):
+def test_refused_archive_leaves_nothing(tmp_path):
     def refuse(folder: Path) -> None:
         raise UserError("half of it")
 
@@ -175,7 +175,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("member", HOSTILE, ids=lambda member: f"{member.name} {member.linkname}")
-def test_a_hostile_archive_is_refused(tmp_path, member):
+def test_hostile_archive_is_refused(tmp_path, member):
     folder = tmp_path / "deep" / "folder"
     folder.mkdir(parents=True)
     if member.name.startswith("/"):
@@ -186,7 +186,7 @@ def test_a_hostile_archive_is_refused(tmp_path, member):
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {"deep", "deep/folder", "a.tar"}
 
 
-def test_a_truncated_archive_is_a_sentence(tmp_path):
+def test_truncated_archive_is_a_user_error(tmp_path):
     archive = archive_of(tmp_path / "a.tar", *(entry(f"top/inside/{number}") for number in range(20)))
     archive.write_bytes(archive.read_bytes()[:5000])
     with pytest.raises(UserError, match=r"a\.tar cannot be unpacked .* fetch it again"):
@@ -194,7 +194,7 @@ def test_a_truncated_archive_is_a_sentence(tmp_path):
     assert not (tmp_path / "target").exists()
 
 
-def test_the_known_checksums_are_torchvisions():
+def test_checksums_are_those_of_torchvision():
     from torchvision.datasets import SBDataset
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 

@@ -1,4 +1,4 @@
-"""VOC and SBD in tiny_sbd, from a server with faults to ``trainaug`` and a check that all is well."""
+"""Small VOC and SBD archives, from a server with faults to ``trainaug`` and a check without errors."""
 
 import copy
 import os
@@ -72,7 +72,7 @@ def test_voc_and_sbd_end_to_end(server, tmp_path, capsys, named):
     assert "Traceback" not in told.err
     require_trainaug(root)
     assert sorted(path.name for path in folder.parent.iterdir()) == ["VOC2012", prepare.VOC.file, prepare.SBD.file]
-    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob("*.partial*"))
 
     before, asked = files_of(root), len(server.asked)
     assert main(get) == 0
@@ -85,7 +85,7 @@ def test_voc_and_sbd_end_to_end(server, tmp_path, capsys, named):
     assert "lists trainaug and val share no image" in checked
 
 
-def test_the_profiles_default_root_is_where_voc_is_put(server, workspace, monkeypatch, tmp_path):
+def test_default_root_of_download_and_profile_agree(server, workspace, monkeypatch, tmp_path):
     assert main(["data", "get", "voc"]) == 0
     assert (workspace / "VOCdevkit" / "VOC2012" / "JPEGImages").is_dir()
     monkeypatch.setenv("DEEPLABV3_DATA", str(tmp_path / "elsewhere"))
@@ -93,7 +93,7 @@ def test_the_profiles_default_root_is_where_voc_is_put(server, workspace, monkey
     assert voc.find_root(tmp_path / "elsewhere") == tmp_path / "elsewhere" / "VOCdevkit" / "VOC2012"
 
 
-def test_labels_are_the_ones_that_torchvision_reads(server, tmp_path):
+def test_labels_equal_those_of_torchvision(server, tmp_path):
     """All of them, also those of VOC's val list, and as palette PNGs like VOC's."""
     from torchvision.datasets import SBDataset
 
@@ -111,7 +111,7 @@ def test_labels_are_the_ones_that_torchvision_reads(server, tmp_path):
     assert found == len(list((folder / "SegmentationClassAug").iterdir())) == 9
 
 
-def test_archives_from_elsewhere_need_no_host(server, archives, tmp_path):
+def test_given_archives_need_no_host(server, archives, tmp_path):
     root = tmp_path / "root"
     assert main(["data", "get", "voc", "--root", str(root), "--archive", str(archives / "VOC")]) == 0
     assert main(["data", "get", "sbd", "--root", str(root), "--archive", str(archives / "SBD")]) == 0
@@ -120,7 +120,7 @@ def test_archives_from_elsewhere_need_no_host(server, archives, tmp_path):
     assert (archives / "VOC").is_file()
 
 
-def test_a_url_is_asked_instead_of_the_known_hosts(server, tmp_path):
+def test_url_replaces_known_hosts(server, tmp_path):
     assert main(["data", "get", "voc", "--root", str(tmp_path), "--url", server.url("good", prepare.VOC.file)]) == 0
     assert server.asked == [("good", 0)]
 
@@ -136,7 +136,7 @@ def test_a_url_is_asked_instead_of_the_known_hosts(server, tmp_path):
         (["voc", "--url", "no address at all"], "could not be fetched .*unknown url type"),
     ],
 )
-def test_mistakes_are_sentences(server, tmp_path, capsys, words, sentence):
+def test_user_mistakes_are_one_sentence(server, tmp_path, capsys, words, sentence):
     root = [] if words[0] == "weights" else ["--root", str(tmp_path)]
     assert main(["data", "get", *words, *root]) == 1
     told = capsys.readouterr().err.splitlines()[-1]
@@ -144,7 +144,7 @@ def test_mistakes_are_sentences(server, tmp_path, capsys, words, sentence):
     assert re.search(sentence, told)
 
 
-def test_another_data_set_in_voc_s_place_stays_as_it_is(server, tmp_path):
+def test_incomplete_voc_is_refused_and_kept(server, tmp_path):
     folder = prepare.get_voc(tmp_path)
     (folder / "ImageSets" / "Segmentation" / "train.txt").write_text(TRAIN[0])
     before = files_of(tmp_path)
@@ -157,7 +157,7 @@ def test_another_data_set_in_voc_s_place_stays_as_it_is(server, tmp_path):
     assert len(files_of(tmp_path)) == len(before) - 1
 
 
-def test_another_count_than_the_papers_is_said(server, tmp_path, capsys, monkeypatch):
+def test_unusual_trainaug_count_is_reported(server, tmp_path, capsys, monkeypatch):
     prepare.get_voc(tmp_path)
     monkeypatch.setitem(voc.VOC_COUNTS, "trainaug", 10_582)
     prepare.get_sbd(tmp_path)
@@ -165,7 +165,7 @@ def test_another_count_than_the_papers_is_said(server, tmp_path, capsys, monkeyp
     require_trainaug(tmp_path)
 
 
-def test_a_list_that_shows_val_in_training_is_made_anew(server, tmp_path):
+def test_trainaug_with_val_images_is_rewritten(server, tmp_path):
     folder = prepare.get_sbd(prepare.get_voc(tmp_path))
     path = folder / "ImageSets" / "Segmentation" / "trainaug.txt"
     path.write_text("\n".join([VAL[0], *voc.read_list(folder, "trainaug")[1:]]))
@@ -173,7 +173,7 @@ def test_a_list_that_shows_val_in_training_is_made_anew(server, tmp_path):
     require_trainaug(tmp_path)
 
 
-def test_images_that_voc_lacks_come_from_sbd(server, tmp_path):
+def test_missing_images_come_from_sbd(server, tmp_path):
     folder = prepare.get_voc(tmp_path)
     path = folder / "JPEGImages" / f"{MORE[0]}.jpg"
     expected = path.read_bytes()
@@ -182,7 +182,7 @@ def test_images_that_voc_lacks_come_from_sbd(server, tmp_path):
     assert path.read_bytes() == expected
 
 
-def test_a_damaged_label_is_a_sentence(server, archives):
+def test_damaged_label_is_a_user_error(server, archives):
     folder = prepare.get_voc(archives)
     other = archives / "other.tgz"
     with tarfile.open(other, "w:gz") as archive:
@@ -192,8 +192,8 @@ def test_a_damaged_label_is_a_sentence(server, archives):
         prepare.convert(other, folder)
 
 
-def test_nothing_of_sbd_lands_outside(server, archives):
-    """Names with paths in them: only their last part counts, and only where it is a image's name."""
+def test_sbd_writes_nothing_outside_its_folder(server, archives):
+    """Names with paths in them: only their last part counts, and only where it is an image's name."""
     folder = prepare.get_voc(archives)
     other = archives / "other.tgz"
     with tarfile.open(other, "w:gz") as archive, tarfile.open(archives / "SBD") as good:
@@ -209,7 +209,7 @@ def test_nothing_of_sbd_lands_outside(server, archives):
 
 
 @pytest.mark.parametrize("place", ["unpack", "convert"])
-def test_a_killed_call_goes_on(server, archives, tmp_path, place):
+def test_download_after_kill_resumes(server, archives, tmp_path, place):
     """A half-unpacked VOC never bears its name, and labels that are converted already are not converted again."""
     root = tmp_path / "root"
     command = [sys.executable, str(Path(__file__).with_name("kill_get.py")), str(archives), str(root), place]
@@ -231,10 +231,10 @@ def test_a_killed_call_goes_on(server, archives, tmp_path, place):
     prepare.get_sbd(root, archive=archives / "SBD")
     require_trainaug(root)
     assert done.items() <= files_of(folder / "SegmentationClassAug").items()
-    assert not list(root.rglob("*.partial"))
+    assert not list(root.rglob("*.partial*"))
 
 
-def test_ctrl_c_keeps_what_has_come(server, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_keeps_partial_download(server, tmp_path, monkeypatch, capsys):
     """The command says so, and the same command fetches the rest only."""
     get = ["data", "get", "voc", "--root", str(tmp_path), "--url", server.url("good", prepare.VOC.file)]
     answers = []

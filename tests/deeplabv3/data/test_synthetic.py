@@ -1,4 +1,4 @@
-"""The synthetic data set: the same pixels everywhere, VOC's layout, and the mechanisms that it is made for."""
+"""The synthetic data set: the same pixels on every machine, VOC's layout, and the mechanisms that it is made for."""
 
 import hashlib
 import json
@@ -9,10 +9,12 @@ import pytest
 
 from deeplabv3.config import SYNTHETIC_CLASSES as CLASSES
 from deeplabv3.config import VOID
-from deeplabv3.data import synthetic
+from deeplabv3.data import synthetic, voc
 from deeplabv3.data.synthetic import DARK_LAMP, FRAME, FRAME_COLORS, ICE, LIT_LAMP, MOON, SIZES, SUN, WATER, draw, make
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
+from walkthrough.profiles import load_profile
+from walkthrough.records.run import Run
 
 PINNED = {
     (0, 0): "56d3a8b98a36a6100af37e1feb7c7e82a6c892f238dc0421098ff0612acfa526",
@@ -35,7 +37,7 @@ def test_pixels_are_the_same_on_every_machine(number, seed):
     assert hashlib.sha256(image.tobytes() + label.tobytes()).hexdigest() == PINNED[number, seed]
 
 
-def test_a_image_depends_on_its_number_and_seed_alone():
+def test_image_depends_on_number_and_seed():
     for expected, found in zip(draw(3), draw(3), strict=True):
         assert np.array_equal(expected, found)
     assert draw(3)[0].tobytes() != draw(4)[0].tobytes()
@@ -55,7 +57,7 @@ def test_every_class_occurs_and_nothing_else(drawn):
     assert min(shares.values()) > 0.003
 
 
-def test_a_lamp_is_dark_under_the_sun_and_lit_under_the_moon(drawn):
+def test_sun_and_moon_decide_the_lamp(drawn):
     seen = {True: 0, False: 0}
     for _, label in drawn:
         has = {value: bool((label == value).any()) for value in (SUN, MOON, DARK_LAMP, LIT_LAMP)}
@@ -66,7 +68,7 @@ def test_a_lamp_is_dark_under_the_sun_and_lit_under_the_moon(drawn):
     assert min(seen.values()) > 30
 
 
-def test_close_by_the_two_lamps_look_the_same(drawn):
+def test_both_lamps_look_the_same_close_by(drawn):
     """Otherwise no far context would be needed: their mean colors agree far within one lamp's own scatter."""
     colors = {
         lamp: np.array([image[label == lamp].mean(0) for image, label in drawn if (label == lamp).any()])
@@ -76,7 +78,7 @@ def test_close_by_the_two_lamps_look_the_same(drawn):
     assert abs(dark.mean(0) - lit.mean(0)).max() < 4 * (dark.std(0) / len(dark) ** 0.5).max() + 1
 
 
-def test_the_season_shows_in_the_frame_alone(drawn):
+def test_season_shows_in_the_frame_alone(drawn):
     """A pond is water or ice as the frame says, looks the same in both, and its middle is far from it."""
     colors, seasons, distances = {WATER: [], ICE: []}, set(), []
     for image, label in drawn:
@@ -97,7 +99,7 @@ def test_the_season_shows_in_the_frame_alone(drawn):
     assert abs(water.mean(0) - ice.mean(0)).max() < 4 * (water.std(0) / len(water) ** 0.5).max() + 1
 
 
-def test_the_tell_tale_is_far_from_the_lamp(drawn):
+def test_sky_is_far_from_the_lamp(drawn):
     """Between the centers of lamp and sky lies most of the image's smaller side."""
     for _, label in drawn:
         for lamp, sky in ((DARK_LAMP, SUN), (LIT_LAMP, MOON)):
@@ -115,7 +117,7 @@ def test_objects_have_a_void_border(drawn):
             assert ((a == VOID) | (b == VOID))[differ].all()
 
 
-def test_the_written_data_set_is_read_back(tmp_path):
+def test_written_data_set_is_read_back(tmp_path):
     root = make(tmp_path / "set", 4, 2)
     for list_name, numbers in (("train", range(4)), ("val", range(4, 6)), ("trainval", range(6))):
         data = VOCData(root, list_name, dict(enumerate(CLASSES)))
@@ -126,7 +128,7 @@ def test_the_written_data_set_is_read_back(tmp_path):
     assert make(root, 4, 2) == root
 
 
-def test_another_data_set_at_the_place_is_a_users_error(tmp_path):
+def test_other_data_set_in_folder_is_refused(tmp_path):
     root = make(tmp_path / "set", 2, 1)
     with pytest.raises(UserError, match="damaged or of another version"):
         make(root, 3, 1)
@@ -134,14 +136,43 @@ def test_another_data_set_at_the_place_is_a_users_error(tmp_path):
     (root / "dataset.json").write_text(json.dumps(description | {"version": 0}))
     with pytest.raises(UserError, match="another version"):
         make(root, 2, 1)
+    (root / "dataset.json").write_text("{")
+    with pytest.raises(UserError, match="damaged; delete its folder"):
+        make(root, 2, 1)
 
 
-def test_the_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    def interrupted(number, seed):
+@pytest.mark.parametrize(("train", "val"), synthetic.HASHES)
+def test_known_fingerprints_are_those_of_drawn_images(tmp_path, train, val):
+    root = make(tmp_path / "set", train, val)
+    for list_name in ("train", "val", "trainval"):
+        assert synthetic.fingerprint(train, val, list_name) == voc.fingerprint(root, list_name)
+    assert synthetic.fingerprint(train, val, "other") is None
+    assert synthetic.fingerprint(train + 1, val, "train") is None
+
+
+def test_other_hash_than_the_known_is_refused(tmp_path):
+    root = make(tmp_path / "set", 16, 6)
+    text = (root / "dataset.json").read_text()
+    (root / "dataset.json").write_text(text.replace(synthetic.HASHES[16, 6], "0" * 64))
+    with pytest.raises(UserError, match="another version"):
+        make(root, 16, 6)
+
+
+@pytest.mark.parametrize("name", ["offline", "smoke"])
+def test_profile_runs_are_named_without_drawing(name, workspace):
+    profile = load_profile(name)
+    run = Run.of(profile, profile.model_config())
+    assert (profile.data.train, profile.data.val) in synthetic.HASHES
+    assert run.name and run.evaluation_name(profile.evaluation)
+    assert not workspace.exists()
+
+
+def test_interrupted_drawing_leaves_no_folder(tmp_path, monkeypatch):
+    def interrupted(number):
         if number == 2:
             assert not (tmp_path / "set").exists()
             raise KeyboardInterrupt
-        return draw(number, seed)
+        return draw(number)
 
     monkeypatch.setattr(synthetic, "draw", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -151,7 +182,7 @@ def test_the_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     assert len(VOCData(make(tmp_path / "set", 3, 1), "train", dict(enumerate(CLASSES)))) == 3
 
 
-def test_two_processes_at_once_do_not_break_each_other(tmp_path):
+def test_two_processes_draw_the_same_folder(tmp_path):
     """Both draw, one is faster, both have the whole set."""
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(2), context.Queue()

@@ -1,4 +1,4 @@
-"""The reader of VOC's layout: what it returns, and a sentence for everything that can be wrong with a data set."""
+"""The reader of VOC's layout: images, labels, and one sentence for each fault of a data set."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from deeplabv3.data.voc import VOCData, find_root, fingerprint, palette
 from deeplabv3.errors import UserError
 
 
-def test_labels_become_class_indices_and_255_stays_void(voc_root):
+def test_labels_become_class_indices_and_void(voc_root):
     """Label values 0, 3 and 7 are classes 0, 1 and 2; the raw PNG says where."""
     data = VOCData(voc_root, "train", CLASSES)
     assert len(data) == 6
@@ -31,7 +31,7 @@ def test_labels_become_class_indices_and_255_stays_void(voc_root):
         assert image[label == 1].mean(0) == pytest.approx((220, 30, 30), abs=15)
 
 
-def test_the_cache_returns_the_same(voc_root):
+def test_cached_images_are_the_same(voc_root):
     plain, cached = VOCData(voc_root, "val", CLASSES), VOCData(voc_root, "val", CLASSES, cache=True)
     for _ in range(2):
         for index in range(len(plain)):
@@ -39,7 +39,7 @@ def test_the_cache_returns_the_same(voc_root):
                 assert np.array_equal(expected, found)
 
 
-def test_images_stay_in_memory_where_they_fit(voc_root, monkeypatch):
+def test_images_are_cached_if_they_fit(voc_root, monkeypatch):
     plain = VOCData(voc_root, "trainval", CLASSES)
     needed = plain.decoded_bytes()
     assert needed == 4 * sum(label.size for _, label in (plain[index] for index in range(9)))
@@ -58,7 +58,7 @@ def test_palette_is_vocs():
     assert len(VOC_CLASSES) == 21
 
 
-def test_vocs_own_labels_are_preferred_to_sbds(voc_root):
+def test_voc_labels_are_preferred_to_sbd(voc_root):
     """kazuto1011/deeplab-pytorch #72: SBD's coarse borders must not replace the labels of VOC's 1,464."""
     aug = voc_root / "SegmentationClassAug"
     aug.mkdir()
@@ -71,7 +71,7 @@ def test_vocs_own_labels_are_preferred_to_sbds(voc_root):
 
 
 @pytest.mark.parametrize("below", ["", "VOC2012", "VOCdevkit/VOC2012"])
-def test_the_root_may_be_the_folder_above(tmp_path, voc_root, below):
+def test_root_may_be_a_parent_folder(tmp_path, voc_root, below):
     target = tmp_path / "elsewhere" / below
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(voc_root, target)
@@ -101,6 +101,10 @@ def no_image_sets(root):
 
 def no_list(root):
     (root / "ImageSets" / "Segmentation" / "train.txt").unlink()
+
+
+def binary_list(root):
+    (root / "ImageSets" / "Segmentation" / "train.txt").write_bytes(b"image_0\n\xff\n")
 
 
 def empty_list(root):
@@ -158,6 +162,7 @@ MISTAKES = [
     (no_root, "does not exist"),
     (no_image_sets, "ImageSets/Segmentation"),
     (no_list, r"train\.txt does not exist \(lists there: trainval, val\)"),
+    (binary_list, r"train\.txt is not a text file in UTF-8"),
     (empty_list, r"train\.txt is empty"),
     (no_image, r"image_2\.jpg .*missing"),
     (no_label, r"image_2\.png .*missing"),
@@ -173,7 +178,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("spoil", "sentence"), MISTAKES, ids=[spoil.__name__ for spoil, _ in MISTAKES])
-def test_what_is_wrong_with_a_data_set_is_said(voc_root, spoil, sentence):
+def test_faulty_data_set_is_a_user_error(voc_root, spoil, sentence):
     spoil(voc_root)
     with pytest.raises(UserError, match=sentence) as caught:
         data = VOCData(voc_root, "train", CLASSES)
@@ -182,7 +187,7 @@ def test_what_is_wrong_with_a_data_set_is_said(voc_root, spoil, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_the_fingerprint_changes_with_the_data(voc_root):
+def test_fingerprint_changes_with_the_data(voc_root):
     before = fingerprint(voc_root, "train")
     assert fingerprint(voc_root, "train") == before
     assert fingerprint(voc_root.parent, "train") == before  # wherever the folder is
@@ -195,11 +200,11 @@ def test_the_fingerprint_changes_with_the_data(voc_root):
     assert fingerprint(voc_root, "train") not in (before, changed)
 
 
-def test_a_replaced_file_has_another_stamp(voc_root):
-    """Also one of the same size: an evaluation that goes on must not keep what it counted on the old image."""
+def test_replaced_file_changes_its_signature(voc_root):
+    """A file of the same size too: a resumed evaluation must not keep the counts of the old image."""
     data = VOCData(voc_root, "train", CLASSES)
-    stamps = [data.file_signature(index) for index in range(len(data))]
-    assert len(set(stamps)) == 6
+    signatures = [data.file_signature(index) for index in range(len(data))]
+    assert len(set(signatures)) == 6
     for folder in ("JPEGImages/image_1.jpg", "SegmentationClass/image_2.png"):
         path = voc_root / folder
         before = path.stat()
@@ -207,4 +212,4 @@ def test_a_replaced_file_has_another_stamp(voc_root):
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1000))
         assert path.stat().st_size == before.st_size
     changed = VOCData(voc_root, "train", CLASSES)
-    assert [index for index in range(6) if changed.file_signature(index) != stamps[index]] == [1, 2]
+    assert [index for index in range(6) if changed.file_signature(index) != signatures[index]] == [1, 2]

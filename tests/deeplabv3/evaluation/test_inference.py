@@ -1,32 +1,25 @@
 """Whole-image inference: padding, scales, flip, batches, and the model left as it was."""
 
-import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, write_label
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 from deeplabv3.config import MULTI_SCALE, VOID, EvaluationConfig
 from deeplabv3.data.transforms import MEAN, MEAN_PIXEL, STD, normalize, pad, padded_size
-from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import (
     MAX_BATCH_LAG,
     _Item,
-    confusion_per_image,
     evaluate,
     in_batches,
     predict_batches,
     predict_classes,
     probabilities,
 )
-from deeplabv3.evaluation.metrics import confusion_matrix
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.deploy import optimize_for_inference
 
@@ -53,7 +46,7 @@ class ByColor(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("size", "output_stride", "crop", "padding", "expected"),
+    ("size", "output_stride", "crop_size", "padding", "expected"),
     [
         ((375, 500), 16, 513, "crop", (513, 513)),
         ((375, 500), 8, 513, "crop", (513, 513)),
@@ -66,11 +59,11 @@ class ByColor(nn.Module):
     ],
 )
 def test_padded_sizes(size, output_stride, crop_size, padding, expected):
-    settings = EvaluationConfig(output_stride=output_stride, crop_size=crop_size, padding=padding)
-    assert padded_size(*size, settings) == expected
+    config = EvaluationConfig(output_stride=output_stride, crop_size=crop_size, padding=padding)
+    assert padded_size(*size, config) == expected
 
 
-def test_padding_is_the_mean_pixel_at_the_bottom_and_right():
+def test_padding_is_mean_pixel_bottom_right():
     image = noise(3, 5)
     padded = pad(image, (4, 7))
     assert np.array_equal(padded[:3, :5], image)
@@ -79,12 +72,12 @@ def test_padding_is_the_mean_pixel_at_the_bottom_and_right():
 
 
 @pytest.mark.parametrize("padding", ["crop", "tight"])
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_predictions_lie_where_the_images_are(padding, batch_size):
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_predictions_align_with_image_pixels(padding, batch_size):
     """Sizes are mixed, smaller and larger than the crop: every pixel is found at its own place, in order."""
     images = [noise(h, w, seed=n) for n, (h, w) in enumerate([(40, 31), (33, 33), (47, 50), (40, 32), (40, 31)])]
-    settings = EvaluationConfig(crop_size=33, padding=padding)
-    predictions = list(predict_batches(ByColor(), iter(images), settings, batch_size))
+    config = EvaluationConfig(crop_size=33, padding=padding)
+    predictions = list(predict_batches(ByColor(), iter(images), config, batch_size))
     assert len(predictions) == len(images)
     for image, prediction in zip(images, predictions, strict=True):
         assert prediction.shape == image.shape[:2]
@@ -93,7 +86,7 @@ def test_predictions_lie_where_the_images_are(padding, batch_size):
         assert np.array_equal(prediction, expected)
 
 
-def test_evaluation_counts_every_pixel_that_is_not_void_once(data):
+def test_evaluation_counts_each_labeled_pixel_once(data):
     """The naive image-by-image count, with the labels at their own size."""
     reported = []
     confusions = evaluate(ByColor(), data, EvaluationConfig(crop_size=65), 4, reported.append)
@@ -108,16 +101,16 @@ def test_evaluation_counts_every_pixel_that_is_not_void_once(data):
         assert confusions[index].sum() == (label != VOID).sum()
 
 
-def test_the_result_does_not_depend_on_the_batch(make_model, data):
+def test_predictions_do_not_depend_on_batch_size(make_model, data):
     model = make_model().set_batch_norm_momentum(1.0).train()
-    settings = EvaluationConfig(crop_size=65, scales=(0.75, 1.0), flip=True)
+    config = EvaluationConfig(crop_size=65, scales=(0.75, 1.0), flip=True)
     images = [data[index][0] for index in range(6)]
     with torch.no_grad():  # batch norm that suits the images, so that several classes are found
         model(normalize(torch.from_numpy(np.stack([pad(image, (65, 65)) for image in images]))))
-    alone = list(predict_batches(model, iter(images), settings, 1))
+    alone = list(predict_batches(model, iter(images), config, 1))
     assert len({int(value) for prediction in alone for value in np.unique(prediction)}) > 1
     for batch in (2, 4, 6):
-        together = list(predict_batches(model, iter(images), settings, batch))
+        together = list(predict_batches(model, iter(images), config, batch))
         # another order of summation may decide a tie otherwise: at most one pixel in a thousand
         assert all((a != b).mean() < 1e-3 for a, b in zip(alone, together, strict=True))
 
@@ -127,10 +120,10 @@ def test_the_result_does_not_depend_on_the_batch(make_model, data):
     [
         (513, 16, [257, 385, 513, 641, 769, 897]),  # the paper's crop: exact at every one of its scales
         (377, 8, [193, 281, 377, 473, 561, 657]),  # 375 pixels, padded tightly: to the nearest size that fits
-        (50, 16, [33, 33, 50, 65, 81, 81]),  # a image at its own size is not resized
+        (50, 16, [33, 33, 50, 65, 81, 81]),  # an image at its own size is not resized
     ],
 )
-def test_multi_scale_sizes_keep_their_corners(make_model, side, output_stride, expected):
+def test_multi_scale_sizes_keep_corners_aligned(make_model, side, output_stride, expected):
     """k * s + 1 pixels: then the first and the last feature stand on the first and the last pixel of every view."""
     model, sizes = make_model().eval().set_output_stride(output_stride), []
 
@@ -139,8 +132,8 @@ def test_multi_scale_sizes_keep_their_corners(make_model, side, output_stride, e
         return torch.zeros(1, 3, 2, 2)
 
     model.features_to_logits = spy
-    settings = EvaluationConfig(output_stride, MULTI_SCALE, flip=True)
-    probabilities(model, torch.from_numpy(noise(side, 17)[None]), settings)
+    config = EvaluationConfig(output_stride, MULTI_SCALE, flip=True)
+    probabilities(model, torch.from_numpy(noise(side, 17)[None]), config)
     assert [height for height, _ in sizes[::2]] == expected
     assert sizes[::2] == sizes[1::2]
 
@@ -163,10 +156,10 @@ def test_probabilities_are_averaged_over_scales_and_flip(make_model):
     torch.testing.assert_close(found.sum(1), torch.ones(1, 33, 65))
 
 
-def slow_reference(model: DeepLabV3, image: np.ndarray, settings: EvaluationConfig) -> np.ndarray:
+def slow_reference(model: DeepLabV3, image: np.ndarray, config: EvaluationConfig) -> np.ndarray:
     """Tables 4 and 6 once more, image by image and view by view: probabilities ``(K, H, W)`` of the image."""
     height, width = image.shape[:2]
-    stride, crop_size = settings.output_stride, settings.crop_size if settings.padding == "crop" else 0
+    stride, crop_size = config.output_stride, config.crop_size if config.padding == "crop" else 0
     tall, wide = (max(crop_size, stride * int(np.ceil((side - 1) / stride)) + 1) for side in (height, width))
     normalized = torch.empty(3, tall, wide)
     for channel in range(3):
@@ -175,8 +168,8 @@ def slow_reference(model: DeepLabV3, image: np.ndarray, settings: EvaluationConf
         normalized[channel, :height, :width] = (values / 255 - MEAN[channel]) / STD[channel]
     model = model.eval().set_output_stride(stride)
     views = []
-    for scale in settings.scales:
-        for mirror in [False, True] if settings.flip else [False]:
+    for scale in config.scales:
+        for mirror in [False, True] if config.flip else [False]:
             size = [side if scale == 1 else stride * round((side - 1) / stride * scale) + 1 for side in (tall, wide)]
             view = F.interpolate(normalized[None], size=size, mode="bilinear", align_corners=True)
             with torch.no_grad():
@@ -203,16 +196,16 @@ STRATEGIES = {
 
 @pytest.mark.parametrize("padding", ["crop", "tight"])
 @pytest.mark.parametrize("changes", STRATEGIES.values(), ids=STRATEGIES)
-def test_strategies_agree_with_an_independent_slow_reference(make_model, changes, padding):
+def test_strategies_match_slow_reference(make_model, changes, padding):
     """Batched across images of one padded size, with batch norm folded, against loops over everything."""
-    settings = EvaluationConfig(**changes, crop_size=49, padding=padding)
+    config = EvaluationConfig(**changes, crop_size=49, padding=padding)
     images = mixed_sizes()
     model = make_model(num_classes=5)
-    predictions = list(predict_batches(optimize_for_inference(model), images, settings, batch_size=3))
+    predictions = list(predict_batches(optimize_for_inference(model), images, config, batch_size=3))
     assert len(predictions) == len(images)
     seen = set()
     for image, prediction in zip(images, predictions, strict=True):
-        shares = slow_reference(model, image, settings)
+        shares = slow_reference(model, image, config)
         seen |= set(np.unique(shares.argmax(0)).tolist())
         # rounding decides between classes that are tied, and nothing else
         highest = np.sort(shares, axis=0)
@@ -222,7 +215,7 @@ def test_strategies_agree_with_an_independent_slow_reference(make_model, changes
     assert len(seen) > 1
 
 
-def test_one_view_needs_no_softmax(make_model):
+def test_single_view_needs_no_softmax(make_model):
     model, images = make_model().eval(), torch.from_numpy(np.stack([noise(33, 49), noise(33, 49, seed=1)]))
     expected = probabilities(model, images, EvaluationConfig()).argmax(1)
     found = predict_classes(model, images, EvaluationConfig())
@@ -234,15 +227,15 @@ def items(sizes: list[tuple[int, int]]) -> list[_Item]:
     return [_Item(index, noise(*size)) for index, size in enumerate(sizes)]
 
 
-def test_images_of_one_size_share_a_batch_wherever_they_stand():
+def test_images_of_equal_size_share_batches():
     a, b, c = (33, 33), (17, 33), (30, 20)  # c is padded to a's size
-    settings = EvaluationConfig(padding="tight")
-    groups = list(in_batches(items([a, b, c, b, a, b]), settings, 3))
+    config = EvaluationConfig(padding="tight")
+    groups = list(in_batches(items([a, b, c, b, a, b]), config, 3))
     assert [[item.index for item in group] for group in groups] == [[0, 2, 4], [1, 3, 5]]
-    assert [len(group) for group in in_batches(items([a, b, a, b]), settings, 1)] == [1, 1, 1, 1]
+    assert [len(group) for group in in_batches(items([a, b, a, b]), config, 1)] == [1, 1, 1, 1]
 
 
-def test_no_image_waits_for_ever():
+def test_rare_size_waits_at_most_max_lag():
     """A rare size goes alone after a while: a stream is never held in memory, and progress never stands still."""
     rare, common = (65, 65), (33, 33)
     stream = iter(items([rare] + [common] * 200))
@@ -255,8 +248,8 @@ def test_no_image_waits_for_ever():
     assert len(list(stream)) >= 200 - MAX_BATCH_LAG * 4  # the rest was not read yet
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-def test_predictions_come_in_order_and_soon(batch_size):
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_predictions_keep_order_with_bounded_lag(batch_size):
     images, taken = mixed_sizes() * 20, []
     stream = predict_batches(
         ByColor(), (taken.append(p) or p for p in images), EvaluationConfig(padding="tight"), batch_size
@@ -267,7 +260,7 @@ def test_predictions_come_in_order_and_soon(batch_size):
     assert number + 1 == len(images)
 
 
-def test_bfloat16_moves_only_pixels_that_are_nearly_tied(make_model):
+def test_bfloat16_changes_only_nearly_tied_pixels(make_model):
     model, images = make_model().eval(), torch.from_numpy(np.stack([noise(65, 65)]))
     exact = probabilities(model, images, EvaluationConfig())
     rough = probabilities(model, images, EvaluationConfig(precision="bfloat16"))
@@ -279,97 +272,17 @@ def test_bfloat16_moves_only_pixels_that_are_nearly_tied(make_model):
     assert torch.equal(rough.argmax(1)[clear], exact.argmax(1)[clear])
 
 
-# --- degenerate images and damaged files
-
-
-def write_images(root: Path, sizes: list[tuple[int, int]]) -> VOCData:
-    """A list ``val`` of noise at these sizes (height, width), labels from CLASSES with some void."""
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (root / folder).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    names = [f"image_{number}" for number in range(len(sizes))]
-    for name, size in zip(names, sizes, strict=True):
-        Image.fromarray(rng.integers(0, 256, (*size, 3)).astype(np.uint8)).save(root / "JPEGImages" / f"{name}.jpg")
-        label = rng.choice([*CLASSES, VOID], size).astype(np.uint8)
-        write_label(root / "SegmentationClass" / f"{name}.png", label)
-    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(names))
-    return VOCData(root, "val", CLASSES)
-
-
-DEGENERATE = [(1, 1), (200, 3000), (1, 90), (90, 1), (2, 3), (1500, 20), (16, 17)]
-
-
-@pytest.mark.parametrize("padding", ["crop", "tight"])
-@pytest.mark.parametrize("changes", [{}, {"output_stride": 8, "scales": (0.5, 1.25), "flip": True}])
-def test_huge_and_tiny_images_are_counted_whole(make_model, tmp_path, padding, changes):
-    settings = EvaluationConfig(**changes, crop_size=33, padding=padding)
-    data, model = write_images(tmp_path / "VOC", DEGENERATE), make_model().eval()
-    confusions = evaluate(model, data, settings, batch_size=2)
-    predictions = predict_batches(model, (data[index][0] for index in range(len(data))), settings)
-    for index, prediction in enumerate(predictions):
-        label = data[index][1]
-        assert prediction.shape == label.shape == DEGENERATE[index]
-        assert confusions[index].sum() == (label != VOID).sum()
-        moved = abs(confusions[index] - confusion_matrix(label, prediction, 3)).sum() / 2
-        assert moved <= 1e-3 * label.size  # another batch may decide a tie otherwise
-
-
-def test_a_image_that_is_void_throughout_counts_nothing(make_model, tmp_path):
-    data = write_images(tmp_path / "VOC", [(20, 30), (20, 30)])
-    write_label(data.root / "SegmentationClass" / "image_0.png", np.full((20, 30), VOID, dtype=np.uint8))
-    confusions = evaluate(make_model(), data, EvaluationConfig(padding="tight"), 2)
-    assert not confusions[0].any()
-    assert confusions[1].any()
-
-
-def break_image(data: VOCData, number: int) -> None:
-    path = data.root / "JPEGImages" / f"image_{number}.jpg"
-    path.write_bytes(path.read_bytes()[:150])
-
-
-@pytest.mark.parametrize("batch", [1, 2, 8])
-def test_a_broken_image_does_not_hold_the_others_up(make_model, tmp_path, batch_size):
-    data = write_images(tmp_path / "VOC", [(20, 30)] * 5)
-    whole = evaluate(make_model(), data, EvaluationConfig(padding="tight"))
-    break_image(data, 2)
-    write_label(data.root / "SegmentationClass" / "image_4.png", np.full((20, 30), 99, dtype=np.uint8))
-    found = dict(confusion_per_image(make_model(), data, EvaluationConfig(padding="tight"), batch_size))
-    assert sorted(found) == [0, 1, 2, 3, 4]
-    assert isinstance(found[2], UserError) and "image_2.jpg" in str(found[2])
-    assert isinstance(found[4], UserError) and "image_4.png holds the value 99" in str(found[4])
-    for index in (0, 1, 3):
-        assert abs(found[index] - whole[index]).sum() <= 2
-    with pytest.raises(UserError, match=r"image_2\.jpg"):
-        evaluate(make_model(), data, EvaluationConfig(padding="tight"), batch_size)
-
-
-def test_single_images_of_a_list_can_be_counted(make_model, data):
-    whole = evaluate(make_model(), data, EvaluationConfig(crop_size=65))
-    found = dict(confusion_per_image(make_model(), data, EvaluationConfig(crop_size=65), indices=[4, 1]))
-    assert list(found) == [4, 1]
-    assert all(np.array_equal(counts, whole[index]) for index, counts in found.items())
-
-
-def test_an_abandoned_evaluation_leaves_the_model_as_it_was_and_no_threads(make_model, data):
-    model, before = make_model().train(), threading.active_count()
-    stream = confusion_per_image(model, data, EvaluationConfig(output_stride=8, crop_size=65))
-    next(stream)
-    assert model.output_stride == 8
-    stream.close()
-    assert (model.output_stride, model.training, threading.active_count()) == (16, True, before)
-
-
-def test_with_flip_a_mirrored_image_gives_the_mirrored_result(make_model):
+def test_flip_makes_prediction_mirror_symmetric(make_model):
     model = make_model().eval()
     image = noise(33, 49)
     images, mirrored = (torch.from_numpy(p[None].copy()) for p in (image, image[:, ::-1]))
     for flip, symmetric in ((True, True), (False, False)):
-        settings = EvaluationConfig(flip=flip, scales=(1.0, 1.25))
-        difference = probabilities(model, mirrored, settings).flip(3) - probabilities(model, images, settings)
+        config = EvaluationConfig(flip=flip, scales=(1.0, 1.25))
+        difference = probabilities(model, mirrored, config).flip(3) - probabilities(model, images, config)
         assert (difference.abs().max() < 1e-4) == symmetric
 
 
-def test_the_output_stride_of_the_settings_is_used(make_model):
+def test_config_output_stride_is_used(make_model):
     model = make_model().eval()
     image = noise(33, 33)
     at_8 = next(predict_batches(model, iter([image]), EvaluationConfig(output_stride=8, crop_size=33)))
@@ -382,7 +295,7 @@ def test_the_output_stride_of_the_settings_is_used(make_model):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("end", ["done", "abandoned", "failed"])
-def test_the_model_is_left_as_it_was(make_model, training, end):
+def test_model_state_is_restored(make_model, training, end):
     model: DeepLabV3 = make_model().train(training)
     norm = model.backbone.bn1.running_mean.clone()
     images = [noise(33, 33), noise(33, 33)]
@@ -400,7 +313,7 @@ def test_the_model_is_left_as_it_was(make_model, training, end):
     assert torch.equal(model.backbone.bn1.running_mean, norm)
 
 
-def test_an_impossible_output_stride_leaves_the_model_as_it_was(make_model):
+def test_impossible_output_stride_leaves_model_unchanged(make_model):
     model = make_model().train()
     with pytest.raises(UserError, match="output_stride 64"):
         list(predict_batches(model, iter([noise(33, 33)]), EvaluationConfig(output_stride=64)))
@@ -408,9 +321,9 @@ def test_an_impossible_output_stride_leaves_the_model_as_it_was(make_model):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"padding": "mirror"}, {"scales": ()}, {"scales": (0.0,)}, {"scales": (-1.0,)}, {"crop": 0}]
+    "changes", [{"padding": "mirror"}, {"scales": ()}, {"scales": (0.0,)}, {"scales": (-1.0,)}, {"crop_size": 0}]
 )
-def test_impossible_settings_are_users_errors(changes):
+def test_invalid_evaluation_config_is_user_error(changes):
     (name,) = changes
     with pytest.raises(UserError, match=name):
         EvaluationConfig(**changes)

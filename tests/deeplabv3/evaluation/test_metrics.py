@@ -25,7 +25,7 @@ TRUTH = np.array([[0, 0, 1, 1], [0, 2, 2, 255], [255, 1, 0, 0]], dtype=np.uint8)
 PREDICTION = np.array([[0, 1, 1, 1], [0, 2, 0, 2], [1, 2, 0, 0]], dtype=np.uint8)
 
 
-def test_a_matrix_by_hand():
+def test_confusion_matrix_by_hand():
     matrix = confusion_matrix(TRUTH, PREDICTION, 3)
     assert matrix.tolist() == [[4, 1, 0], [0, 2, 1], [1, 0, 1]]
     # class 0: 4 of 5 + 1 that should not be; class 1: 2 of 3 + 1; class 2: 1 of 2 + 1
@@ -34,31 +34,31 @@ def test_a_matrix_by_hand():
     assert pixel_accuracy(matrix) == pytest.approx(70)
 
 
-def test_void_pixels_do_not_count_whatever_is_predicted_there():
+def test_void_pixels_are_ignored():
     expected = confusion_matrix(TRUTH, PREDICTION, 3)
     for value in range(3):
         assert np.array_equal(confusion_matrix(TRUTH, np.where(TRUTH == VOID, value, PREDICTION), 3), expected)
     assert confusion_matrix(TRUTH, PREDICTION, 3).sum() == (TRUTH != VOID).sum()
 
 
-def test_a_class_that_never_occurs_counts_in_the_mean_over_all_classes_alone():
+def test_absent_class_counts_only_in_mean_over_all():
     matrix = confusion_matrix(TRUTH, PREDICTION, 5)
     assert np.isnan(class_iou(matrix)[3:]).all()
     assert mean_iou(matrix) == mean_iou(confusion_matrix(TRUTH, PREDICTION, 3))
     assert mean_iou_all(matrix) == pytest.approx(mean_iou(matrix) * 3 / 5)
 
 
-def test_where_every_class_is_present_the_means_are_one():
+def test_means_agree_with_all_classes_present():
     matrix = confusion_matrix(TRUTH, PREDICTION, 3)
     assert mean_iou_all(matrix) == pytest.approx(mean_iou(matrix))
 
 
-def test_a_class_that_is_only_predicted_or_only_missed_is_zero():
+def test_class_only_predicted_or_missed_scores_zero():
     truth, prediction = np.array([[0, 0, 1]], np.uint8), np.array([[0, 2, 0]], np.uint8)
     assert class_iou(confusion_matrix(truth, prediction, 3)) == pytest.approx([1 / 3, 0, 0])
 
 
-def test_nothing_but_void_is_no_result():
+def test_void_only_gives_nan():
     matrix = confusion_matrix(np.full((3, 3), VOID, np.uint8), np.zeros((3, 3), np.uint8), 3)
     assert not matrix.any()
     target, found = torch.full((3, 3), VOID), torch.zeros((3, 3), dtype=torch.int64)
@@ -68,7 +68,7 @@ def test_nothing_but_void_is_no_result():
     assert math.isnan(pixel_accuracy(matrix))
 
 
-def test_one_matrix_over_all_images_and_not_a_mean_over_images():
+def test_miou_is_not_mean_over_images():
     """isht7/pytorch-deeplab-resnet #5: IoU averaged per image is another metric."""
     large = confusion_matrix(np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8), 2)
     small = confusion_matrix(np.ones((1, 2), np.uint8), np.array([[0, 1]], np.uint8), 2)
@@ -77,7 +77,7 @@ def test_one_matrix_over_all_images_and_not_a_mean_over_images():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_naive_implementation_agrees(seed):
+def test_miou_matches_naive_implementation(seed):
     rng = np.random.default_rng(seed)
     classes = int(rng.integers(2, 22))
     truth = rng.integers(0, classes, (13, 17)).astype(np.uint8)
@@ -124,7 +124,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("truth", "prediction", "classes"), CASES.values(), ids=CASES)
-def test_torchmetrics_agrees(truth, prediction, classes):
+def test_metrics_match_torchmetrics(truth, prediction, classes):
     """An implementation by others. Its macro average leaves out absent classes, as the mean over those present does."""
     matrix = confusion_matrix(truth, prediction, classes)
     if classes == 1:  # torchmetrics wants two classes: a second one that never occurs
@@ -143,7 +143,7 @@ def test_torchmetrics_agrees(truth, prediction, classes):
     assert pixel_accuracy(matrix) == pytest.approx(100 * accuracy.item(), abs=1e-4)
 
 
-def test_a_batch_is_counted_image_by_image():
+def test_batch_is_counted_per_image():
     pairs = [*(drawn(seed, 7) for seed in range(3)), (constant(VOID, (13, 17)), constant(3, (13, 17)))]
     truth, prediction = (torch.from_numpy(np.stack(maps)) for maps in zip(*pairs, strict=True))
     counts = confusion_matrices(truth, prediction, 7)

@@ -14,7 +14,7 @@ from torchvision.models import segmentation
 from deeplabv3.config import MULTI_SCALE, VOC_CLASSES, EvaluationConfig
 from deeplabv3.data.voc import palette, palette_png
 from deeplabv3.errors import UserError
-from deeplabv3.evaluation import predict as room
+from deeplabv3.evaluation import predict as predict_module
 from deeplabv3.evaluation.inference import predict
 from deeplabv3.evaluation.predict import (
     class_shares,
@@ -41,7 +41,7 @@ def scene(height: int = 40, width: int = 60) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tif"])
-def test_formats(tmp_path, suffix):
+def test_image_formats_are_read(tmp_path, suffix):
     path = tmp_path / f"scene.{suffix}"
     Image.fromarray(scene()).save(path, quality=95)
     photo = read_photo(path)
@@ -51,7 +51,7 @@ def test_formats(tmp_path, suffix):
 
 @pytest.mark.parametrize(("orientation", "turned"), [(1, lambda a: a), (2, np.fliplr), (3, lambda a: np.rot90(a, 2)),
                                                      (6, lambda a: np.rot90(a, -1)), (8, np.rot90)])  # fmt: skip
-def test_exif_rotation(tmp_path, orientation, turned):
+def test_exif_orientation_is_applied(tmp_path, orientation, turned):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(scene()).save(tmp_path / "phone.jpg", exif=exif, quality=95, subsampling=0)
@@ -61,18 +61,18 @@ def test_exif_rotation(tmp_path, orientation, turned):
 
 
 @pytest.mark.filterwarnings("error")
-def test_damaged_exif_data_does_not_cost_the_image(tmp_path, monkeypatch):
+def test_damaged_exif_is_ignored(tmp_path, monkeypatch):
     Image.fromarray(scene()).save(tmp_path / "phone.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert read_photo(tmp_path / "phone.jpg").shape == (40, 60, 3)
 
     def fail(image: Image.Image) -> Image.Image:
         raise struct.error("unpack requires a buffer of 4 bytes")
 
-    monkeypatch.setattr(room.ImageOps, "exif_transpose", fail)  # as Pillow has done with other damages
+    monkeypatch.setattr(predict_module.ImageOps, "exif_transpose", fail)  # as Pillow has done with other damages
     assert read_photo(tmp_path / "phone.jpg").shape == (40, 60, 3)
 
 
-def test_transparency_lies_on_white(tmp_path):
+def test_transparency_is_composited_on_white(tmp_path):
     rgba = np.dstack([scene(), np.full((40, 60), 255, np.uint8)])
     rgba[:20, :30, 3] = 0
     rgba[:20, 30:, 3] = 128
@@ -89,7 +89,7 @@ def test_transparency_lies_on_white(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bits_keep_their_brightness(tmp_path, suffix):
+def test_16_bit_image_keeps_brightness(tmp_path, suffix):
     """Pillow's own conversion clips at 255, which makes nearly everything white."""
     gray = np.array([[0, 255, 256, 0x8000, 0xFFFF]], dtype=np.uint16)
     Image.fromarray(gray).save(tmp_path / f"deep.{suffix}")
@@ -97,7 +97,7 @@ def test_16_bits_keep_their_brightness(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("L", "png"), ("1", "png"), ("LA", "png"), ("CMYK", "jpg"), ("P", "gif")])
-def test_other_modes(tmp_path, mode, suffix):
+def test_pillow_modes_become_rgb(tmp_path, mode, suffix):
     path = tmp_path / f"scene.{suffix}"
     Image.fromarray(scene()).convert(mode).save(path)
     photo, gray = read_photo(path), mode in ("L", "1", "LA")
@@ -113,7 +113,7 @@ def test_floating_point_pixels_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", None])
-def test_a_broken_image_is_named(tmp_path, content):
+def test_broken_image_error_names_file(tmp_path, content):
     path = tmp_path / "broken.jpg"
     Image.fromarray(scene(400, 600)).save(path)
     path.write_bytes(path.read_bytes()[:2000] if content is None else content)
@@ -127,7 +127,7 @@ def make_files(folder: Path, *names: str) -> None:
         Image.fromarray(scene()).save(folder / name)
 
 
-def test_files_folders_and_patterns_are_found_once_each(tmp_path, monkeypatch):
+def test_files_folders_patterns_are_found_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_files(tmp_path, "trip/b.JPG", "trip/a.png", "trip/sub/c.webp", "one.jpg")
     (tmp_path / "trip" / "notes.txt").write_text("no image")
@@ -136,12 +136,12 @@ def test_files_folders_and_patterns_are_found_once_each(tmp_path, monkeypatch):
     assert [path.name for path in find_images(["**/*.webp"])] == ["c.webp"]
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
+def test_file_named_like_pattern_is_found(tmp_path):
     make_files(tmp_path, "a[1].jpg", "a1.jpg")
     assert [path.name for path in find_images([str(tmp_path / "a[1].jpg")])] == ["a[1].jpg"]
 
 
-def test_earlier_results_are_not_predicted_again(tmp_path):
+def test_earlier_results_are_skipped(tmp_path):
     make_files(tmp_path, "cat.jpg", "cat_overlay.jpg", "cat_classes.png")
     assert [path.name for path in find_images([str(tmp_path)], tmp_path)] == ["cat.jpg"]
     assert len(find_images([str(tmp_path)], tmp_path / "elsewhere")) == 3
@@ -153,14 +153,14 @@ def test_earlier_results_are_not_predicted_again(tmp_path):
 
 
 @pytest.mark.parametrize("item", ["nowhere.jpg", "*.png", "empty"])
-def test_nothing_found_is_one_sentence(tmp_path, monkeypatch, item):
+def test_no_image_found_is_user_error(tmp_path, monkeypatch, item):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=item.replace("*", r"\*")):
         find_images([item])
 
 
-def test_images_of_one_name_get_results_of_their_own():
+def test_equal_image_names_get_distinct_results():
     paths = [Path(name) for name in ("a/cat.jpg", "b/cat.jpg", "cat_2.png", "a/Cat.png", "dog.jpg")]
     names = output_names(paths)
     assert names == ["cat", "cat_2", "cat_2_2", "Cat_3", "dog"]
@@ -169,7 +169,7 @@ def test_images_of_one_name_get_results_of_their_own():
 # --- weights
 
 
-def test_a_checkpoint_brings_its_classes(tmp_path, make_model):
+def test_checkpoint_provides_classes(tmp_path, make_model):
     model = make_model()
     settings = {"model": vars(model.config), "data": {"classes": {"0": "background", "8": "cat", "12": "dog"}}}
     save_checkpoint(tmp_path / "c.safetensors", Checkpoint(1, 1.0, settings, model.state_dict(), {}))
@@ -187,7 +187,7 @@ def torchvision_state() -> dict:
     ).state_dict()
 
 
-def test_torchvisions_weights_from_a_file(tmp_path, torchvision_state):
+def test_torchvision_weights_load_from_file(tmp_path, torchvision_state):
     torch.save(torchvision_state, tmp_path / "deeplab.pth")
     model, classes = load_weights(f"torchvision:{tmp_path / 'deeplab.pth'}")
     assert tuple(classes.values()) == VOC_CLASSES and list(classes) == list(range(21))
@@ -204,7 +204,7 @@ def test_torchvisions_weights_from_a_file(tmp_path, torchvision_state):
 @pytest.mark.parametrize(
     ("source", "kind"), [("torchvision", "DeepLabV3_ResNet101"), ("torchvision:resnet50", "DeepLabV3_ResNet50")]
 )
-def test_torchvisions_weights_are_downloaded(monkeypatch, make_model, source, kind):
+def test_torchvision_weights_are_downloaded(monkeypatch, make_model, source, kind):
     asked = []
 
     def download(weights, **options):
@@ -213,13 +213,13 @@ def test_torchvisions_weights_are_downloaded(monkeypatch, make_model, source, ki
 
     for enum in (segmentation.DeepLabV3_ResNet50_Weights, segmentation.DeepLabV3_ResNet101_Weights):
         monkeypatch.setattr(enum, "get_state_dict", download)
-    monkeypatch.setattr(room, "from_torchvision", lambda state: make_model(num_classes=21))
+    monkeypatch.setattr(predict_module, "from_torchvision", lambda state, name: make_model(num_classes=21))
     _, classes = load_weights(source)
     assert asked == [(f"{kind}_Weights", "COCO_WITH_VOC_LABELS_V1", True)]
     assert classes[20] == "tvmonitor"
 
 
-def test_a_download_that_fails_says_what_to_fetch(monkeypatch):
+def test_failed_download_names_url(monkeypatch):
     def fail(*_, **__):
         raise OSError("no route to host")
 
@@ -229,7 +229,7 @@ def test_a_download_that_fails_says_what_to_fetch(monkeypatch):
 
 
 @pytest.mark.parametrize("source", ["nowhere.safetensors", "torchvision:nowhere.pth", "torchvision:resnet18"])
-def test_unknown_weights_are_one_sentence(source):
+def test_unknown_weights_are_user_error(source):
     with pytest.raises(UserError, match=source.split(":")[-1]):
         load_weights(source)
 
@@ -243,15 +243,15 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def test_a_image_of_ordinary_size_is_predicted_as_in_evaluation(make_model):
+def test_small_photo_is_predicted_as_in_evaluation(make_model):
     model, image = make_model(), photo(75, 100)
-    for settings in (TIGHT, EvaluationConfig(16, MULTI_SCALE, True, padding="tight")):
-        assert (predict_photo(model, image, settings) == predict(model, image, settings)).all()
+    for config in (TIGHT, EvaluationConfig(16, MULTI_SCALE, True, padding="tight")):
+        assert (predict_photo(model, image, config) == predict(model, image, config)).all()
 
 
-def test_a_large_image_is_predicted_small_and_answered_large(make_model):
+def test_large_photo_prediction_has_full_size(make_model):
     model, large = make_model(), photo(750, 1000)
-    found = predict_photo(model, large, TIGHT, longest=100)
+    found = predict_photo(model, large, TIGHT, max_size=100)
     assert found.shape == (750, 1000) and found.dtype == np.uint8
     small = predict(model, np.asarray(Image.fromarray(large).resize((100, 75), Image.Resampling.BILINEAR)), TIGHT)
     blocks = small.repeat(10, 0).repeat(10, 1)
@@ -260,35 +260,35 @@ def test_a_large_image_is_predicted_small_and_answered_large(make_model):
 
 
 @pytest.mark.parametrize("power", [4, 0.05], ids=["sure", "hardly sure"])
-def test_enlarging_goes_by_the_most_probable_class(power):
+def test_enlarged_classes_are_most_probable(power):
     """By interpolated probabilities, class after class, without those that are nowhere the most probable."""
     shares = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32) ** power
     shares[3] = 0.001
     shares /= shares.sum(0)
     large = np.stack([np.asarray(Image.fromarray(s).resize((70, 60), Image.Resampling.BILINEAR)) for s in shares])
-    found = room._enlarged(shares, 60, 70)
+    found = predict_module._enlarged(shares, 60, 70)
     assert (found == large.argmax(0)).all()
     assert set(np.unique(found)) == {0, 1, 2, 4}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 2), (3, 2000), (17, 33)])
-def test_images_of_any_shape(make_model, size):
+def test_photos_of_extreme_shapes_are_predicted(make_model, size):
     model, image = make_model(), photo(*size)
-    for settings in (TIGHT, EvaluationConfig(8, (0.5, 1.5), True, padding="tight")):
-        assert predict_photo(model, image, settings, longest=129).shape == size
+    for config in (TIGHT, EvaluationConfig(8, (0.5, 1.5), True, padding="tight")):
+        assert predict_photo(model, image, config, max_size=129).shape == size
 
 
-def test_the_network_is_left_as_it_was(make_model):
+def test_predict_photo_restores_model(make_model):
     model = make_model().train()
-    predict_photo(model, photo(80, 90), TIGHT, longest=50)
+    predict_photo(model, photo(80, 90), TIGHT, max_size=50)
     assert model.training and model.output_stride == 16
 
 
-def test_shares_add_up():
+def test_class_shares_are_percentages():
     assert class_shares(np.array([[0, 2], [2, 2]], dtype=np.uint8), 4).tolist() == [25, 0, 75, 0]
 
 
-def test_palette_pngs_hold_numbers_and_vocs_colors():
+def test_palette_png_keeps_values_and_voc_colors():
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
     image = Image.open(io.BytesIO(palette_png(values)))
     assert image.mode == "P"
@@ -296,6 +296,6 @@ def test_palette_pngs_hold_numbers_and_vocs_colors():
     assert (np.asarray(image.convert("RGB")) == palette()[values]).all()
 
 
-def test_a_network_of_255_classes_keeps_its_numbers(make_model):
+def test_network_with_255_classes_is_predicted(make_model):
     model = DeepLabV3(small_config(num_classes=255)).eval()
-    assert predict_photo(model, photo(40, 50), TIGHT, longest=30).dtype == np.uint8
+    assert predict_photo(model, photo(40, 50), TIGHT, max_size=30).dtype == np.uint8

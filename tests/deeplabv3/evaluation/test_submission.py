@@ -16,7 +16,7 @@ from deeplabv3.evaluation.submission import refuse_other_classes, submit, test_i
 
 test_images.__test__ = False  # a function of the library, not a test
 PLACE = "results/VOC2012/Segmentation/comp6_test_cls"
-SETTINGS = EvaluationConfig(8, padding="tight")
+CONFIG = EvaluationConfig(8, padding="tight")
 VOC = dict(enumerate(VOC_CLASSES))
 
 
@@ -27,11 +27,11 @@ def devkit(tmp_path: Path, voc_root: Path) -> Path:
     return tmp_path
 
 
-def test_the_folder_and_the_archive(devkit, make_model):
+def test_submission_writes_folder_and_archive(devkit, make_model):
     model = make_model(num_classes=21)
     images = test_images(devkit)
     assert list(images) == ["image_4", "image_2"]
-    archive = submit(model, images, SETTINGS, devkit / "out", "w")
+    archive = submit(model, images, CONFIG, devkit / "out", "w")
     assert archive == devkit / "out" / "results.tgz"
     with tarfile.open(archive) as files:
         assert files.getnames() == [f"{PLACE}/image_4.png", f"{PLACE}/image_2.png"]
@@ -40,51 +40,51 @@ def test_the_folder_and_the_archive(devkit, make_model):
         label = Image.open(devkit / "unpacked" / PLACE / f"{name}.png")
         image = np.asarray(Image.open(path))
         assert label.mode == "P" and label.getpalette() == palette().flatten().tolist()
-        assert (np.asarray(label) == predict(model, image, SETTINGS)).all()
+        assert (np.asarray(label) == predict(model, image, CONFIG)).all()
         assert np.asarray(label).any()
 
 
-def test_an_interrupted_submission_goes_on(devkit, make_model):
+def test_interrupted_submission_resumes(devkit, make_model):
     model, images, out = make_model(num_classes=21), test_images(devkit), devkit / "out"
-    whole = submit(model, images, SETTINGS, devkit / "whole", "w").parent / PLACE
+    whole = submit(model, images, CONFIG, devkit / "whole", "w").parent / PLACE
 
     def stop() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        submit(model, images, SETTINGS, out, "w", report=stop)
+        submit(model, images, CONFIG, out, "w", report=stop)
     (first,) = (out / PLACE).glob("*.png")
     assert not (out / "results.tgz").exists()
     made = first.stat().st_mtime_ns
     counted = []
-    submit(model, images, SETTINGS, out, "w", report=lambda: counted.append(1))
+    submit(model, images, CONFIG, out, "w", report=lambda: counted.append(1))
     assert first.stat().st_mtime_ns == made, "what is done is not done again"
     assert len(counted) == 2
     assert [(out / PLACE / f"{name}.png").read_bytes() == (whole / f"{name}.png").read_bytes() for name in images]
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_whole_files(devkit, make_model, full_disk):
+def test_full_disk_error_leaves_complete_files(devkit, make_model, full_disk):
     model, images, out = make_model(num_classes=21), test_images(devkit), devkit / "out"
-    with pytest.raises(UserError, match=r"out cannot be written .*No space left.*; make room"):
-        submit(model, images, SETTINGS, out, "w", report=full_disk)
+    with pytest.raises(UserError, match=r"image_2\.png cannot be written .*No space left.*; make room"):
+        submit(model, images, CONFIG, out, "w", report=full_disk)
     assert [file.name for file in out.rglob("*") if file.is_file()] == ["submission.json", "image_4.png"]
     Image.open(out / PLACE / "image_4.png").load()
 
 
-@pytest.mark.parametrize("other", [("v", SETTINGS), ("w", EvaluationConfig(16, padding="tight")), ("w", None)])
-def test_predictions_of_two_kinds_never_share_a_folder(devkit, make_model, other):
+@pytest.mark.parametrize("other", [("v", CONFIG), ("w", EvaluationConfig(16, padding="tight")), ("w", None)])
+def test_folder_of_other_predictions_is_refused(devkit, make_model, other):
     model, images, out = make_model(num_classes=21), test_images(devkit), devkit / "out"
-    submit(model, images, SETTINGS, out, "w")
-    weights, settings = other
-    if settings is None:  # nobody knows where these come from
+    submit(model, images, CONFIG, out, "w")
+    weights, config = other
+    if config is None:  # nobody knows where these come from
         (out / "submission.json").unlink()
     before = (out / "results.tgz").read_bytes()
     with pytest.raises(UserError, match=r"--output"):
-        submit(model, images, settings or SETTINGS, out, weights)
+        submit(model, images, config or CONFIG, out, weights)
     assert (out / "results.tgz").read_bytes() == before
 
 
-def test_weights_are_told_apart(make_model):
+def test_weights_hash_distinguishes_weights(make_model):
     model, other = make_model(), make_model()
     assert weights_hash(model) == weights_hash(other) == weights_hash(model.set_output_stride(8))
     with torch.no_grad():
@@ -92,14 +92,14 @@ def test_weights_are_told_apart(make_model):
     assert weights_hash(model) != weights_hash(other)
 
 
-def test_only_vocs_classes_are_submitted():
+def test_classes_other_than_voc_are_refused():
     refuse_other_classes(VOC)
     for classes in ({0: "background", 8: "cat"}, VOC | {20: "television"}, {v + 1: n for v, n in VOC.items()}):
         with pytest.raises(UserError, match="21"):
             refuse_other_classes(classes)
 
 
-def test_missing_test_images_say_where_they_come_from(devkit, voc_root):
+def test_missing_test_images_error_names_source(devkit, voc_root):
     (voc_root / "JPEGImages" / "image_2.jpg").unlink()
     with pytest.raises(UserError, match=r"image_2\.jpg.*VOC2012test\.tar"):
         test_images(devkit)

@@ -67,7 +67,7 @@ def atrous_convolution_2d(x: np.ndarray, w: np.ndarray, rate: int, padding: int,
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
-def test_equation_1_in_one_dimension_is_the_frameworks(kernel):
+def test_atrous_convolution_1d_matches_torch(kernel):
     """Whole numbers in double precision: the sums are exact in any order, so that equal means equal."""
     rng = np.random.default_rng(kernel)
     compared = 0
@@ -82,7 +82,7 @@ def test_equation_1_in_one_dimension_is_the_frameworks(kernel):
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3])
-def test_equation_1_in_two_dimensions_is_the_frameworks(kernel):
+def test_atrous_convolution_2d_matches_torch(kernel):
     rng = np.random.default_rng(kernel)
     compared = 0
     for rate, padding, stride, size in product((1, 2, 3, 6), (0, 1, 2, 6), (1, 2, 3), ((1, 5), (6, 4), (7, 7))):
@@ -125,7 +125,7 @@ BLOCK_RATES = {
 @pytest.mark.parametrize("stride_unit", ["last", "first"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("output_stride", BLOCK_RATES)
-def test_every_rate_is_the_blocks_times_the_grids(backbone, output_stride, stride_unit):
+def test_rates_are_block_rate_times_multi_grid(backbone, output_stride, stride_unit):
     """Section 3.2.1, for all of Table 3's grids and every depth; torchvision's first units keep the previous rate."""
     first_unit_strided = stride_unit == "first" and backbone != "mobilenet_v2"
     for grid, last_block in product(GRIDS, (4, 5, 6, 7)):
@@ -168,7 +168,7 @@ def test_rates_of_blocks(output_stride, grid, stride_unit, expected):
 
 @pytest.mark.parametrize("stride_unit", ["last", "first"])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_output_stride_and_grid_keeps_what_a_weight_sees(backbone, stride_unit):
+def test_output_stride_keeps_rate_times_stride(backbone, stride_unit):
     """Rate x stride of the features is, in input pixels, what it is in the network without atrous convolution."""
 
     def reach(plan):
@@ -187,13 +187,13 @@ def test_every_output_stride_and_grid_keeps_what_a_weight_sees(backbone, stride_
                 assert final_stride == output_stride
 
 
-def test_for_mobilenet_both_layouts_are_the_same_network():
+def test_mobilenet_plan_ignores_stride_unit():
     """Its pretrained strides sit where the paper's do."""
     assert plan_rates("mobilenet_v2", 8, (1, 2, 4)) == plan_rates("mobilenet_v2", 8, (1, 2, 4), stride_unit="first")
 
 
 @pytest.mark.parametrize(("output_stride", "dilate"), [(16, [False, False, True]), (8, [False, True, True])])
-def test_torchvision_layout_is_torchvisions(output_stride, dilate):
+def test_first_unit_strides_match_torchvision(output_stride, dilate):
     with torch.device("meta"):
         reference = resnet50(replace_stride_with_dilation=dilate)
     layers = [unit for name in ("layer1", "layer2", "layer3", "layer4") for unit in getattr(reference, name)]
@@ -223,20 +223,20 @@ def test_aspp_rates_follow_the_output_stride(output_stride, expected):
         (("resnet50", 16, (1, 1, 1), 4, "caffe"), "caffe"),
     ],
 )
-def test_impossible_plans_are_users_errors(arguments, word):
+def test_impossible_plan_is_user_error(arguments, word):
     with pytest.raises(UserError, match=word):
         plan_rates(*arguments)
 
 
 @pytest.mark.parametrize(("backbone", "field"), [("resnet50", 483), ("resnet101", 1027), ("mobilenet_v2", 491)])
-def test_receptive_field_is_the_published_one_at_every_output_stride(backbone, field):
+def test_receptive_field_matches_published_values(backbone, field):
     """Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", 2019."""
     for output_stride in (32, 16, 8):
         assert receptive_field(backbone_layers(backbone, plan_rates(backbone, output_stride))) == field
 
 
 @pytest.mark.parametrize("layers", [[(3, 1, 1)], [(3, 2, 1), (3, 1, 4)], [(7, 2, 1), (3, 2, 1), (3, 1, 2), (3, 1, 3)]])
-def test_receptive_field_is_what_the_gradient_reaches(layers):
+def test_receptive_field_matches_gradient_in_1d(layers):
     signal = torch.zeros(1, 1, 401, requires_grad=True)
     x = signal
     for kernel, stride, rate in layers:
@@ -278,7 +278,7 @@ def test_figure_4_values(rate, expected):
     assert [fractions[number] for number in (9, 6, 4, 2, 1)] == pytest.approx(expected, abs=6e-4)
 
 
-def test_why_a_crop_of_321_is_too_small():
+def test_crop_of_321_leaves_few_valid_weights():
     """Table 8: at output stride 16 rate 18 has 21 x 21 features there, and 33 x 33 at crop 513."""
 
     def mean_taps(size):

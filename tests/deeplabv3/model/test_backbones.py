@@ -30,7 +30,9 @@ def features(model, images):
 
 def strided_network(backbone, stride_unit, grid, last_block):
     torch.manual_seed(0)
-    config = small_config(backbone=backbone, stride_unit=stride_unit, multi_grid=grid, last_block=last_block, head="cascade")
+    config = small_config(
+        backbone=backbone, stride_unit=stride_unit, multi_grid=grid, last_block=last_block, head="cascade"
+    )
     with torch.device("meta"):  # drawing the initial weights of large networks would take longer than the test
         model = DeepLabV3(config)
     model = randomize(model.to_empty(device="cpu")).double().eval()
@@ -45,7 +47,7 @@ def strided_network(backbone, stride_unit, grid, last_block):
     [(*case, size) for case in CASES for size in ((97, 129), (96, 90))]
     + [("resnet50", stride_unit, (1, 2, 4), 4, (65, 98)) for stride_unit in ("last", "first")],
 )
-def test_a_strided_network_made_dense_has_the_same_features(backbone, stride_unit, grid, last_block, size):
+def test_strided_network_made_dense_keeps_features(backbone, stride_unit, grid, last_block, size):
     """Every 2nd, 4th … feature of the dense network is a feature of the strided one.
 
     To 1e-12 in double precision, for features whose spread is about 3: the same sums, perhaps in another order. No
@@ -66,18 +68,17 @@ def test_a_strided_network_made_dense_has_the_same_features(backbone, stride_uni
 
 
 @pytest.mark.parametrize(("backbone", "stride_unit"), [("small_resnet20", "last"), ("mobilenet_v2", "last")])
-def test_without_the_rates_the_features_differ(backbone, stride_unit):
+def test_missing_rate_changes_features(backbone, stride_unit):
     """The check above notices a single rate that is not doubled."""
     model = strided_network(backbone, stride_unit, (1, 1, 1), 4)
     images = torch.randn(1, 3, 97, 97, dtype=torch.double)
     strided = features(model.set_output_stride(32), images)
     model.set_output_stride(16)
-    last = model.backbone.unit(4, 3) if backbone == "mobilenet_v2" else model.backbone.block4[2]
-    last.set_geometry(stride=1, rate=1)
+    model.backbone.unit(4, 3).set_geometry(stride=1, rate=1)
     assert (features(model, images)[:, :, ::2, ::2] - strided).abs().max() > 1e-3
 
 
-def test_mobilenet_features_are_torchvisions():
+def test_mobilenet_features_match_torchvision():
     """In double precision to 1e-12, for features whose spread is about 3."""
     torch.manual_seed(0)
     reference = randomize(mobilenet_v2(weights=None)).double().eval()
@@ -117,8 +118,8 @@ def transparent_backbone(backbone, last_block):
         ("mobilenet_v2", "last", 5),
     ],
 )
-def test_receptive_field_is_what_the_gradient_reaches_in_the_real_network(monkeypatch, backbone, stride_unit, last_block):
-    """A image one pixel high, wide enough for the field of its central feature; the field is counted in pixels."""
+def test_receptive_field_matches_gradient_of_network(monkeypatch, backbone, stride_unit, last_block):
+    """An image one pixel high, wide enough for the field of its central feature; the field is counted in pixels."""
     # The maximum passes the gradient to one of its pixels, the average over the same window to all.
     monkeypatch.setattr(F, "max_pool2d", F.avg_pool2d)
     network = transparent_backbone(backbone, last_block)

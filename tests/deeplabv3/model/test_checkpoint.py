@@ -22,7 +22,7 @@ def example(step: int = 7) -> Checkpoint:
     )
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_saved_checkpoint_is_loaded_unchanged(tmp_path):
     saved = example()
     save_checkpoint(tmp_path / "c.safetensors", saved)
     loaded = load_checkpoint(tmp_path / "c.safetensors")
@@ -32,7 +32,7 @@ def test_what_is_saved_is_loaded(tmp_path):
         assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_failed_write_leaves_only_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, example(step=1))
 
@@ -40,7 +40,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module.os, "fsync", disk_full)
-    with pytest.raises(UserError, match=r"c\.safetensors could not be written.*No space left"):
+    with pytest.raises(UserError, match=r"/c\.safetensors cannot be written .*No space left"):
         save_checkpoint(path, example(step=2))
     assert load_checkpoint(path).step == 1
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["c.safetensors"]
@@ -64,7 +64,7 @@ def test_write_atomically_replaces_whole_files(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("spoil", ["empty", "half", "text", "folder", "missing"])
-def test_damaged_checkpoints_are_named(tmp_path, spoil):
+def test_damaged_checkpoint_error_names_file(tmp_path, spoil):
     path = tmp_path / "c.safetensors"
     if spoil == "folder":
         path.mkdir()
@@ -77,7 +77,7 @@ def test_damaged_checkpoints_are_named(tmp_path, spoil):
     assert "\n" not in str(caught.value)
 
 
-def test_other_safetensors_files_are_no_checkpoints(tmp_path):
+def test_other_safetensors_file_is_refused(tmp_path):
     path = tmp_path / "weights.safetensors"
     for metadata in (None, {"format": "pt"}, {"step": "x", "seconds": "1", "settings": "{}"}):
         save_file({"features.0.weight": torch.zeros(1)}, path, metadata=metadata)
@@ -85,7 +85,7 @@ def test_other_safetensors_files_are_no_checkpoints(tmp_path):
             load_checkpoint(path)
 
 
-def test_a_checkpoint_carries_its_network(tmp_path, make_model):
+def test_checkpoint_restores_network(tmp_path, make_model):
     model = make_model(head="cascade", last_block=5, multi_grid=(1, 2, 1)).eval()
     settings = json.loads(json.dumps({"model": vars(model.config)}))
     save_checkpoint(tmp_path / "c.safetensors", Checkpoint(1, 0.0, settings, model.state_dict(), {}))
@@ -99,7 +99,7 @@ def test_a_checkpoint_carries_its_network(tmp_path, make_model):
 
 
 @pytest.mark.parametrize("change", [{"num_classes": 4}, {"color": "red"}, {"backbone": "vgg16"}])
-def test_a_checkpoint_of_another_version_is_refused(tmp_path, change):
+def test_checkpoint_of_other_version_is_refused(tmp_path, change):
     model = DeepLabV3(small_config())
     settings = {"model": json.loads(json.dumps(vars(model.config))) | change}
     save_checkpoint(tmp_path / "c.safetensors", Checkpoint(1, 0.0, settings, model.state_dict(), {}))
@@ -108,7 +108,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, change):
     assert "\n" not in str(caught.value)
 
 
-def test_the_last_checkpoints_are_kept(tmp_path):
+def test_last_checkpoints_are_kept(tmp_path):
     path = tmp_path / "c.safetensors"
     for step in range(1, 6):
         save_checkpoint(path, example(step), keep=3)
@@ -120,11 +120,11 @@ def test_the_last_checkpoints_are_kept(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_kill_between_two_files_leaves_one_to_go_on_from(tmp_path, monkeypatch):
+def test_kill_during_rotation_leaves_readable_checkpoint(tmp_path, monkeypatch):
     """Wherever a write is broken off, the newest file that is there is whole."""
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, example(1), keep=2)
-    honest = module.os.replace
+    original_replace = module.os.replace
     for allowed in range(4):
         done = []
 
@@ -132,7 +132,7 @@ def test_a_kill_between_two_files_leaves_one_to_go_on_from(tmp_path, monkeypatch
             if len(done) == allowed:
                 raise KeyboardInterrupt
             done.append(target)
-            honest(source, target)
+            original_replace(source, target)
 
         monkeypatch.setattr(module.os, "replace", replace)
         with contextlib.suppress(KeyboardInterrupt):

@@ -48,7 +48,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("number", tables.NUMBERS)
-def test_the_rows_here_are_those_of_the_tables(number):
+def test_networks_match_paper_tables(number):
     cells = [cell for cell in tables.load(number).cells if cell.variant is not None]
     networks = [ModelConfig(**cell.variant) for cell in cells]
     if number in (4, 6):  # one network at the output strides of its evaluation
@@ -93,7 +93,7 @@ def formula_counts(config: ModelConfig, height: int, width: int) -> tuple[int, i
 
 
 @pytest.mark.parametrize("number", TABLES)
-def test_every_network_of_the_tables_costs_what_the_framework_counts(number):
+def test_table_network_costs_match_torch(number):
     for config in TABLES[number]:
         assert formula_counts(config, 513, 513) == framework_counts(config, 513, 513)
 
@@ -115,13 +115,13 @@ def test_every_network_of_the_tables_costs_what_the_framework_counts(number):
     ],
     ids=str,
 )
-def test_every_variant_costs_what_the_framework_counts(changes):
+def test_variant_costs_match_torch(changes):
     config = small_config(**changes)
     assert formula_counts(config, 97, 130) == framework_counts(config, 97, 130)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 66), (64, 17), (224, 225)])
-def test_sizes_that_no_stride_divides_are_rounded_up(size):
+def test_indivisible_sizes_are_rounded_up(size):
     assert formula_counts(small_config(), *size) == framework_counts(small_config(), *size)
 
 
@@ -129,7 +129,7 @@ def test_sizes_that_no_stride_divides_are_rounded_up(size):
     ("stride_unit", "output_stride", "billions"),
     [("first", 16, 71.1), ("first", 8, 246.2), ("last", 16, 68.9), ("last", 8, 245.1)],
 )
-def test_cost_of_the_papers_model(stride_unit, output_stride, billions):
+def test_paper_model_multiply_adds(stride_unit, output_stride, billions):
     """ResNet-101 with the plain stem on a 513 x 513 image.
 
     In the paper's layout the last unit of a block already works on the positions of the next one.
@@ -139,14 +139,14 @@ def test_cost_of_the_papers_model(stride_unit, output_stride, billions):
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101", "small_resnet20", "mobilenet_v2"])
-def test_the_rate_is_free(backbone):
+def test_rates_do_not_change_cost(backbone):
     """At one output stride neither the multi-grid nor ASPP's rates change the cost (Section 3.1)."""
     configs = [small_config(backbone=backbone, multi_grid=g, atrous_rates=r) for g in GRIDS for r in ((1, 2), (6, 12))]
     assert len({(parameters(config), multiply_adds(config)) for config in configs}) == 1
     assert len({tuple(layer_costs(config, 513, 513)) for config in configs}) == len(configs)
 
 
-def test_what_has_no_network_has_no_cost():
+def test_impossible_network_cost_is_user_error():
     with pytest.raises(UserError, match="output_stride 64"):
         parameters(small_config(output_stride=64))
     with pytest.raises(UserError, match="vgg16"):

@@ -18,7 +18,7 @@ def test_aspp_rates_are_doubled_at_output_stride_8(make_model):
         assert [branch[0].padding[0] for branch in model.head.branches[1:]] == rates
 
 
-def test_an_impossible_output_stride_leaves_the_model_as_it_was(make_model):
+def test_impossible_output_stride_leaves_model_unchanged(make_model):
     model = make_model().eval()
     images = torch.randn(1, 3, 33, 33)
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_frozen_batch_norm_survives_train():
     assert all(norm.weight.grad is not None and norm.num_batches_tracked == 1 for norm in norms)
 
 
-def test_batch_norm_momentum_is_one_minus_the_papers_decay():
+def test_batch_norm_momentum_is_one_minus_decay():
     model = DeepLabV3(small_config()).set_batch_norm_momentum(0.25).train()
     images = torch.randn(4, 3, 33, 33)
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_two_values_per_channel_are_enough_in_training(make_model, variant, size
     assert make_model(**variant).train()(torch.randn(1, 3, *size)).isfinite().all()
 
 
-def test_lists_from_yaml_make_the_same_network():
+def test_config_lists_equal_tuples():
     assert ModelConfig(multi_grid=[1, 2, 4], atrous_rates=[6, 12, 18]) == ModelConfig()
 
 
@@ -110,6 +110,6 @@ def test_lists_from_yaml_make_the_same_network():
         ({"stride_unit": "caffe"}, "caffe"),
     ],
 )
-def test_mistakes_in_the_configuration_are_users_errors(changes, word):
+def test_invalid_config_is_user_error(changes, word):
     with pytest.raises(UserError, match=word):
         DeepLabV3(small_config(**changes))

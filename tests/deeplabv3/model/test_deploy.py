@@ -1,13 +1,31 @@
-"""Exported networks: the same logits in other tools, at other sizes than they were exported with."""
+"""Networks for inference: folded, compiled and exported ones have the logits of the network they are made from."""
 
 import json
 
 import pytest
 import torch
+from conftest import randomize, small_config
+from torch import nn
 
 from deeplabv3.errors import UserError
 from deeplabv3.model import deploy
-from deeplabv3.model.deploy import CHECKED, check, export_onnx, export_torch
+from deeplabv3.model.deeplab import DeepLabV3
+from deeplabv3.model.deploy import (
+    CHECKED,
+    check,
+    export_onnx,
+    export_torch,
+    fold_batch_norm,
+    optimize_for_inference,
+)
+
+VARIANTS = {
+    "aspp": {},
+    "cascade": {"head": "cascade", "last_block": 6, "multi_grid": (1, 2, 1)},
+    "v2": {"head": "v2"},
+    "mobilenet_v2": {"backbone": "mobilenet_v2"},
+    "as in torchvision": {"extra_convolution": True, "align_corners": False, "stride_unit": "first"},
+}
 
 IN_TORCH = {
     "cascade of one feature": {"head": "cascade", "multi_grid": (1, 1, 1), "last_block": 7, "output_stride": 256},
@@ -29,7 +47,7 @@ def logits(model, images):
 
 
 @pytest.mark.parametrize("changes", IN_TORCH.values(), ids=IN_TORCH)
-def test_torch_programs_have_the_networks_logits(tmp_path, make_model, changes):
+def test_exported_program_keeps_logits(tmp_path, make_model, changes):
     model = make_model(**changes).eval()
     difference, largest = export_torch(model, tmp_path / "network.pt2", ABOUT)
     assert difference < 1e-4 * largest
@@ -44,7 +62,7 @@ def test_torch_programs_have_the_networks_logits(tmp_path, make_model, changes):
 
 
 @pytest.mark.parametrize("changes", IN_ONNX.values(), ids=IN_ONNX)
-def test_onnx_has_the_networks_logits(tmp_path, make_model, changes):
+def test_onnx_keeps_logits(tmp_path, make_model, changes):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
     model = make_model(**changes).eval()
     difference, largest = export_onnx(model, tmp_path / "network.onnx", ABOUT)
@@ -60,7 +78,7 @@ def test_onnx_has_the_networks_logits(tmp_path, make_model, changes):
         assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
 
 
-def test_the_network_itself_stays_as_it_is(tmp_path, make_model):
+def test_export_leaves_model_unchanged(tmp_path, make_model):
     model = make_model(output_stride=16).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     export_torch(model, tmp_path / "network.pt2", {})
@@ -68,7 +86,7 @@ def test_the_network_itself_stays_as_it_is(tmp_path, make_model):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_the_check_sees_differences(make_model):
+def test_check_refuses_wrong_logits(make_model):
     model = make_model().eval()
     assert check(model, lambda images: logits(model, images))[0] == 0
     seen = []
@@ -86,7 +104,7 @@ def test_the_check_sees_differences(make_model):
         check(model, lambda images: logits(model, images) * float("nan"))
 
 
-def test_a_wrong_export_leaves_no_file(tmp_path, make_model, monkeypatch):
+def test_wrong_export_leaves_no_file(tmp_path, make_model, monkeypatch):
     monkeypatch.setattr(deploy, "TOLERANCE", -1.0)
     path = tmp_path / "network.pt2"
     path.write_bytes(b"an earlier one")
@@ -100,13 +118,67 @@ def test_a_wrong_export_leaves_no_file(tmp_path, make_model, monkeypatch):
     ("write", "name"),
     [(export_onnx, "network.pt"), (export_torch, "network.onnx"), (export_torch, "nowhere/network.pt2")],
 )
-def test_names_that_cannot_be_written_are_refused_at_once(tmp_path, make_model, write, name):
+def test_invalid_export_path_is_refused(tmp_path, make_model, write, name):
     with pytest.raises(UserError, match=name.split("/")[0]):
         write(make_model(), tmp_path / name, {})
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_packages_are_named_with_the_extra(tmp_path, make_model, monkeypatch):
+def test_missing_export_packages_are_named(tmp_path, make_model, monkeypatch):
     monkeypatch.setattr(deploy.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(UserError, match=r"needs onnxscript;.*'export'"):
         export_onnx(make_model(), tmp_path / "network.onnx", {})
+
+
+# --- folded and compiled
+
+
+@pytest.fixture(params=VARIANTS.values(), ids=VARIANTS)
+def model(request) -> DeepLabV3:
+    torch.manual_seed(0)
+    return randomize(DeepLabV3(small_config(**request.param))).eval()
+
+
+def test_folded_batch_norm_keeps_logits(model):
+    """In double precision to 1e-9 of their spread; no batch norm is left to run, and the original is untouched."""
+    model.double()
+    images = torch.randn(2, 3, 65, 81, dtype=torch.double)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    folded = fold_batch_norm(model)
+    with torch.no_grad():
+        for output_stride in (16, 8):
+            expected = model.set_output_stride(output_stride)(images)
+            difference = (folded.set_output_stride(output_stride)(images) - expected).abs().max()
+            assert difference < 1e-9 * expected.std()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_optimized_copy_is_for_inference(model):
+    """It is in evaluation mode whatever the original was in, has channels last, and no gradient reaches its weights."""
+    copy = optimize_for_inference(model.train())
+    images = torch.randn(1, 3, 65, 81)
+    with torch.no_grad():
+        expected = model.eval()(images)
+        # Float32 rounding: a few thousand products a value.
+        assert (copy(images) - expected).abs().max() < 1e-4 * expected.std()
+    assert not copy.training
+    assert not any(parameter.requires_grad for parameter in copy.parameters())
+    weights = [module.weight for module in copy.modules() if isinstance(module, nn.Conv2d)]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+def test_compiled_copy_keeps_logits():
+    torch.manual_seed(0)
+    model = randomize(DeepLabV3(small_config())).eval()
+    images = torch.randn(1, 3, 33, 33)
+    with torch.inference_mode():
+        expected = model(images)
+        try:
+            logits = optimize_for_inference(model, compiled=True)(images)
+        except Exception as error:
+            if "compiler" not in str(error).lower():
+                raise
+            pytest.skip("torch.compile needs a C++ compiler, and this machine has none")
+    assert (logits - expected).abs().max() < 1e-4 * expected.std()

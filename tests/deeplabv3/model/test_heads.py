@@ -37,7 +37,7 @@ def test_only_image_pooling_sees_the_whole_image():
     assert changed[True].all()
 
 
-def test_image_pooling_is_the_mean_of_the_features():
+def test_image_pooling_is_mean_of_features():
     head = ASPPHead(4, 2, (), True, channels=8, dropout=0.0).eval()
     features = torch.randn(2, 4, 5, 7)
     with torch.no_grad():
@@ -47,7 +47,7 @@ def test_image_pooling_is_the_mean_of_the_features():
     torch.testing.assert_close(pooled, expected.expand(2, 8, 5, 7))
 
 
-def test_aspp_is_written_out():
+def test_aspp_matches_written_out_computation():
     """Fig. 5: a 1x1 and one 3x3 convolution per rate, the image's features, concatenation, 1x1, logits."""
     torch.manual_seed(0)
     head = ASPPHead(4, 2, (2, 3), True, channels=8, dropout=0.0).eval()
@@ -65,7 +65,7 @@ def test_aspp_is_written_out():
         torch.testing.assert_close(head(features), expected)
 
 
-def test_v2_is_the_sum_of_atrous_classifiers():
+def test_v2_head_is_sum_of_classifiers():
     torch.manual_seed(0)
     head = V2Head(4, 3, (1, 2))
     head.set_rates((2, 4))
@@ -78,7 +78,7 @@ def test_v2_is_the_sum_of_atrous_classifiers():
 
 
 @pytest.mark.parametrize(("align_corners", "exact"), [(True, True), (False, False)])
-def test_aligned_corners_share_positions_with_the_pixels(align_corners, exact):
+def test_aligned_corners_keep_feature_positions(align_corners, exact):
     """Crops of k * 16 + 1 pixels: feature (i, j) lies on pixel (16 i, 16 j)."""
     logits = torch.randn(1, 2, 3, 5)
     large = resize(logits, (33, 65), align_corners)

@@ -75,7 +75,7 @@ def trained(variant: str) -> tuple[DeepLabV3, float, float]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_one_batch_is_learned_by_heart(variant):
+def test_overfits_one_batch(variant):
     model, first, last = trained(variant)
     assert 0.9 < first < 1.3  # log 3: the logits start near zero
     assert last < NEAR_ZERO
@@ -87,7 +87,7 @@ def test_one_batch_is_learned_by_heart(variant):
 
 @pytest.mark.parametrize("variant", SMALL)
 @pytest.mark.parametrize("size", [(33, 47), (50, 65)])
-def test_logits_have_the_size_of_the_images(make_model, variant, size):
+def test_logits_have_image_size(make_model, variant, size):
     model = make_model(**VARIANTS[variant]).eval()
     with torch.no_grad():
         logits = model(torch.randn(2, 3, *size))
@@ -133,7 +133,7 @@ these roundings; in MobileNetV2 they pass through many more layers.
 
 
 @pytest.mark.parametrize("variant", PRECISION)
-def test_bfloat16_and_channels_last_give_the_same_logits(variant):
+def test_bfloat16_and_channels_last_keep_logits(variant):
     """Of trained networks: random deep ones amplify whatever disturbs them. channels_last only reorders sums."""
     model, _, _ = trained(variant)
     model, (images, _) = copy.deepcopy(model), one_batch()
@@ -149,7 +149,7 @@ def test_bfloat16_and_channels_last_give_the_same_logits(variant):
 
 
 @pytest.mark.parametrize("variant", ["aspp", "aspp as in torchvision", "cascade to block7", "v2", "mobilenet"])
-def test_an_exported_network_has_the_same_logits(make_model, variant):
+def test_exported_network_keeps_logits(make_model, variant):
     """One export serves every batch and every size of more than one feature; the output stride is fixed in it."""
     model = make_model(**VARIANTS[variant]).eval()
     free = {"images": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
@@ -161,7 +161,7 @@ def test_an_exported_network_has_the_same_logits(make_model, variant):
 
 
 @pytest.mark.parametrize("variant", ["aspp", "aspp as in torchvision", "cascade to block7", "v2", "mobilenet"])
-def test_a_saved_and_loaded_network_has_the_same_logits(make_model, tmp_path, variant):
+def test_saved_network_keeps_logits(make_model, tmp_path, variant):
     model = make_model(**VARIANTS[variant]).eval()
     settings = {"model": {name: getattr(model.config, name) for name in model.config.__dataclass_fields__}}
     path = tmp_path / "checkpoint.safetensors"

@@ -36,7 +36,7 @@ def mobilenet(**changes) -> DeepLabV3:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_weights_with_torchvisions_names_are_loaded_whole(tmp_path, suffix):
+def test_torchvision_weights_are_loaded_completely(tmp_path, suffix):
     state = mobilenet_weights()
     path = tmp_path / f"weights{suffix}"
     if suffix == ".pth":
@@ -49,7 +49,7 @@ def test_weights_with_torchvisions_names_are_loaded_whole(tmp_path, suffix):
         assert torch.equal(value, state[name])
 
 
-def test_resnet_weights_give_torchvisions_features(tmp_path):
+def test_resnet_features_match_torchvision(tmp_path):
     """The classifier is left out, and the names layer1 … layer4 become block1 … block4."""
     torch.manual_seed(0)
     with torch.device("meta"):
@@ -80,7 +80,7 @@ def test_weights_without_batch_counters_are_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("backbone", ["small_resnet20", "mobilenet_v2"])
-def test_added_blocks_start_as_block4_where_shapes_allow(tmp_path, backbone):
+def test_added_blocks_start_as_block4(tmp_path, backbone):
     """Units 2 and 3 fit whole; the first unit of block5 takes other channels than block4's and keeps those random."""
     torch.manual_seed(0)
     source = randomize(DeepLabV3(small_config(backbone=backbone, head="cascade")))
@@ -90,15 +90,10 @@ def test_added_blocks_start_as_block4_where_shapes_allow(tmp_path, backbone):
     random = {name: value.clone() for name, value in model.backbone.state_dict().items()}
     load_backbone_weights(model, tmp_path / "w.safetensors")
 
-    def unit(block: int, number: int) -> torch.nn.Module:
-        if backbone == "mobilenet_v2":
-            return model.backbone.unit(block, number)
-        return model.backbone.get_submodule(f"block{block}")[number - 1]
-
     for block in (5, 6, 7):
         for number in (1, 2, 3):
-            original = unit(4, number).state_dict()
-            for name, value in unit(block, number).state_dict().items():
+            original = model.backbone.unit(4, number).state_dict()
+            for name, value in model.backbone.unit(block, number).state_dict().items():
                 if name in original and original[name].shape == value.shape:
                     assert torch.equal(value, original[name])
                 else:
@@ -118,7 +113,7 @@ def test_added_blocks_start_as_block4_where_shapes_allow(tmp_path, backbone):
         (b"\x80\x02h\x05.", ".pth"),
     ],
 )
-def test_damaged_files_are_named(tmp_path, content, suffix):
+def test_damaged_weights_error_names_file(tmp_path, content, suffix):
     path = tmp_path / f"damaged{suffix}"
     path.write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
@@ -127,7 +122,7 @@ def test_damaged_files_are_named(tmp_path, content, suffix):
 
 @pytest.mark.parametrize("lost", [10, 200, 2000])
 @pytest.mark.parametrize(("suffix", "save"), [(".safetensors", save_file), (".pth", torch.save)])
-def test_truncated_files_are_named(tmp_path, suffix, save, lost):
+def test_truncated_weights_error_names_file(tmp_path, suffix, save, lost):
     path = tmp_path / f"cut{suffix}"
     save({"a": torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[:-lost])
@@ -136,14 +131,14 @@ def test_truncated_files_are_named(tmp_path, suffix, save, lost):
 
 
 @pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {"state_dict": [1]}, {"features.0.0.weight": 1}])
-def test_a_file_of_something_else_is_named(tmp_path, content):
+def test_file_without_state_dict_is_named(tmp_path, content):
     path = tmp_path / "something.pth"
     torch.save(content, path)
     with pytest.raises(UserError, match="something"):
         load_backbone_weights(mobilenet(), path)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_weights_error_names_file(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         load_backbone_weights(mobilenet(), tmp_path / "nowhere.safetensors")
 
@@ -168,7 +163,7 @@ def test_foreign_objects_are_not_unpickled(tmp_path):
     assert not mark.exists()
 
 
-def test_weights_of_another_backbone_change_nothing(tmp_path):
+def test_weights_of_other_backbone_change_nothing(tmp_path):
     save_file(mobilenet_weights(), tmp_path / "mobilenet.safetensors")
     model = DeepLabV3(small_config())
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -177,7 +172,7 @@ def test_weights_of_another_backbone_change_nothing(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_weights_of_another_shape_are_refused(tmp_path):
+def test_weights_of_other_shape_are_refused(tmp_path):
     state = mobilenet_weights()
     state["features.14.conv.0.0.weight"] = torch.zeros(7, 7)
     save_file(state, tmp_path / "w.safetensors")
@@ -185,7 +180,7 @@ def test_weights_of_another_shape_are_refused(tmp_path):
         load_backbone_weights(mobilenet(), tmp_path / "w.safetensors")
 
 
-def test_imagenet_weights_are_kept_in_the_workspace(workspace, monkeypatch):
+def test_imagenet_weights_are_kept_in_folder(workspace, monkeypatch):
     """``deeplabv3 data get weights`` puts them there, and training needs no network afterwards."""
     asked = []
 
@@ -233,7 +228,7 @@ def torchvision_network(make: Callable[..., nn.Module]) -> nn.Module:
     ("make", "form"),
     [(deeplabv3_resnet50, "module"), (deeplabv3_resnet50, "state dict"), (deeplabv3_resnet101, "module")],
 )
-def test_logits_are_torchvisions(make, form):
+def test_logits_match_torchvision(make, form):
     """In float32 to 1e-4, where a rounding error is 1e-7 of the largest activation and some hundred layers add them."""
     reference = torchvision_network(make)
     ours = from_torchvision(reference if form == "module" else dict(reference.state_dict()))
@@ -247,7 +242,7 @@ def test_logits_are_torchvisions(make, form):
         assert (found - expected).abs().max() <= 1e-4
 
 
-def test_logits_are_torchvisions_in_double_precision():
+def test_logits_match_torchvision_in_double_precision():
     """To 1e-11: what float32 leaves open is rounding."""
     reference = torchvision_network(deeplabv3_resnet50)
     ours = from_torchvision(reference).double()
@@ -257,7 +252,7 @@ def test_logits_are_torchvisions_in_double_precision():
 
 
 @pytest.mark.parametrize("make", [mobilenet_v2, fcn_resnet50, deeplabv3_mobilenet_v3_large])
-def test_other_networks_are_not_torchvisions_deeplab(make):
+def test_other_torchvision_networks_are_refused(make):
     with torch.device("meta"):
         other = make(weights=None) if make is mobilenet_v2 else make(weights=None, weights_backbone=None)
     with pytest.raises(UserError, match="deeplabv3_resnet50"):

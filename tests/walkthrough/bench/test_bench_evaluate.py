@@ -1,4 +1,4 @@
-"""The benchmark of evaluation: the same network, the same images and the same counts as torchvision's loop."""
+"""The benchmark of evaluation: same network, images and counts as torchvision's loop."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import CLASSES, write_voc
 
-from deeplabv3.config import VOID, EvaluationConfig
+from deeplabv3.config import SYNTHETIC_CLASSES, VOID, EvaluationConfig
 from deeplabv3.data.transforms import normalize, pad, padded_size
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
@@ -30,7 +30,7 @@ def checkpoint(make_model, tmp_path):
 
 
 @pytest.mark.parametrize("padding", ["tight", "crop"])
-def test_both_see_the_same_pixels(voc_root, padding):
+def test_both_loops_get_equal_images(voc_root, padding):
     data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationConfig(8, crop_size=65, padding=padding)
     for index, (normalized, label) in enumerate(_Samples(data, settings)[index] for index in range(len(data))):
         image, truth = data[index]
@@ -41,25 +41,25 @@ def test_both_see_the_same_pixels(voc_root, padding):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_torchvisions_loop_counts_what_ours_counts(make_model, voc_root, workers):
+def test_both_loops_count_equally(make_model, voc_root, workers):
     data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationConfig(padding="tight")
     model: DeepLabV3 = make_model().eval()
     loader = torch.utils.data.DataLoader(_Samples(data, settings), num_workers=workers)
-    theirs = reference_loop(_AsTorchvision(model), loader, "cpu")
+    reference = reference_loop(_AsTorchvision(model), loader, "cpu")
     ours = evaluate(model, data, settings, batch_size=4).sum(0)
-    assert theirs.sum() == ours.sum() > 0
-    assert abs(theirs - ours).sum() / 2 < 1e-3 * ours.sum()  # ties
+    assert reference.sum() == ours.sum() > 0
+    assert abs(reference - ours).sum() / 2 < 1e-3 * ours.sum()  # ties
 
 
-def test_embedded_images_are_enlarged_with_their_labels(tmp_path):
-    data = VOCData(enlarged(tmp_path, 5), "val", dict(enumerate(bench.synthetic.CLASSES)))
+def test_synthetic_images_are_enlarged_with_labels(tmp_path):
+    data = VOCData(enlarged(tmp_path, 5), "val", dict(enumerate(SYNTHETIC_CLASSES)))
     assert len(data) == 5
     sizes = [data[index][1].shape for index in range(5)]
     assert sizes == [(375, 500), (333, 500), (375, 500), (500, 375), (375, 500)]
     assert len({int(value) for index in range(5) for value in np.unique(data[index][1])}) > 3
 
 
-def test_the_command_measures_a_checkpoint_on_its_images(checkpoint, tmp_path, capsys):
+def test_command_measures_a_checkpoint(checkpoint, tmp_path, capsys):
     root, file = write_voc(tmp_path / "images", train=1, val=4), tmp_path / "bench.json"
     files = ["--weights", str(checkpoint), "--data", str(root), "--json", str(file)]
     settings = ["--images", "3", "--batch-size", "2", "--rounds", "3", "--output-stride", "16", "--bf16"]
@@ -82,7 +82,7 @@ def test_the_command_measures_a_checkpoint_on_its_images(checkpoint, tmp_path, c
     assert ours["differing_pixels"] <= rough["differing_pixels"] < 0.2 * result["pixels"]
 
 
-def test_a_checkpoint_that_does_not_know_its_classes(make_model, tmp_path, capsys):
+def test_checkpoint_without_classes_uses_output_numbers(make_model, tmp_path, capsys):
     """Its label values are then the numbers of its outputs, and a label with others is named."""
     model = make_model()
     save_checkpoint(
@@ -94,29 +94,29 @@ def test_a_checkpoint_that_does_not_know_its_classes(make_model, tmp_path, capsy
     assert "not in the class list" in capsys.readouterr().err
 
 
-def test_a_difference_would_be_seen(make_model, data):
+def test_differing_pixel_is_counted(make_model, data):
     """One pixel of ours changed, one more where the truth is void: one is counted."""
     model, settings = make_model().eval(), EvaluationConfig(padding="tight")
-    theirs = _AsTorchvision(model)
+    reference = _AsTorchvision(model)
     loader = torch.utils.data.DataLoader(_Samples(data, settings))
     predictions = [
-        theirs(image[None])["out"].argmax(1)[0].numpy()[: data[index][1].shape[0], : data[index][1].shape[1]]
+        reference(image[None])["out"].argmax(1)[0].numpy()[: data[index][1].shape[0], : data[index][1].shape[1]]
         for index, (image, _) in enumerate(_Samples(data, settings)[index] for index in range(len(data)))
     ]
-    assert bench._differing(theirs, loader, predictions) == 0
+    assert bench._count_differing(reference, loader, predictions) == 0
     for place in ((data[3][1] != VOID).nonzero(), (data[3][1] == VOID).nonzero()):
         y, x = place[0][0], place[1][0]
         predictions[3][y, x] = (predictions[3][y, x] + 1) % 3
-    assert bench._differing(theirs, loader, predictions) == 1
+    assert bench._count_differing(reference, loader, predictions) == 1
 
 
-def test_resnet_50_on_embedded_images(monkeypatch, capsys):
-    """What runs without any file: torchvision's network at output stride 8, here on images of a stamp's size."""
+def test_command_measures_resnet50_on_synthetic_images(monkeypatch, capsys):
+    """The command needs no file; here the enlarged images are tiny."""
     monkeypatch.setattr(bench, "SIZES", ((40, 33), (33, 40)))
     assert main(["bench", "evaluate", "--images", "2", "--rounds", "3"]) == 0
     printed = capsys.readouterr().out
     assert "torchvision's ResNet-50, random weights, output stride 8" in printed
-    assert "embedded, enlarged" in printed
+    assert "synthetic, enlarged" in printed
     last = printed.strip().splitlines()[-1].split()
     assert last[0] == "ours" and int(last[-1]) < 30
 
@@ -125,7 +125,7 @@ def test_resnet_50_on_embedded_images(monkeypatch, capsys):
     ("changes", "word"),
     [
         ({"images": 0}, "images"),
-        ({"batch": 0}, "batch"),
+        ({"batch_size": 0}, "batch_size"),
         ({"rounds": 2}, "rounds"),
         ({"threads": -1}, "threads"),
         ({"workers": -1}, "workers"),
@@ -135,12 +135,12 @@ def test_resnet_50_on_embedded_images(monkeypatch, capsys):
         ({"weights": "checkpoint.safetensors"}, "--data"),
     ],
 )
-def test_mistakes_are_named(changes, word):
+def test_wrong_setting_is_named(changes, word):
     with pytest.raises(UserError, match=word):
         EvaluationBench(**changes)
 
 
-def test_files_that_are_missing_are_named(tmp_path, capsys):
+def test_missing_file_is_named(tmp_path, capsys):
     assert main(["bench", "evaluate", "--data", "nowhere"]) == 1
     assert "nowhere does not exist" in capsys.readouterr().err
     assert main(["bench", "evaluate", "--weights", "no.safetensors", "--data", "nowhere"]) == 1

@@ -1,4 +1,4 @@
-"""The benchmark: who takes turns, what is compared, and what is written."""
+"""The benchmark of the network: interleaved timings, equal logits, and the record."""
 
 import json
 
@@ -26,7 +26,7 @@ def by_hand(monkeypatch):
     return work
 
 
-def test_contenders_take_turns_and_the_first_call_does_not_count(by_hand):
+def test_timings_are_interleaved_without_first_call(by_hand):
     calls = []
     slow_start = iter([100.0, 4.0, 2.0, 3.0])
 
@@ -38,21 +38,21 @@ def test_contenders_take_turns_and_the_first_call_does_not_count(by_hand):
         calls.append("ours")
         by_hand(next(slow_start))
 
-    rows = timing.alternate("test", {"reference": reference, "ours": ours}, rounds=3, device="cpu")
+    rows = timing.time_interleaved("test", {"reference": reference, "ours": ours}, rounds=3, device="cpu")
     assert calls == ["reference", "ours"] * 4
     assert rows[1].first == 100.0
     assert rows[1].seconds == [4.0, 2.0, 3.0]
     assert rows[1].as_json(rows[0])["ratio"] == 1.5  # median 3 beside 2
 
 
-def test_threads_are_given_back():
+def test_number_of_threads_is_restored():
     before = torch.get_num_threads()
     with timing.threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 
 
-def test_parts_hold_all_multiply_adds_once():
+def test_parts_sum_to_all_multiply_adds():
     config = ModelConfig(5, "small_resnet20", head_channels=16)
     parts = time_by_part(DeepLabV3(config), torch.randn(2, 3, 65, 65), rounds=1)
     assert sum(part["multiply_adds"] for part in parts) == 2 * multiply_adds(config, 65, 65)
@@ -64,8 +64,15 @@ def test_parts_hold_all_multiply_adds_once():
     assert all(costs[name] > 0 for name in names if name != REST)
 
 
-def test_the_command_compares_equal_networks(tmp_path, capsys):
-    """The smallest comparison there is: same logits as torchvision's, ratios beside the reference's 1, JSON = table."""
+def test_command_compares_equal_networks(make_model, monkeypatch, tmp_path, capsys):
+    """Logits equal torchvision's and the JSON file is what is printed; the training rows have small networks."""
+    training = ModelBench._training
+
+    def train_small(bench, reference, ours):
+        assert reference is not ours
+        return training(bench, make_model(num_classes=21), make_model(num_classes=21))
+
+    monkeypatch.setattr(ModelBench, "_training", train_small)
     file = tmp_path / "bench.json"
     assert main(["bench", "model", "--size", "33", "--rounds", "3", "--no-compile", "--json", str(file)]) == 0
     printed = capsys.readouterr().out
@@ -89,23 +96,23 @@ def test_the_command_compares_equal_networks(tmp_path, capsys):
     [
         ({"backbone": "vgg16"}, "backbone"),
         ({"size": 16}, "size"),
-        ({"batch": 0}, "batch"),
+        ({"batch_size": 0}, "batch_size"),
         ({"rounds": 1}, "rounds"),
         ({"threads": -1}, "threads"),
         ({"device": "tpu"}, "device"),
     ],
 )
-def test_mistakes_are_named(changes, word):
+def test_wrong_setting_is_named(changes, word):
     with pytest.raises(UserError, match=word):
         ModelBench(**changes)
 
 
-def test_a_missing_folder_is_named_before_anything_is_measured(tmp_path, capsys):
+def test_missing_folder_is_named_before_measuring(tmp_path, capsys):
     assert main(["bench", "model", "--json", str(tmp_path / "none" / "bench.json")]) == 1
     assert "make it first" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_missing_gpu_is_named(capsys):
+def test_missing_gpu_is_named(capsys):
     assert main(["bench", "model", "--device", "cuda"]) == 1
     assert "choose --device cpu" in capsys.readouterr().err

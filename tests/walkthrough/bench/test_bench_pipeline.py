@@ -12,13 +12,13 @@ from walkthrough.bench import pipeline as bench
 from walkthrough.bench.pipeline import PipelineBench, all_workers, render
 from walkthrough.cli import main
 
-TINY = ["--crop", "33", "--batch", "2", "--batches", "2", "--rounds", "3"]
+TINY = ["--crop-size", "33", "--batch-size", "2", "--batches", "2", "--rounds", "3"]
 
 
-def test_the_command_measures_both_sources(voc_root, tmp_path, monkeypatch, capsys):
+def test_command_measures_files_and_memory(voc_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(voc, "allowance", lambda: 10**9)
     file = tmp_path / "bench.json"
-    options = ["--data", str(voc_root), "--workers", "0", "1", "--eats", "100", "--json", str(file)]
+    options = ["--data", str(voc_root), "--workers", "0", "1", "--target-rate", "100", "--json", str(file)]
     assert main(["bench", "pipeline", *TINY, *options]) == 0
     printed, result = capsys.readouterr().out, json.loads(file.read_text())
     assert render(result) in printed
@@ -34,7 +34,7 @@ def test_the_command_measures_both_sources(voc_root, tmp_path, monkeypatch, caps
     assert min(result["parts"].values()) >= 0 < result["parts"]["read and decode"]
 
 
-def test_images_that_do_not_fit_are_not_kept(voc_root, monkeypatch, capsys):
+def test_images_beyond_memory_are_not_cached(voc_root, monkeypatch, capsys):
     monkeypatch.setattr(voc, "allowance", lambda: 0)
     assert main(["bench", "pipeline", *TINY, "--data", str(voc_root), "--workers", "0"]) == 0
     printed = capsys.readouterr().out
@@ -42,29 +42,29 @@ def test_images_that_do_not_fit_are_not_kept(voc_root, monkeypatch, capsys):
     assert "\nmemory" not in printed
 
 
-def test_starting_the_workers_does_not_count(monkeypatch, tmp_path):
+def test_worker_startup_is_not_counted(monkeypatch, tmp_path):
     """Workers that take 10 s of the cores to start, and 0.5 s a batch."""
-    busy = [0.0]
+    cpu = [0.0]
 
     def batches(samples, first, last, batch_size, workers):
-        busy[0] += 10
+        cpu[0] += 10
         for _ in range(first, last):
-            busy[0] += 0.5
+            cpu[0] += 0.5
             yield
 
     monkeypatch.setattr(bench, "batches", batches)
-    monkeypatch.setattr(bench, "_busy", lambda: busy[0])
+    monkeypatch.setattr(bench, "_cpu_seconds", lambda: cpu[0])
     tiny = PipelineBench(str(write_voc(tmp_path / "images")), batch_size=2, batches=5)
-    _, seconds = tiny._turn(None, workers=4)
+    _, seconds = tiny._time_crop(None, workers=4)
     assert seconds == pytest.approx(0.25)
 
 
-def test_embedded_images_serve_where_there_are_no_others(capsys):
+def test_synthetic_images_are_the_default(capsys):
     assert main(["bench", "pipeline", *TINY, "--workers", "0", "--images", "2"]) == 0
-    assert "of 2 images (embedded, enlarged" in capsys.readouterr().out
+    assert "of 2 images (synthetic, enlarged" in capsys.readouterr().out
 
 
-def test_workers_go_up_to_the_cores(monkeypatch):
+def test_workers_go_up_to_core_count(monkeypatch):
     for cores, expected in ((1, (0, 1)), (2, (0, 1, 2)), (6, (0, 1, 2, 4, 6)), (16, (0, 1, 2, 4, 8, 16))):
         monkeypatch.setattr(bench, "cores", lambda cores=cores: cores)
         assert all_workers() == expected
@@ -74,15 +74,15 @@ def test_workers_go_up_to_the_cores(monkeypatch):
     ("changes", "word"),
     [
         ({"images": 0}, "images"),
-        ({"crop": 0}, "crop"),
-        ({"batch": 0}, "batch"),
+        ({"crop_size": 0}, "crop_size"),
+        ({"batch_size": 0}, "batch_size"),
         ({"batches": 0}, "batches"),
         ({"rounds": 2}, "rounds"),
         ({"workers": (0, -1)}, "workers"),
-        ({"eats": 0}, "eats"),
+        ({"target_rate": 0}, "target_rate"),
         ({"data": "nowhere"}, "nowhere does not exist"),
     ],
 )
-def test_mistakes_are_named(changes, word):
+def test_wrong_setting_is_named(changes, word):
     with pytest.raises(UserError, match=word):
         PipelineBench(**changes).run()

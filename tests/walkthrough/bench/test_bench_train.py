@@ -1,10 +1,11 @@
-"""The benchmark of a training step: equal work, switches that are on, each one's own memory, and the record."""
+"""The benchmark of a training step: equal work, options that are on, memory of each variant, and the record."""
 
 import json
 from itertools import pairwise
 
 import pytest
 import torch
+from conftest import small_config
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import segmentation
@@ -15,27 +16,48 @@ from deeplabv3.errors import UserError
 from deeplabv3.model.weights import from_torchvision
 from deeplabv3.training.step import ModelWithLoss
 from walkthrough.bench import train as bench
-from walkthrough.bench.train import OURS, Contender, TrainBench, reference_loss, render, torchvision_network
+from walkthrough.bench.train import OURS, TrainBench, Variant, reference_loss, render, torchvision_network
 from walkthrough.cli import main
 from walkthrough.commands import bench as command
 
-TINY = {"backbone": "resnet50", "crop": 33, "batch": 2, "rounds": 3, "steps": 1}
+
+class SmallTorchvision(nn.Module):
+    """A network with the parts and outputs of torchvision's DeepLabV3."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 8, 3, padding=1)
+        self.classifier, self.aux_classifier = nn.Conv2d(8, 21, 1), nn.Conv2d(8, 21, 1)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = self.backbone(images)
+        return {"out": self.classifier(features), "aux": self.aux_classifier(features)}
+
+
+@pytest.fixture
+def small_networks(monkeypatch):
+    """Networks that take milliseconds in place of the ResNets."""
+    monkeypatch.setattr(bench, "torchvision_network", lambda backbone, output_stride: SmallTorchvision())
+    monkeypatch.setattr(TrainBench, "config", small_config(num_classes=21, atrous_rates=(6, 12, 18)))
+
+
+TINY = {"backbone": "resnet50", "crop_size": 33, "batch_size": 2, "rounds": 3, "steps": 1}
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
-def test_equal_weights_have_equal_loss(output_stride):
-    """Ours, as the trainer computes it from bytes, beside the main part of the script's."""
-    theirs = torchvision_network("resnet50", output_stride).eval()
-    nn.init.normal_(theirs.classifier[4].bias)
-    ours = from_torchvision(theirs).set_output_stride(output_stride)
-    images, labels = TrainBench(**TINY | {"crop": 65}).batch_of_noise()
+def test_equal_weights_give_equal_loss(output_stride):
+    """Our loss, as the trainer computes it from uint8 images, and the script's without the auxiliary head."""
+    reference = torchvision_network("resnet50", output_stride).eval()
+    nn.init.normal_(reference.classifier[4].bias)
+    ours = from_torchvision(reference).set_output_stride(output_stride)
+    images, labels = TrainBench(**TINY | {"crop_size": 65}).random_batch()
     with torch.no_grad():
-        expected = F.cross_entropy(theirs(normalize(images))["out"], labels.long(), ignore_index=VOID)
+        expected = F.cross_entropy(reference(normalize(images))["out"], labels.long(), ignore_index=VOID)
         found = ModelWithLoss(ours, TrainingConfig(batch_size=2, crop_size=65))(images, labels)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
-def test_the_network_is_what_torchvisions_builder_makes():
+def test_network_equals_torchvisions_builder():
     built = segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=True).eval()
     parts = torchvision_network("resnet50", 8).eval()
     parts.load_state_dict(built.state_dict())
@@ -46,7 +68,7 @@ def test_the_network_is_what_torchvisions_builder_makes():
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
-def test_the_scripts_loss_counts_the_auxiliary_head_half():
+def test_reference_loss_has_half_auxiliary_loss():
     logits = {"out": torch.zeros(1, 4, 2, 2), "aux": torch.zeros(1, 4, 2, 2)}
     logits["aux"][:, 0] = 2.0
     labels = torch.tensor([[[0, 0], [0, VOID]]])
@@ -55,7 +77,7 @@ def test_the_scripts_loss_counts_the_auxiliary_head_half():
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_every_switch_is_on_where_its_row_says_so(monkeypatch, name):
+def test_row_has_its_options_on(monkeypatch, name):
     seen = {}
 
     def training_step(model_with_loss, optimizer, settings, seed, step, images, labels):
@@ -66,8 +88,8 @@ def test_every_switch_is_on_where_its_row_says_so(monkeypatch, name):
 
     monkeypatch.setattr(bench, "training_step", training_step)
     tiny, switches = TrainBench(**TINY), OURS[name]
-    images, labels = tiny.batch_of_noise()
-    tiny.ours(images, labels, switches)()
+    images, labels = tiny.random_batch()
+    tiny.our_step(images, labels, switches)()
     assert torch.equal(seen["images"], images) and torch.equal(seen["labels"], labels)
     assert hasattr(seen["model_with_loss"], "_orig_mod") is switches.compiled
     model_with_loss = getattr(seen["model_with_loss"], "_orig_mod", seen["model_with_loss"])
@@ -80,21 +102,21 @@ def test_every_switch_is_on_where_its_row_says_so(monkeypatch, name):
     assert {group["fused"] for group in seen["optimizer"].param_groups} == {switches.fused}
 
 
-def test_a_row_adds_one_switch():
+def test_row_adds_one_option():
     rows = [vars(switches) for switches in OURS.values()]
     for row, following in pairwise(rows):
         assert sum(row[name] != following[name] for name in row) == 1
 
 
-def test_the_command_records_what_it_measured(tmp_path, capsys):
+def test_command_writes_measurements(small_networks, tmp_path, capsys):
     file = tmp_path / "bench.json"
-    options = [f"--{name}={value}" for name, value in TINY.items()]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
     assert main(["bench", "train", *options, "--no-compile", "--json", str(file)]) == 0
     printed, result = capsys.readouterr().out, json.loads(file.read_text())
     assert render(result) in printed and "goal on two cores" in printed
     rows = {row["name"]: row for row in result["rows"]}
-    theirs = ["torchvision, its script", "torchvision, channels last", "torchvision, output stride 8"]
-    assert list(rows) == [*theirs, *list(OURS)[:-1]]
+    torchvision = ["torchvision, its script", "torchvision, channels last", "torchvision, output stride 8"]
+    assert list(rows) == [*torchvision, *list(OURS)[:-1]]
     reference = sorted(result["rows"][0]["seconds"])[1]
     for row in rows.values():
         median = sorted(row["seconds"])[1]
@@ -105,10 +127,15 @@ def test_the_command_records_what_it_measured(tmp_path, capsys):
     assert all(
         rows[name]["first_loss"] == pytest.approx(rows["ours"]["first_loss"], rel=1e-2) for name in OURS if name in rows
     )
-    assert result["multiply_adds"]["torchvision"] > result["multiply_adds"]["ours"] > 0
+    assert result["multiply_adds"].keys() == {"torchvision", "ours"}
 
 
-def test_hours_follow_from_the_seconds_of_a_step():
+def test_torchvision_network_costs_more():
+    costs = TrainBench(**TINY)._multiply_adds()
+    assert costs["torchvision"] > costs["ours"] > 0
+
+
+def test_hours_follow_from_step_time():
     row = {"seconds_per_step": 0.03, "images_per_second": 533.3, "speed": 1.5, "first_loss": 3.0, "first": 60.0}
     result = {
         "settings": vars(TrainBench()),
@@ -120,8 +147,8 @@ def test_hours_follow_from_the_seconds_of_a_step():
     assert line.split()[2:8] == ["30.0", "533.30", "1.50x", "0.25", "3.00", "3.0000"]
 
 
-def test_memory_is_each_ones_own(monkeypatch):
-    """A thousand bytes of others; 100 for weights, 50 that stay after the first step, 30 that come and go."""
+def test_peak_memory_excludes_other_variants(monkeypatch):
+    """1000 bytes of others; 100 for weights, 50 that stay after the first step, 30 that come and go."""
     memory = {"now": 1000, "peak": 1000}
 
     def take(size):
@@ -147,7 +174,7 @@ def test_memory_is_each_ones_own(monkeypatch):
         "synchronize": lambda: None,
     }.items():
         monkeypatch.setattr(torch.cuda, name, call)
-    variant = Contender(make, 1, "cuda")
+    variant = Variant(make, 1, "cuda")
     take(500)  # the next variant is built
     variant()
     take(200)
@@ -156,13 +183,13 @@ def test_memory_is_each_ones_own(monkeypatch):
     assert variant.peak_memory == 180
 
 
-def test_a_card_that_is_too_small_is_named(monkeypatch):
+def test_gpu_out_of_memory_is_named(small_networks, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(bench, "alternate", full)
+    monkeypatch.setattr(bench, "time_interleaved", full)
     before = torch.backends.cudnn.benchmark
-    with pytest.raises(UserError, match="lower --batch or --crop"):
+    with pytest.raises(UserError, match="lower --batch-size or --crop-size"):
         TrainBench(**TINY, compiled=False).run()
     assert torch.backends.cudnn.benchmark == before
 
@@ -172,28 +199,28 @@ def test_a_card_that_is_too_small_is_named(monkeypatch):
     [
         ({"backbone": "mobilenet_v2"}, "backbone"),
         ({"output_stride": 64}, "output_stride"),
-        ({"crop": 32}, "crop"),
-        ({"batch": 1}, "batch"),
+        ({"crop_size": 32}, "crop_size"),
+        ({"batch_size": 1}, "batch_size"),
         ({"rounds": 2}, "rounds"),
         ({"steps": 0}, "steps"),
         ({"threads": -1}, "threads"),
         ({"device": "tpu"}, "device"),
     ],
 )
-def test_mistakes_are_named(changes, word):
+def test_wrong_setting_is_named(changes, word):
     with pytest.raises(UserError, match=word):
         TrainBench(**changes)
 
 
 @pytest.mark.parametrize(("place", "words"), [("none/bench.json", "make it first"), ("", "cannot be written")])
-def test_a_place_that_cannot_be_written_is_named_before_anything_is_measured(tmp_path, capsys, place, words):
+def test_unwritable_file_is_named_before_measuring(tmp_path, capsys, place, words):
     assert main(["bench", "train", "--json", str(tmp_path / place)]) == 1
     assert words in capsys.readouterr().err
     assert main(["bench", "all", "--json-folder", str(tmp_path / "none")]) == 1
     assert "make it first" in capsys.readouterr().err
 
 
-def test_all_goes_on_where_one_fails(monkeypatch, tmp_path, capsys):
+def test_bench_all_continues_after_failure(monkeypatch, tmp_path, capsys):
     measured = {}
 
     def measure(make, render, file):
@@ -203,7 +230,7 @@ def test_all_goes_on_where_one_fails(monkeypatch, tmp_path, capsys):
             raise UserError("no images.")
 
     monkeypatch.setattr(command, "_measure", measure)
-    options = ["--crop", "65", "--batch", "4", "--images", "3", "--json-folder", str(tmp_path)]
+    options = ["--crop-size", "65", "--batch-size", "4", "--images", "3", "--json-folder", str(tmp_path)]
     assert main(["bench", "all", *options]) == 1
     assert capsys.readouterr().err == "bench evaluate: no images.\n\n"
     assert list(measured) == [f"{name}-cpu.json" for name in ("model", "train", "evaluate", "pipeline")]

@@ -1,4 +1,4 @@
-"""The commands around a trained network: predict, submit, export."""
+"""The commands around a trained network: predict, predict-test, export."""
 
 import csv
 import os
@@ -63,7 +63,7 @@ def test_predict_writes_overlay_labels_and_shares(tmp_path, weights, capsys):
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.3)
 
 
-def test_a_broken_file_among_good_ones(tmp_path, weights, capsys):
+def test_broken_image_does_not_stop_the_others(tmp_path, weights, capsys):
     folder, out = tmp_path / "photos", tmp_path / "out"
     for number, name in enumerate(("a.png", "b.jpg", "c.webp")):
         make_photo(folder / name, seed=number)
@@ -75,14 +75,14 @@ def test_a_broken_file_among_good_ones(tmp_path, weights, capsys):
     assert len(errors) == 1 and "b.jpg" in errors[0]
 
 
-def test_when_all_are_broken_no_table_is_left(tmp_path, weights, capsys):
+def test_no_table_if_all_images_are_broken(tmp_path, weights, capsys):
     (tmp_path / "a.png").write_text("no image")
     assert main(["predict", str(tmp_path / "a.png"), "--weights", weights, "--output", str(tmp_path / "out")]) == 1
     assert not list((tmp_path / "out").iterdir())
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_one_name_twice_is_two_results(tmp_path, weights):
+def test_images_of_one_name_have_two_results(tmp_path, weights):
     first, second = make_photo(tmp_path / "a" / "cat.png", 40, 50), make_photo(tmp_path / "b" / "cat.png", 50, 40)
     out = tmp_path / "out"
     assert main(["predict", str(first), str(second), "--weights", weights, "--output", str(out)]) == 0
@@ -90,11 +90,11 @@ def test_one_name_twice_is_two_results(tmp_path, weights):
     assert [row["file"] for row in table(out)] == [str(first), str(second)]
 
 
-def test_the_strategy_reaches_the_network(tmp_path, weights):
+def test_strategy_options_change_the_prediction(tmp_path, weights):
     photo = make_photo(tmp_path / "cat.png")
     found = []
     for number, extra in enumerate(
-        [[], ["--output-stride", "16"], ["--flip"], ["--scales", "0.5,2"], ["--multi-scale"], ["--longest", "40"]]
+        [[], ["--output-stride", "16"], ["--flip"], ["--scales", "0.5,2"], ["--multi-scale"], ["--max-size", "40"]]
     ):
         out = tmp_path / str(number)
         assert main(["predict", "--weights", weights, "--output", str(out), *extra, str(photo)]) == 0
@@ -102,7 +102,7 @@ def test_the_strategy_reaches_the_network(tmp_path, weights):
     assert len(set(found)) == 6
 
 
-def test_a_class_may_be_called_as_a_column_is(tmp_path, make_model):
+def test_class_named_like_a_column(tmp_path, make_model):
     classes = {0: "file", 1: "width", 2: "results"}
     weights = save(tmp_path / "checkpoint.safetensors", make_model(), classes)
     photo, out = make_photo(tmp_path / "cat.png"), tmp_path / "out"
@@ -112,17 +112,17 @@ def test_a_class_may_be_called_as_a_column_is(tmp_path, make_model):
     assert sum(float(row[f"{name} %"]) for name in classes.values()) == pytest.approx(100, abs=0.03)
 
 
-def mine(path: Path) -> tuple[Path, bytes]:
-    """A person's own file."""
+def user_file(path: Path) -> tuple[Path, bytes]:
+    """A file of the user, which no command may overwrite."""
     make_photo(path, seed=5)
     return path, path.read_bytes()
 
 
 @pytest.mark.parametrize("inputs", [["."], ["cat.jpg"], ["cat.jpg", "cat_overlay.jpg"], ["*.jpg"]])
-def test_results_never_lie_among_the_images(tmp_path, weights, monkeypatch, capsys, inputs):
+def test_output_folder_holds_no_inputs(tmp_path, weights, monkeypatch, capsys, inputs):
     (tmp_path / "trip").mkdir()
     monkeypatch.chdir(tmp_path / "trip")
-    files = [mine(Path("cat.jpg")), mine(Path("cat_overlay.jpg"))]
+    files = [user_file(Path("cat.jpg")), user_file(Path("cat_overlay.jpg"))]
     assert main(["predict", *inputs, "--weights", weights, "--output", "."]) == 1
     assert "lies in . itself; name another folder with --output" in capsys.readouterr().err
     assert all(path.read_bytes() == content for path, content in files)
@@ -130,10 +130,10 @@ def test_results_never_lie_among_the_images(tmp_path, weights, monkeypatch, caps
 
 
 @pytest.mark.parametrize("name", ["cat_overlay.jpg", "cat_classes.png", "shares.csv"])
-def test_results_replace_earlier_results_alone(tmp_path, weights, capsys, name):
+def test_only_earlier_results_are_overwritten(tmp_path, weights, capsys, name):
     photo, out = make_photo(tmp_path / "trip" / "cat.jpg"), tmp_path / "out"
     out.mkdir()
-    path, content = mine(out / "own.png")
+    path, content = user_file(out / "own.png")
     path = path.rename(out / name)
     command = ["predict", str(photo), "--weights", weights, "--output", str(out)]
     assert main(command) == 1
@@ -146,8 +146,8 @@ def test_results_replace_earlier_results_alone(tmp_path, weights, capsys, name):
     assert (out / "cat_classes.png").read_bytes() != first
 
 
-def test_a_full_disk_is_one_sentence(tmp_path, weights, full_disk, capsys):
-    """And nothing half-written: it ends at the first image, since none of the others would fit either."""
+def test_full_disk_leaves_no_partial_file(tmp_path, weights, full_disk, capsys):
+    """It stops at the first image: the others would not fit either."""
     for number in range(3):
         make_photo(tmp_path / "trip" / f"{number}.png", seed=number)
     full_disk()
@@ -159,7 +159,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, weights, full_disk, capsys):
     assert list(out.iterdir()) == []
 
 
-def test_weights_by_a_runs_folder_or_name(tmp_path, weights, workspace):
+def test_weights_by_run_folder_or_name(tmp_path, weights, workspace):
     photo = make_photo(tmp_path / "cat.png")
     folder = workspace / "runs" / "mobile" / "aspp-small-0123abcd"
     folder.mkdir(parents=True)
@@ -170,7 +170,7 @@ def test_weights_by_a_runs_folder_or_name(tmp_path, weights, workspace):
         assert (out / "shares.csv").is_file()
 
 
-def test_twenty_megapixels(tmp_path, weights):
+def test_image_of_twenty_megapixels(tmp_path, weights):
     photo = make_photo(tmp_path / "large.jpg", 3648, 5472)
     assert main(["predict", str(photo), "--weights", weights, "--output", str(tmp_path / "out")]) == 0
     assert Image.open(tmp_path / "out" / "large_classes.png").size == (5472, 3648)
@@ -178,18 +178,18 @@ def test_twenty_megapixels(tmp_path, weights):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (900, 2)])
-def test_odd_shapes(tmp_path, weights, size):
+def test_images_of_odd_shapes(tmp_path, weights, size):
     photo = make_photo(tmp_path / "odd.png", *size)
     assert main(["predict", str(photo), "--weights", weights, "--output", str(tmp_path / "out")]) == 0
     assert Image.open(tmp_path / "out" / "odd_classes.png").size == size[::-1]
 
 
-def test_ctrl_c_leaves_whole_files_and_a_table_of_them(tmp_path, weights):
+def test_ctrl_c_leaves_whole_files_and_table(tmp_path, weights):
     for number in range(200):
         make_photo(tmp_path / "photos" / f"{number:03}.png", 200, 300, number)
     out = tmp_path / "out"
-    command = [sys.executable, "-c", "from walkthrough.cli import script; script()", "predict", str(tmp_path / "photos"),
-               "--weights", weights, "--output", str(out), "--flip"]  # fmt: skip
+    command = [sys.executable, "-m", "walkthrough", "predict", str(tmp_path / "photos"), "--weights", weights,
+               "--output", str(out), "--flip"]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
                                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})  # fmt: skip
     try:
@@ -210,10 +210,10 @@ def test_ctrl_c_leaves_whole_files_and_a_table_of_them(tmp_path, weights):
         assert Image.open(out / f"{name}_classes.png").size == (300, 200)
 
 
-def test_submit_end_to_end(tmp_path, voc_root, make_model, capsys):
+def test_predict_test_end_to_end(tmp_path, voc_root, make_model, capsys):
     (voc_root / "ImageSets" / "Segmentation" / "test.txt").write_text("image_1\nimage_2\n")
     weights = save(tmp_path / "voc.safetensors", make_model(num_classes=21), dict(enumerate(VOC_CLASSES)))
-    command = ["submit", "--weights", str(weights), "--data", str(voc_root), "--output", str(tmp_path / "out")]
+    command = ["predict-test", "--weights", str(weights), "--data", str(voc_root), "--output", str(tmp_path / "out")]
     assert main(command) == 0
     assert "2 label files" in capsys.readouterr().out
     assert len(list((tmp_path / "out" / "results/VOC2012/Segmentation/comp6_test_cls").iterdir())) == 2
@@ -243,11 +243,11 @@ MISTAKES = {
     "no such run": ["predict", "PHOTO", "--weights", "0123abcd"],
     "scale 0": ["predict", "PHOTO", "--weights", "WEIGHTS", "--scales", "0"],
     "scales apart": ["predict", "PHOTO", "--weights", "WEIGHTS", "--scales", "0.5;1"],
-    "longest 0": ["predict", "PHOTO", "--weights", "WEIGHTS", "--longest", "0"],
+    "max size 0": ["predict", "PHOTO", "--weights", "WEIGHTS", "--max-size", "0"],
     "output is a file": ["predict", "PHOTO", "--weights", "WEIGHTS", "--output", "PHOTO"],
-    "no test set": ["submit", "--weights", "WEIGHTS", "--data", "VOC"],
-    "no devkit": ["submit", "--weights", "WEIGHTS", "--data", "EMPTY"],
-    "not VOC's classes": ["submit", "--weights", "WEIGHTS", "--data", "TEST"],
+    "no test set": ["predict-test", "--weights", "WEIGHTS", "--data", "VOC"],
+    "no devkit": ["predict-test", "--weights", "WEIGHTS", "--data", "EMPTY"],
+    "not VOC's classes": ["predict-test", "--weights", "WEIGHTS", "--data", "TEST"],
     "export's name": ["export", "onnx", "network.pt", "--weights", "WEIGHTS"],
     "export's folder": ["export", "torch", "nowhere/network.pt2", "--weights", "WEIGHTS"],
     "export's output stride": ["export", "torch", "network.pt2", "--weights", "WEIGHTS", "--output-stride", "3"],
@@ -255,7 +255,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("arguments", MISTAKES.values(), ids=MISTAKES)
-def test_a_users_error_is_one_sentence_and_exit_code_1(arguments, tmp_path, voc_root, weights, monkeypatch, capsys):
+def test_user_error_is_one_sentence(arguments, tmp_path, voc_root, weights, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     lists = voc_root / "ImageSets" / "Segmentation"
@@ -270,8 +270,8 @@ def test_a_users_error_is_one_sentence_and_exit_code_1(arguments, tmp_path, voc_
     assert set(tmp_path.rglob("*")) - before <= {tmp_path / "predictions", tmp_path / "submission"}
 
 
-def test_a_network_of_torchvision_predicts(tmp_path):
-    """Without any training of one's own; here with random weights in torchvision's file format."""
+def test_torchvision_weights_predict(tmp_path):
+    """Random weights in torchvision's file format."""
     from torchvision.models import segmentation
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""``deeplabv3 records``: what a person reads, and that nothing is deleted without being told to."""
+"""``deeplabv3 records``: its output, and that nothing is deleted without --yes."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def make_stale(run: Run) -> Path:
     return path
 
 
-def test_the_list_has_one_line_a_run(records, profile):
+def test_list_has_one_line_per_run(records, profile):
     runs = [recorded(profile), recorded(profile, iterations=400)]
     code, out, _ = records("list")
     header, *lines = out.splitlines()
@@ -57,7 +57,7 @@ def test_the_list_has_one_line_a_run(records, profile):
     assert len({line.index("aspp") for line in lines}) == 1 == len({line.index("os16:") for line in lines})
 
 
-def test_stale_and_damaged_records_are_marked_and_the_others_are_listed(records, profile):
+def test_list_marks_stale_and_damaged_records(records, profile):
     good, stale, damaged = recorded(profile), recorded(profile, lr=0.2), recorded(profile, lr=0.3)
     path = make_stale(stale)
     broken = damaged.record_folder() / f"{damaged.evaluation_name(profile.evaluation)}.json"
@@ -76,14 +76,14 @@ def test_stale_and_damaged_records_are_marked_and_the_others_are_listed(records,
     assert records()[0] == 0, "nor is the list in sentences held up"
 
 
-def test_nothing_stale_and_nothing_at_all(records, profile):
+def test_list_of_no_records(records, profile):
     for words in ((), ("list",)):
         assert records(*words)[1] == "profile 'tiny-tests' has no records yet.\n"
     recorded(profile)
     assert "has no record that is stale or damaged" in records("list", "--stale")[1]
 
 
-def test_show_says_what_was_changed_first_and_every_class(records, profile):
+def test_show_prints_changed_settings_and_every_class(records, profile):
     run = recorded(profile)
     for named in (run.name, run.name[-12:], run.name[-12:-5]):
         code, out, _ = records("show", named)
@@ -98,7 +98,7 @@ def test_show_says_what_was_changed_first_and_every_class(records, profile):
         assert re.search(rf"^{name} +{figure} +{figure}$", rest, re.MULTILINE)
 
 
-def test_show_of_a_stale_run_says_why(records, profile):
+def test_show_of_stale_run_says_why(records, profile):
     run = recorded(profile)
     make_stale(run)
     code, out, _ = records("show", run.name)
@@ -107,7 +107,7 @@ def test_show_of_a_stale_run_says_why(records, profile):
     assert re.search(r"^  model\.decoder +True$", out, re.MULTILINE)
 
 
-def test_show_of_a_run_that_was_evaluated_and_not_trained_here(records, profile):
+def test_show_of_run_without_training_record(records, profile):
     run = recorded(profile)
     (run.record_folder() / "run.json").unlink()
     code, out, _ = records("show", run.name)
@@ -116,14 +116,14 @@ def test_show_of_a_run_that_was_evaluated_and_not_trained_here(records, profile)
 
 
 @pytest.mark.parametrize("words", [("show", "0123"), ("diff", "0123", "4567")])
-def test_an_unknown_run_is_one_sentence(records, profile, words):
+def test_unknown_run_is_one_sentence(records, profile, words):
     recorded(profile)
     code, _, err = records(*words)
     assert code == 1
     assert err == "deeplabv3: profile 'tiny-tests' has no run '0123'; 'deeplabv3 records list' shows those there are.\n"
 
 
-def test_diff_names_what_differs_and_nothing_else(records, profile):
+def test_diff_prints_only_differences(records, profile):
     one, two = recorded(profile), recorded(profile, BETTER, lr=0.2, scales=(1.0,))
     code, out, _ = records("diff", one.name, two.name[-12:])
     assert code == 0
@@ -139,20 +139,20 @@ def test_diff_names_what_differs_and_nothing_else(records, profile):
     assert re.search(r"^mIoU +71\.25 +89\.29 +\+18\.04$", out, re.MULTILINE)
 
 
-def test_diff_takes_a_setting_that_came_later_for_its_default(records, profile):
+def test_diff_reads_missing_setting_as_default(records, profile):
     one, two = recorded(profile), recorded(profile, precision="bfloat16")
     path = one.record_folder() / "run.json"
     values = json.loads(path.read_text())
-    for name in ("precision", "accumulate"):
+    for name in ("precision", "grad_accum_steps"):
         del values["settings"]["training"][name]
     path.write_text(json.dumps(values | {"commit": "0123456789ab"}))
     _, out, _ = records("diff", one.name, two.name)
     assert re.search(r"^  training\.precision +float32 +bfloat16$", out, re.MULTILINE)
-    assert "accumulate" not in out
+    assert "grad_accum_steps" not in out
     assert re.search(r"^  commit +0123456789ab ", out, re.MULTILINE)
 
 
-def test_diff_compares_no_evaluations_of_other_images(records, profile):
+def test_diff_skips_evaluations_of_other_images(records, profile):
     one, two = recorded(profile), recorded(profile, lr=0.2)
     for path in two.record_folder().glob("eval-*.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"list": "others"}))
@@ -175,12 +175,12 @@ def test_prune_deletes_only_with_yes(records, profile, workspace):
     assert records("prune")[1] == "nothing of profile 'tiny-tests' to delete.\n"
 
 
-def test_prune_unfinished_wants_runs(records):
-    code, _, err = records("prune", "--unfinished")
+def test_prune_include_unfinished_needs_runs(records):
+    code, _, err = records("prune", "--include-unfinished")
     assert code == 1 and "give it with --runs" in err
 
 
-def test_the_profile_may_stand_before_the_word_or_behind_it(profile_file, profile, monkeypatch, capsys):
+def test_profile_option_before_or_after_subcommand(profile_file, profile, monkeypatch, capsys):
     run = recorded(profile)
     monkeypatch.setenv("DEEPLABV3_PROFILE", "smoke")
     for words in (["--profile", str(profile_file), "list"], ["list", "--profile", str(profile_file)]):

@@ -1,4 +1,4 @@
-"""``deeplabv3 train``: beginning again, and starting from another run's network."""
+"""``deeplabv3 train``: begin again, and start from another run's network."""
 
 import json
 from pathlib import Path
@@ -18,8 +18,8 @@ def runs(workspace: Path) -> list[Path]:
     return sorted((workspace / "runs").glob("*/*"), key=lambda folder: len(folder.name))
 
 
-def test_a_run_that_begins_again_is_measured_again(arguments, workspace, capsys):
-    """Records of the weights that stood there before go aside with them."""
+def test_archived_run_is_trained_and_evaluated_again(arguments, workspace, capsys):
+    """The records of the earlier weights are archived with them."""
     assert cli.main(arguments) == 0
     (record,) = (workspace / "records").glob("*/*/eval-*.json")
     record.write_text(json.dumps(json.loads(record.read_text()) | {"miou": 99.99}))
@@ -28,27 +28,27 @@ def test_a_run_that_begins_again_is_measured_again(arguments, workspace, capsys)
     assert "mIoU 99.99" in capsys.readouterr().out
     assert cli.main([*arguments, "--no-resume"]) == 0
     assert "mIoU 99.99" not in capsys.readouterr().out
-    run, aside = runs(workspace)
+    run, archive = runs(workspace)
     assert (run / "checkpoint.safetensors").is_file()
-    assert (aside / "checkpoint.safetensors").is_file()
-    assert json.loads((aside / "records" / record.name).read_text())["miou"] == 99.99
+    assert (archive / "checkpoint.safetensors").is_file()
+    assert json.loads((archive / "records" / record.name).read_text())["miou"] == 99.99
 
 
-def test_a_restart_by_torchrun_goes_on(arguments, workspace, monkeypatch):
-    """The command's own --no-resume would throw away at each restart what the run has reached."""
+def test_restart_by_torchrun_resumes(arguments, workspace, monkeypatch):
+    """Else --no-resume would begin again at each restart."""
     assert cli.main([*arguments, "--no-resume"]) == 0
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert cli.main([*arguments, "--no-resume"]) == 0
     assert len(runs(workspace)) == 1
 
 
-def test_a_second_stage_starts_from_the_firsts_weights(arguments, workspace, monkeypatch):
-    """With a learning rate of 0 it ends with them, too; batch norm's statistics are frozen, as in the paper."""
+def test_second_stage_starts_from_first_weights(arguments, workspace, monkeypatch):
+    """With a learning rate of 0 it ends with them, too; batch norm is frozen, as in the paper."""
     assert cli.main(arguments) == 0
     (first,) = runs(workspace)
     start = first / "checkpoint.safetensors"
     frozen = ["--set", "training.lr=0.0", "--set", "training.freeze_batch_norm=true"]
-    assert cli.main([*arguments, "--start", str(start), *frozen]) == 0
+    assert cli.main([*arguments, "--init-from", str(start), *frozen]) == 0
     (second,) = set(runs(workspace)) - {first}
     before, after = (load_checkpoint(folder / "checkpoint.safetensors").model for folder in (first, second))
     assert all(value.equal(after[name]) for name, value in before.items())
@@ -62,7 +62,9 @@ def test_a_second_stage_starts_from_the_firsts_weights(arguments, workspace, mon
     ],
     ids=["another network", "another file"],
 )
-def test_what_cannot_be_started_from_is_a_sentence(arguments, workspace, tmp_path, capsys, content, options, sentence):
+def test_unusable_initial_checkpoint_is_one_sentence(
+    arguments, workspace, tmp_path, capsys, content, options, sentence
+):
     start = tmp_path / "start.safetensors"
     if content is None:
         assert cli.main(arguments) == 0
@@ -70,7 +72,7 @@ def test_what_cannot_be_started_from_is_a_sentence(arguments, workspace, tmp_pat
     else:
         start.write_bytes(content)
     capsys.readouterr()
-    assert cli.main([*arguments, "--start", str(start), *options]) == 1
+    assert cli.main([*arguments, "--init-from", str(start), *options]) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith(f"deeplabv3: checkpoint {start} ")
     assert sentence in message

@@ -1,5 +1,6 @@
-"""A slow evaluation for test_partial.py, to be killed: its arguments are the profile and the seconds between saves."""
+"""An evaluation to be killed at its fourth image, for test_evaluation_resume.py: PROFILE SECONDS_BETWEEN_SAVES."""
 
+import signal
 import sys
 import time
 
@@ -19,8 +20,10 @@ def run_of(profile_file: str) -> tuple[Profile, Run]:
 
 
 def report(done: int) -> None:
+    time.sleep(0.1)
     print(f"done {done}", flush=True)
-    time.sleep(0.2)
+    if done == 4:
+        signal.pause()
 
 
 if __name__ == "__main__":

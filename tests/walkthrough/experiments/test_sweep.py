@@ -1,4 +1,4 @@
-"""The grid: what is planned and in which order, what it is said to cost, and that it is made, resumed and reported."""
+"""Sweeps: the plan and its order, its estimated cost, and that it is carried out, resumed, shared and reported."""
 
 import json
 import os
@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from conftest import read_until
+from interrupts import assert_ended, interrupt_at_first_step
 
 from deeplabv3.errors import UserError
 from deeplabv3.model.checkpoint import checkpoint_step
 from deeplabv3.model.cost import multiply_adds
 from deeplabv3.signals import Interrupted
 from walkthrough.cli import main
-from walkthrough.experiments import estimate, progress, sweep
+from walkthrough.experiments import estimate, local, progress, sweep
 from walkthrough.experiments.estimate import Throughput, estimate_hours
 from walkthrough.experiments.local import run_missing
 from walkthrough.experiments.progress import Progress
@@ -27,6 +29,7 @@ from walkthrough.experiments.task import Task, image_work, missing, step_work, t
 from walkthrough.paper import tables
 from walkthrough.profiles import load_profile
 from walkthrough.records.cells import table_jobs
+from walkthrough.records.lock import LOCK, locked
 from walkthrough.records.run import Run
 
 
@@ -44,32 +47,32 @@ def stop_after(task: Task, step: int) -> None:
 # --- the plan
 
 
-def test_tables_are_named_by_number_and_range():
+def test_tables_are_parsed_from_numbers_and_ranges():
     assert sweep.parse_tables("1-6,8") == (1, 2, 3, 4, 5, 6, 8)
     assert sweep.parse_tables("9, 2-3,3") == (9, 2, 3)
     assert sweep.parse_tables("5-9") == (5, 6, 8, 9)  # Table 7 is not regenerated
 
 
 @pytest.mark.parametrize("text", ["7", "0", "x", "", "3-1", "1-6;8", "14"])
-def test_other_tables_are_a_sentence(text):
+def test_unknown_tables_are_a_user_error(text):
     with pytest.raises(UserError, match=r"names no table that is regenerated; choose from 1, 2, 3"):
         sweep.parse_tables(text)
 
 
-def test_all_tables_with_one_seed_come_before_the_second(profile):
-    found = plan(replace(profile, seeds=2))
-    seeds = [task.run.seed for task in found.tasks]
+def test_all_tables_with_one_seed_come_first(profile):
+    sweep_plan = plan(replace(profile, seeds=2))
+    seeds = [task.run.seed for task in sweep_plan.tasks]
     assert seeds == sorted(seeds) and seeds.count(0) == seeds.count(1) == len(seeds) / 2
-    first = [task for task in found.tasks if task.run.seed == 0]
+    first = [task for task in sweep_plan.tasks if task.run.seed == 0]
     assert [task.run.name for task in first] == [task.run.name for task in plan(profile).tasks]
 
 
-def test_tables_fill_early_and_a_shared_run_counts_for_all(profile):
-    """Table by table, each time the one with the least left to do; within it the longest run first."""
-    found = plan(profile)
+def test_tables_are_completed_early(profile):
+    """Table by table, each time the one with the least left to do; a shared run counts for all; longest runs first."""
+    sweep_plan = plan(profile)
     left = {number: {run for run, _ in table_jobs(tables.load(number), profile)} for number in tables.NUMBERS}
-    costs = {task.run: task.left() for task in found.tasks}
-    tasks = list(found.tasks)
+    costs = {task.run: task.left() for task in sweep_plan.tasks}
+    tasks = list(sweep_plan.tasks)
     assert len({task.run for task in tasks}) == len(tasks) > 30
     while left:
         number = min(left, key=lambda number: (sum(costs[run] for run in left[number]), number))
@@ -80,20 +83,20 @@ def test_tables_fill_early_and_a_shared_run_counts_for_all(profile):
     assert not tasks
 
 
-def test_one_run_fills_the_cells_of_many_tables(profile):
+def test_one_run_fills_cells_of_many_tables(profile):
     """The best network is Table 5's last row, all of Table 6, and a row of each table of Appendix A."""
-    found = plan(profile)
-    (best,) = [task for task in found.tasks if 6 in found.cells[task.run]]
-    assert list(found.cells[best.run]) == [5, 6, 8, 9, 10]
-    assert "Table 5 (1,2,4) (6,12,18) image pooling; Table 6 output stride 16, output stride 8," in found.cells_of(
+    sweep_plan = plan(profile)
+    (best,) = [task for task in sweep_plan.tasks if 6 in sweep_plan.cells[task.run]]
+    assert list(sweep_plan.cells[best.run]) == [5, 6, 8, 9, 10]
+    assert "Table 5 (1,2,4) (6,12,18) image pooling; Table 6 output stride 16, output stride 8," in sweep_plan.cells_of(
         best.run
     )
     assert len(best.evaluations) == 4
     jobs = {job for number in tables.NUMBERS for job in table_jobs(tables.load(number), profile)}
-    assert {(task.run, settings) for task in found.tasks for settings in task.evaluations} == jobs
+    assert {(task.run, settings) for task in sweep_plan.tasks for settings in task.evaluations} == jobs
 
 
-def test_what_is_recorded_is_not_planned(profile):
+def test_recorded_evaluations_are_not_planned(profile):
     first = plan(profile, (6,)).tasks[0]
     train_run(first.run)
     evaluate_run(first.run, first.evaluations[0])
@@ -116,7 +119,7 @@ def test_work_is_counted_in_multiply_adds(profile):
     assert task.total == 3 * step_work(config, training) + 3 * image_work(config, settings)
 
 
-def test_hours_follow_the_order_and_the_workers(profile):
+def test_hours_follow_order_and_workers(profile):
     tasks = plan(profile, (1,)).tasks
     speed = Throughput(training=1e-6, evaluation=2e-6, source="")
     training, evaluation = sum(task.training for task in tasks), sum(task.total - task.training for task in tasks)
@@ -126,7 +129,7 @@ def test_hours_follow_the_order_and_the_workers(profile):
     assert alone / 2 <= 3600 * estimate_hours(tasks, speed, 2) < alone
 
 
-def test_steps_that_are_done_cost_nothing(profile):
+def test_finished_steps_cost_nothing(profile):
     (task,) = tasks_of([(Run.of(profile, profile.model_config()), profile.evaluation)])
     speed = Throughput(training=1.0, evaluation=0.0, source="")
     assert speed.seconds(task) == task.training
@@ -137,7 +140,7 @@ def test_steps_that_are_done_cost_nothing(profile):
     assert task.steps_done() == 0
 
 
-def test_the_estimate_comes_from_records_of_such_a_machine_if_there_are_any(profile, monkeypatch):
+def test_estimate_prefers_records_of_this_machine(profile, monkeypatch):
     tasks = plan(profile, (6,)).tasks
     assert estimate.recorded_speed(profile) is None
     assert "timed here" in estimate.speed_of(profile, tasks).source
@@ -152,14 +155,14 @@ def test_the_estimate_comes_from_records_of_such_a_machine_if_there_are_any(prof
     assert speed.training * tasks[0].training == pytest.approx(12)
     assert speed.evaluation * tasks[0].evaluation(settings) == pytest.approx(6)
 
-    here = sweep.environment()
-    monkeypatch.setattr(sweep, "environment", lambda: here | {"device": "another"})
+    here = estimate.environment()
+    monkeypatch.setattr(estimate, "environment", lambda: here | {"device": "another"})
     assert estimate.recorded_speed(profile) is None
 
 
-def test_a_timed_step_is_of_the_size_that_is_estimated(profile, monkeypatch):
+def test_timed_step_gives_the_estimate(profile, monkeypatch):
     """A second a step: a run of three steps takes three seconds, and one with twice the work six."""
-    monkeypatch.setattr(sweep, "_step_seconds", lambda run, training: iter([5.0, 1.0]))
+    monkeypatch.setattr(estimate, "_step_seconds", lambda run, training: iter([5.0, 1.0]))
     tasks = plan(profile, (1,)).tasks
     smallest = min(tasks, key=lambda task: step_work(task.run.config, task.run.training))
     speed = estimate.timed_speed(tasks)
@@ -169,7 +172,7 @@ def test_a_timed_step_is_of_the_size_that_is_estimated(profile, monkeypatch):
 # --- progress
 
 
-def test_time_left_comes_from_the_work_of_this_start(profile, monkeypatch, capsys):
+def test_time_left_follows_speed_since_this_start(profile, monkeypatch, capsys):
     """Two of three steps were done before; the third takes ten seconds, so an evaluation as large as it takes ten."""
     clock = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
@@ -185,7 +188,7 @@ def test_time_left_comes_from_the_work_of_this_start(profile, monkeypatch, capsy
         assert capsys.readouterr().err == "sweep, 0 of 1 runs, 78%, 00:49 left, loss=0.500\n"
 
 
-def test_what_failed_is_not_waited_for(monkeypatch):
+def test_failed_task_leaves_the_time_left(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     with Progress([FakeTask(100), FakeTask(100), FakeTask(100)], "sweep") as bar:
@@ -210,7 +213,7 @@ class FakeTask:
 # --- the command
 
 
-def test_a_dry_run_prints_runs_cells_and_hours_and_makes_nothing(profile_file, profile, workspace, capsys):
+def test_dry_run_prints_plan_and_writes_nothing(profile_file, profile, workspace, capsys):
     task = next(task for task in plan(profile, (1,)).tasks if task.run.config.output_stride == 8)
     stop_after(task, 2)
     before = sorted(workspace.rglob("*"))
@@ -227,10 +230,10 @@ def test_a_dry_run_prints_runs_cells_and_hours_and_makes_nothing(profile_file, p
     assert sorted(workspace.rglob("*")) == before
 
 
-def test_a_dry_run_without_the_images_says_so(workspace, capsys, monkeypatch):
+def test_dry_run_without_images_lists_all_runs(workspace, capsys, monkeypatch):
     """The paper's protocol, its images not yet there: what it will take is worth knowing before they are."""
     speed = Throughput(1e-13, 1e-13, "by nothing")
-    monkeypatch.setattr(sweep, "speed_of", lambda profile, tasks: speed)
+    monkeypatch.setattr(estimate, "speed_of", lambda profile, tasks: speed)
     arguments = ["sweep", "--profile", "voc", "--set", "model.backbone_weights=''", "--tables", "6,9"]
     assert main([*arguments, "--dry-run"]) == 0
     text = capsys.readouterr().out
@@ -242,10 +245,10 @@ def test_a_dry_run_without_the_images_says_so(workspace, capsys, monkeypatch):
     assert re.match(r"deeplabv3: data root .*VOC2012 does not exist; name a folder", capsys.readouterr().err)
 
 
-def test_a_failure_stops_no_other_run_and_the_same_command_goes_on(profile_file, profile, capsys):
+def test_failed_run_stops_no_other_and_is_resumed(profile_file, profile, capsys):
     """Tables 6 and 8; one of Table 8's runs has a damaged checkpoint. Each run is trained once."""
-    found = plan(profile, (6, 8))
-    broken = next(task for task in found.tasks if 6 not in found.cells[task.run])
+    sweep_plan = plan(profile, (6, 8))
+    broken = next(task for task in sweep_plan.tasks if 6 not in sweep_plan.cells[task.run])
     broken.run.folder.mkdir(parents=True)
     broken.run.checkpoint.write_bytes(b"damaged")
     command = ["sweep", "--profile", str(profile_file), "--tables", "6,8", "--set", "runtime.parallel_runs=1"]
@@ -254,8 +257,8 @@ def test_a_failure_stops_no_other_run_and_the_same_command_goes_on(profile_file,
     assert "Table 6 complete" in out
     assert re.search(r"Table 8 lacks 1 of \d evaluations", out)
     assert re.search(rf"failed: {broken.run.name}, seed 0 \(Table 8 .*\): checkpoint .* is damaged", error)
-    assert f"1 of {len(found.tasks)} runs failed" in error and "Traceback" not in error
-    for task in found.tasks:
+    assert f"1 of {len(sweep_plan.tasks)} runs failed" in error and "Traceback" not in error
+    for task in sweep_plan.tasks:
         if task != broken:
             steps = [line.split(",")[0] for line in (task.run.folder / "log.csv").read_text().splitlines()]
             assert steps == ["step", "0", "1", "2"]
@@ -266,31 +269,43 @@ def test_a_failure_stops_no_other_run_and_the_same_command_goes_on(profile_file,
     assert not missing(job for number in (6, 8) for job in table_jobs(tables.load(number), profile))
 
 
-def test_an_interrupted_sweep_says_so_and_goes_on(profile_file, workspace):
+def test_interrupted_sweep_saves_and_says_so(profile_file, monkeypatch, capsys):
     """SIGTERM, as a batch system sends it: no traceback, everything saved, and the plan knows how far it is."""
-    command = [sys.executable, "-m", "walkthrough", "sweep", "--profile", str(profile_file), "--tables", "6"]
+    workers = interrupt_at_first_step(monkeypatch, local, signal.SIGTERM)
+    command = ["sweep", "--profile", str(profile_file), "--tables", "6"]
     command += ["--set", "training.iterations=100000", "--set", "runtime.parallel_runs=0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        wait_for(lambda: any(log.stat().st_size > 100 for log in workspace.glob("runs/*/*/log.csv")))
-        process.terminate()
-        _, error = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 1
-    assert error == "deeplabv3: stopped on the way; the same command goes on.\n"
+    assert main(command) == 1
+    assert capsys.readouterr().err == "deeplabv3: stopped on the way; the same command goes on.\n"
+    assert_ended(workers)
     (task,) = plan(load_profile(str(profile_file), {"training.iterations": 100_000}), (6,)).tasks
     assert task.steps_done() > 0
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
+def test_concurrent_sweeps_share_runs(profile_file, profile, workspace):
+    """While a run is locked, both do all others; then one of them does that one. Each run is trained once."""
+    tasks = plan(profile, (1,)).tasks
+    first, *others = tasks
+    command = [sys.executable, str(Path(__file__).with_name("sweep_process.py")), str(profile_file), "1"]
+    with locked(first.run.folder / LOCK, "the first run"):
+        sweeps = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+        try:
+            for sweep_process in sweeps:
+                read_until(sweep_process.stderr, b"other processes are busy with what is left")
+            while missing((task.run, settings) for task in others for settings in task.evaluations):
+                assert all(sweep_process.poll() is None for sweep_process in sweeps)
+                time.sleep(0.1)
+            assert first.run.training_record() is None
+        except BaseException:
+            for sweep_process in sweeps:
+                sweep_process.kill()
+            raise
+    for sweep_process in sweeps:
+        assert sweep_process.wait(timeout=60) == 0
+    assert not missing(table_jobs(tables.load(1), profile))
+    assert sorted((workspace / "trained").read_text().split()) == sorted(task.run.name for task in tasks)
 
 
-def test_nothing_missing_needs_no_work(profile_file, profile, capsys):
+def test_complete_tables_need_no_work(profile_file, profile, capsys):
     run_missing(table_jobs(tables.load(6), profile))
     assert main(["sweep", "--profile", str(profile_file), "--tables", "6", "--dry-run"]) == 0
     assert capsys.readouterr().out == "Nothing is missing.\n"

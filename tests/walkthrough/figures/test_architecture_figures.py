@@ -1,4 +1,4 @@
-"""Drawings of networks: what the rows say is what is drawn."""
+"""Drawings of networks show the rows of their data."""
 
 import matplotlib
 
@@ -10,7 +10,7 @@ import pytest
 
 from deeplabv3 import ModelConfig
 from deeplabv3.model.cost import layer_costs
-from walkthrough.figures import architecture
+from walkthrough.figures import architecture, charts
 from walkthrough.figures import atrous as atrous_figures
 
 
@@ -20,7 +20,7 @@ def close():
     plt.close("all")
 
 
-def test_a_box_is_as_high_as_its_features_are_wide():
+def test_box_height_is_feature_resolution():
     figure = architecture.networks({"a": [("stem", 4, ""), ("block1", 16, "2")]})
     heights = [patch.get_height() for patch in figure.axes[0].patches]
     assert heights == pytest.approx([1.0, 0.5])
@@ -31,7 +31,7 @@ def words(axis) -> list[str]:
     return [text.get_text() for text in axis.texts if text.get_text()]
 
 
-def test_a_unit_is_the_paler_the_fewer_weights_are_valid():
+def test_fewer_valid_weights_give_paler_unit():
     figure = architecture.cascade({"grid": {"block4": [(2, 9.0), (4, 5.0)], "block5": [(8, 1.0)]}})
     axis = figure.axes[0]
     assert words(axis) == ["grid", "block4", "2", "4", "block5", "8"]
@@ -40,7 +40,7 @@ def test_a_unit_is_the_paler_the_fewer_weights_are_valid():
     ]
 
 
-def test_the_head_is_drawn_from_its_layers():
+def test_head_is_drawn_from_its_layers():
     """Fig. 5: five branches, concatenated; DeepLabv2: four, summed."""
     v3 = ModelConfig(backbone="small_resnet20", num_classes=5, head_channels=16)
     v2 = ModelConfig(backbone="small_resnet20", num_classes=5, head="v2", atrous_rates=(6, 24))
@@ -73,18 +73,18 @@ def test_weights_on_the_padding_are_gray(output_stride, rate, valid):
     (axis,) = architecture.heads({"": layer_costs(config, 513, 513)}).axes
     colors = [line.get_color() for line in axis.lines]
     assert len(colors) == 9
-    assert colors.count(architecture.ORANGE) == valid
+    assert colors.count(charts.ORANGE) == valid
 
 
-def test_every_arrow_of_figure_2_joins_two_slabs():
+def test_figure_2_arrows_join_two_slabs():
     figure = architecture.figure2()
     assert [axis.get_title()[:3] for axis in figure.axes] == ["(a)", "(b)", "(c)", "(d)"]
-    for axis, (slabs, arrows) in zip(figure.axes, architecture.CONTEXTS.values(), strict=True):
+    for axis, (slabs, arrows) in zip(figure.axes, architecture.FIGURE_2.values(), strict=True):
         assert len(axis.patches) == len(slabs)
         assert len(axis.texts) == len(arrows)
 
 
-def test_inputs_that_a_block_misses_are_rings():
+def test_unseen_inputs_are_rings():
     counts = np.zeros((9, 9))
     counts[::4, ::4] = [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
     (axis,) = atrous_figures.lattices({"rates": counts}, step=2).axes
@@ -96,7 +96,7 @@ def test_inputs_that_a_block_misses_are_rings():
     )
 
 
-def test_maps_of_a_row_share_their_scale():
+def test_feature_maps_of_row_share_scale():
     figure = atrous_figures.feature_maps(
         {"valid": [np.ones((3, 3)), np.full((3, 3), 9)], "error": [np.eye(3)] * 2}, ["a", "b"]
     )
@@ -105,7 +105,7 @@ def test_maps_of_a_row_share_their_scale():
     assert [axis.get_title() for axis in shown] == ["a", "b", "", ""]
 
 
-def test_maps_draw_every_row():
+def test_feature_maps_draw_every_row():
     """Also where there are more rows than colors."""
     rows = {str(number): [np.full((2, 2), 1 + number)] for number in range(5)}
     figure = atrous_figures.feature_maps(rows, ["a"])

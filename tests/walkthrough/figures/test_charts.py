@@ -1,4 +1,4 @@
-"""Figures: arrays in, what was meant out."""
+"""Charts and figures of atrous convolution."""
 
 import matplotlib
 
@@ -19,7 +19,7 @@ def close():
     plt.close("all")
 
 
-def test_weights_that_leave_the_image_are_gray():
+def test_weights_outside_image_are_gray():
     figure = atrous_figures.kernel_positions(np.zeros((40, 40, 3), np.uint8), rates=(1, 15), center=(10, 20))
     gray = [sum(line.get_color() == "#999999" for line in axis.lines) for axis in figure.axes]
     assert [len(axis.lines) for axis in figure.axes] == [9, 9]
@@ -27,7 +27,7 @@ def test_weights_that_leave_the_image_are_gray():
     assert [axis.get_title() for axis in figure.axes] == ["rate 1: 3 x 3", "rate 15: 31 x 31"]
 
 
-def test_five_weights_a_side_and_what_they_answer():
+def test_five_by_five_kernel_shows_positions_and_responses():
     responses = [np.eye(40), -2 * np.eye(40)]
     figure = atrous_figures.kernel_positions(np.zeros((40, 40, 3), np.uint8), (1, 4), (20, 20), responses, kernel=5)
     above, below = figure.axes[:2], figure.axes[2:]
@@ -36,7 +36,7 @@ def test_five_weights_a_side_and_what_they_answer():
     assert [axis.images[0].get_clim() for axis in below] == [(-1, 1), (-2, 2)]  # zero is the middle of the colors
 
 
-def test_panels_show_their_own_values():
+def test_panels_show_own_values():
     figure = charts.bars({"paper": {"a": 1.0, "b": 2.5}, "ours": {"a": 3.0, "b": 4.0}})
     assert [[patch.get_width() for patch in axis.patches] for axis in figure.axes] == [[1.0, 2.5], [3.0, 4.0]]
     figure = charts.panels(["x", "y"], {"paper": {"": [1, 2]}, "ours": {"": [3, float("nan")]}})
@@ -52,7 +52,7 @@ def test_images_keep_their_places():
     assert [axis.get_title() for axis in figure.axes[:2]] == ["first", "second"]
 
 
-def test_valid_weights_are_written_on_their_rectangles():
+def test_valid_weights_label_their_rectangles():
     figure = atrous_figures.valid_weights(np.array([2, 2, 3, 3, 2, 2]), {9: [0.5, 0.1], 6: [0.5, 0.9]}, rate=2)
     written = sorted(int(text.get_text()) for text in figure.axes[0].texts)
     assert written == [4, 4, 4, 4, 6, 6, 6, 6, 9]
@@ -63,7 +63,7 @@ def test_valid_weights_are_written_on_their_rectangles():
     assert list(curves[0].get_xdata()) == [1, 2] and list(curves[2].get_xdata()) == [2, 2]
 
 
-def test_inputs_have_the_color_of_the_output_that_sees_them():
+def test_gridding_colors_inputs_by_output():
     seen = np.zeros((4, 8, 8), bool)
     for output in range(4):
         seen[output, 3, 2 + output] = True
@@ -76,7 +76,7 @@ def test_inputs_have_the_color_of_the_output_that_sees_them():
     assert (shown[0] == 1).all()
 
 
-def test_connections_lead_to_what_a_layer_reads():
+def test_receptive_paths_lead_to_read_features():
     coarse, wrong, right = atrous_figures.receptive_paths(
         {"strides": [(2, 1), (1, 1)], "rate forgotten": [(1, 1), (1, 1)], "dense": [(1, 1), (1, 2)]}, length=9
     ).axes
@@ -95,7 +95,7 @@ def test_connections_lead_to_what_a_layer_reads():
     assert [len(dots.get_offsets()) for dots in coarse.collections] == [9, 5, 5]
 
 
-def test_a_feature_stands_on_its_pixels():
+def test_feature_covers_its_pixels():
     maps = {4: np.arange(6.0).reshape(2, 3), 2: np.zeros((3, 5))}
     figure = atrous_figures.dense_features(np.zeros((5, 9, 3), np.uint8), maps)
     _, coarse, fine, _ = figure.axes
@@ -113,7 +113,7 @@ def test_stacked_parts_add_up():
     assert [text.get_text() for text in axis.texts] == ["30", "60", "91", "10", "11"]
 
 
-def test_a_mosaic_cuts_to_the_smallest():
+def test_mosaic_cuts_to_smallest_image():
     images = [np.full((4 + n, 9 - n, 3), n, np.uint8) for n in range(4)]
     whole = charts.mosaic(images, columns=2)
     assert whole.shape == (8, 12, 3)

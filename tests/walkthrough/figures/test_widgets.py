@@ -1,4 +1,4 @@
-"""The same cell with knobs and without."""
+"""The same cell with controls and without."""
 
 import matplotlib
 
@@ -26,7 +26,7 @@ def nobody_there(monkeypatch):
 
 
 def recorder():
-    """A drawing function, and the arguments that it was called with."""
+    """A drawing function, and the list of the arguments of its calls."""
     calls = []
 
     def draw(rate=2, rates=(1, 2, 4), title="not offered"):
@@ -36,7 +36,7 @@ def recorder():
     return draw, calls
 
 
-def test_live_means_a_jupyter_server_or_the_users_word(monkeypatch):
+def test_live_follows_jupyter_server_and_environment_variable(monkeypatch):
     assert not widgets.live()
     monkeypatch.setenv("JPY_SESSION_NAME", "01.ipynb")
     assert widgets.live()
@@ -50,13 +50,13 @@ def test_live_means_a_jupyter_server_or_the_users_word(monkeypatch):
         widgets.live()
 
 
-def test_without_ipywidgets_a_server_makes_no_knobs(monkeypatch):
+def test_missing_ipywidgets_means_not_live(monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "01.ipynb")
     monkeypatch.setattr(widgets, "find_spec", lambda name: None)
     assert not widgets.live()
 
 
-def test_the_static_figure_is_the_defaults_once_and_stays_open():
+def test_static_figure_uses_defaults_and_stays_open():
     draw, calls = recorder()
     assert widgets.interactive(draw, rate=(1, 2, 3), rates=[(1, 2, 4), (2, 2, 2)]) is None
     assert calls == [(2, (1, 2, 4))]
@@ -64,29 +64,29 @@ def test_the_static_figure_is_the_defaults_once_and_stays_open():
 
 
 @pytest.mark.parametrize("choices", [{"rate": (1, 3)}, {"stride": (1, 2)}])
-def test_a_knob_without_its_default_is_refused_with_and_without_widgets(choices):
+def test_control_without_default_raises_value_error(choices):
     draw, calls = recorder()
     with pytest.raises(ValueError, match="default is one of"):
         widgets.interactive(draw, **choices)
     assert calls == []
 
 
-def test_moving_a_knob_draws_again(monkeypatch):
-    knobs, connect = {}, ipywidgets.interactive_output
+def test_moving_control_redraws(monkeypatch):
+    controls, connect = {}, ipywidgets.interactive_output
 
-    def keep_the_knobs(draw, controls):
-        knobs.update(controls)
-        return connect(draw, controls)
+    def keep_controls(draw, connected):
+        controls.update(connected)
+        return connect(draw, connected)
 
-    monkeypatch.setattr(ipywidgets, "interactive_output", keep_the_knobs)
+    monkeypatch.setattr(ipywidgets, "interactive_output", keep_controls)
     monkeypatch.setenv(widgets.SWITCH, "1")
     draw, calls = recorder()
     widgets.interactive(draw, rate=range(1, 9), rates=[(1, 2, 4), (2, 2, 2)])
-    assert isinstance(knobs["rate"], ipywidgets.SelectionSlider)
-    assert isinstance(knobs["rates"], ipywidgets.ToggleButtons)
+    assert isinstance(controls["rate"], ipywidgets.SelectionSlider)
+    assert isinstance(controls["rates"], ipywidgets.ToggleButtons)
     assert set(calls) == {(2, (1, 2, 4))}
-    knobs["rate"].value = 7
-    knobs["rates"].value = (2, 2, 2)
+    controls["rate"].value = 7
+    controls["rates"].value = (2, 2, 2)
     assert calls[-2:] == [(7, (1, 2, 4)), (7, (2, 2, 2))]
 
 
@@ -132,14 +132,14 @@ def images(messages):
     return [message["content"]["data"] for message in messages if message["msg_type"] == "display_data"]
 
 
-def test_a_kernel_that_nobody_watches_publishes_one_image_and_no_widget(run_cell):
+def test_batch_kernel_publishes_one_image_no_widget(run_cell):
     _, published = run_cell()
     (data,) = images(published)
     assert "image/png" in data and VIEW not in data
     assert not any(message["msg_type"] == "comm_open" for message in published)
 
 
-def test_a_kernel_of_a_jupyter_server_publishes_a_widget_with_a_image_to_fall_back_on(run_cell):
+def test_jupyter_kernel_publishes_widget_with_fallback_image(run_cell):
     client, published = run_cell(JPY_SESSION_NAME="/notebooks/01.ipynb")
     (shown,) = (data for data in images(published) if VIEW in data)
     (drawn,) = (data for data in images(published) if VIEW not in data)  # for the widget's output area

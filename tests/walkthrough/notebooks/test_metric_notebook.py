@@ -1,4 +1,4 @@
-"""Notebook 7 where records came without the network that they were measured with, as the committed ones do."""
+"""Notebook 7 with records whose checkpoint is missing, as that of the committed ones is."""
 
 import nbformat
 import pytest
@@ -22,7 +22,7 @@ def recorded(monkeypatch):
     return run
 
 
-def test_records_without_their_network_are_shown_and_nothing_is_trained(recorded, capsys):
+def test_notebook_7_without_checkpoint_trains_nothing(recorded, capsys):
     names: dict = {}
     for cell in nbformat.read(paths.home() / "notebooks" / "07_inference.ipynb", as_version=4).cells:
         if cell.cell_type == "code":

@@ -92,7 +92,7 @@ def isolate(patch, library):
     """Tables and library of our own: these tests are about neither, and others may be at work on them."""
     library.mkdir()
     (library / "model.py").write_text("one")
-    patch.setattr(module, "__file__", str(library / "walkthrough.py"))
+    patch.setattr(module, "PACKAGES", (library,))
     patch.setattr(report, "write_tables", write_tables)
     patch.setattr(page, "write_claims", write_claims)
     patch.delenv("DEEPLABV3_PROFILE", raising=False)
@@ -126,7 +126,7 @@ def again(finished, root):
     return root
 
 
-def test_prints_progress_and_where_everything_is(finished):
+def test_prints_progress_and_result_paths(finished):
     output, printed = finished
     lines = printed.splitlines()
     assert [line.split(" in ")[0] for line in lines[:6]] == [f"{n} … {w}" for n in NAMES for w in ("started", "done")]
@@ -139,7 +139,7 @@ def test_prints_progress_and_where_everything_is(finished):
     ]
 
 
-def test_executed_notebooks_show_outputs_and_no_noise(finished):
+def test_executed_notebooks_have_outputs_without_noise(finished):
     output, _ = finished
     assert sorted(path.name for path in output.glob("*.ipynb")) == [f"{name}.ipynb" for name in NAMES]
     text = (output / "01_second.ipynb").read_text()
@@ -150,11 +150,11 @@ def test_executed_notebooks_show_outputs_and_no_noise(finished):
     assert cells[3].outputs[0].data["text/plain"] == "42"
 
 
-def test_images_are_shown_whatever_the_matplotlib_backend(finished):
+def test_figures_appear_with_any_matplotlib_backend(finished):
     assert '<img alt="No description' in (finished[0] / "02_third.html").read_text()
 
 
-def test_pages_lead_to_each_other_and_need_no_network(finished):
+def test_pages_link_each_other_and_work_offline(finished):
     output, _ = finished
     found = {}
     for file in output.glob("*.html"):
@@ -174,7 +174,7 @@ def test_pages_lead_to_each_other_and_need_no_network(finished):
     assert "<p>The paper's {claims}</p>" in index and "claims.png" not in index
 
 
-def test_what_is_done_is_not_executed_again(again, capsys):
+def test_finished_notebooks_are_not_executed_again(again, capsys):
     (again / "output" / "tables.md").unlink()
     assert run(again) == 0
     assert executed(again) == []
@@ -182,7 +182,7 @@ def test_what_is_done_is_not_executed_again(again, capsys):
     assert (again / "output" / "tables.md").is_file()
 
 
-def test_a_changed_notebook_and_those_behind_it_are_executed_again(again):
+def test_changed_notebook_and_later_ones_are_executed(again):
     write_notebook(again / "notebooks", "01_second", "print('changed')")
     assert run(again) == 0
     assert executed(again) == NAMES[1:]
@@ -190,7 +190,7 @@ def test_a_changed_notebook_and_those_behind_it_are_executed_again(again):
 
 
 @pytest.mark.parametrize("change", ["library", "profile", "parameter", "executed file", "state"])
-def test_whatever_a_result_depends_on_has_it_made_again(again, monkeypatch, change):
+def test_changed_dependency_executes_everything(again, monkeypatch, change):
     seen = []
     monkeypatch.setattr(module, "_execute", lambda source, *_: seen.append(source.stem))
     own = again / "own.yaml"
@@ -211,26 +211,31 @@ def test_whatever_a_result_depends_on_has_it_made_again(again, monkeypatch, chan
     assert seen == NAMES
 
 
+def test_hash_covers_sources_of_both_packages():
+    assert [folder.name for folder in module.PACKAGES] == ["deeplabv3", "walkthrough"]
+    assert all((folder / "__init__.py").is_file() for folder in module.PACKAGES)
+
+
 def test_fresh_executes_everything(again):
     assert run(again, fresh=True) == 0
     assert executed(again) == NAMES
 
 
-def test_a_run_that_is_killed_leaves_nothing_done_behind_it(again, monkeypatch):
+def test_killed_run_leaves_later_notebooks_not_executed(again, monkeypatch):
     seen = []
     monkeypatch.setattr(module, "_execute", lambda source, *_: seen.append(state(again / "output")))
     run(again, fresh=True)
     assert seen[0] == dict.fromkeys(NAMES, "not executed")
 
 
-def test_only_executes_the_ones_named_in_order(again, capsys):
+def test_only_executes_named_notebooks_in_order(again, capsys):
     assert run(again, only=["02", "notebooks/00_first.ipynb"]) == 0
     assert executed(again) == ["00_first", "02_third"]
     assert state(again / "output") == dict.fromkeys(NAMES, "done")
     assert run(again) == 0 and executed(again) == []
 
 
-def test_only_in_an_empty_output_leaves_the_others_for_later(root):
+def test_only_in_empty_output_leaves_others_pending(root):
     write_notebooks(root / "notebooks")
     assert run(root, only=["01_second"]) == 0
     assert executed(root) == ["01_second"]
@@ -240,7 +245,7 @@ def test_only_in_an_empty_output_leaves_the_others_for_later(root):
     assert "index.html" in page and "00_first.html" not in page
 
 
-def test_a_failure_is_explained_kept_and_gone_on_from(again, capsys):
+def test_failure_is_explained_and_resumed(again, capsys):
     output = again / "output"
     source = "from pathlib import Path\nassert Path('../mended').is_file(), 'not \\x1b[31mmended'"
     write_notebook(again / "notebooks", "01_second", "print('before it')", source)
@@ -263,13 +268,13 @@ def test_a_failure_is_explained_kept_and_gone_on_from(again, capsys):
     assert {path.name for path in output.glob("*.ipynb")} == {f"{name}.ipynb" for name in NAMES}
 
 
-def test_tables_are_not_written_after_a_failure(root):
+def test_failure_writes_no_tables(root):
     write_notebook(root / "notebooks", "00_first", "1 / 0")
     assert run(root) == 1
     assert not (root / "output" / "tables.md").exists()
 
 
-def test_a_dead_kernel_is_a_failure_like_any_other(root, capsys):
+def test_dead_kernel_is_a_failure(root, capsys):
     write_notebook(root / "notebooks", "00_first", "print('alive')", "import os\nos._exit(1)", "print('never')")
     assert run(root) == 1
     message = capsys.readouterr().err
@@ -278,7 +283,7 @@ def test_a_dead_kernel_is_a_failure_like_any_other(root, capsys):
     assert state(root / "output") == {"00_first": "failed"}
 
 
-def test_an_interrupt_keeps_what_there_is_and_ends_the_kernel(root, capfd):
+def test_interrupt_keeps_partial_notebook_and_ends_kernel(root, capfd):
     interrupt = "os.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)"
     write_notebook(root / "notebooks", "00_first", "import os, signal, time\nprint('pid', os.getpid())", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -291,7 +296,7 @@ def test_an_interrupt_keeps_what_there_is_and_ends_the_kernel(root, capfd):
         os.kill(int(re.search(r"pid (\d+)", kept)[1]), 0)
 
 
-def test_kernels_get_the_profile_file_the_parameters_and_whole_paths(root, monkeypatch):
+def test_kernels_get_profile_parameters_and_absolute_paths(root, monkeypatch):
     show = "import os\nprint([profile, steps, os.environ['DEEPLABV3_PROFILE'], os.environ['DEEPLABV3_WORKSPACE']])"
     write_notebook(root / "notebooks", "00_first", show)
     (root / "own.yaml").write_text((profiles.FOLDER / "smoke.yaml").read_text())
@@ -305,7 +310,7 @@ def test_kernels_get_the_profile_file_the_parameters_and_whole_paths(root, monke
     assert os.environ["DEEPLABV3_WORKSPACE"] == "work {here}" and "DEEPLABV3_PROFILE" not in os.environ
 
 
-def test_kernels_are_this_python_without_the_users_own_set_up(root, monkeypatch):
+def test_kernels_ignore_user_kernelspecs_and_startup_files(root, monkeypatch):
     spec = root / "jupyter" / "kernels" / "python3" / "kernel.json"
     startup = root / "ipython" / "profile_default" / "startup" / "own.py"
     for file in (spec, startup):
@@ -319,7 +324,7 @@ def test_kernels_are_this_python_without_the_users_own_set_up(root, monkeypatch)
     assert load(root / "output" / "00_first.ipynb").cells[-1].outputs[0].text.strip() == sys.executable
 
 
-def test_a_terminal_gets_bars_in_place_of_lines(root, monkeypatch, capsys):
+def test_terminal_shows_bars_instead_of_lines(root, monkeypatch, capsys):
     write_notebook(root / "notebooks", "00_first")
     terminal = io.StringIO()
     terminal.isatty = lambda: True
@@ -329,7 +334,7 @@ def test_a_terminal_gets_bars_in_place_of_lines(root, monkeypatch, capsys):
     assert "…" not in capsys.readouterr().out
 
 
-def test_mistakes_are_sentences_before_anything_is_executed(root, monkeypatch):
+def test_user_errors_come_before_execution(root, monkeypatch):
     monkeypatch.setattr(module, "_execute", lambda *_: pytest.fail("executed"))
     with pytest.raises(UserError, match="no notebooks"):
         run(root)
@@ -355,7 +360,7 @@ def test_mistakes_are_sentences_before_anything_is_executed(root, monkeypatch):
         run(root)
 
 
-def test_clean_keeps_outputs_and_counts_and_drops_noise():
+def test_clean_keeps_outputs_and_drops_noise():
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}}
     outputs = [
         new_output("stream", name="stdout", text="a"),
@@ -402,7 +407,7 @@ def test_clean_keeps_outputs_and_counts_and_drops_noise():
     assert stream.text == "ab" and set(image.data) == {"text/plain", "image/png"} and result.execution_count == 2
 
 
-def test_refresh_puts_a_complete_run_in_the_place_of_its_sources(again):
+def test_refresh_replaces_sources_by_executed_notebooks(again):
     (again / "notebooks" / "notes.ipynb").write_text("not ours")
     refresh(again / "output", again / "notebooks")
     for name in NAMES:
@@ -411,7 +416,7 @@ def test_refresh_puts_a_complete_run_in_the_place_of_its_sources(again):
     assert run(again) == 0 and executed(again) == []
 
 
-def test_refresh_refuses_notebooks_that_were_not_executed_as_they_are(again):
+def test_refresh_refuses_outdated_notebooks(again):
     before = (again / "notebooks" / "00_first.ipynb").read_text()
     write_notebook(again / "notebooks", "02_third", "print('changed since')")
     with pytest.raises(UserError, match="02_third as it is now"):
@@ -419,7 +424,7 @@ def test_refresh_refuses_notebooks_that_were_not_executed_as_they_are(again):
     assert (again / "notebooks" / "00_first.ipynb").read_text() == before
 
 
-def test_refresh_of_one_notebook_leaves_the_others(again):
+def test_refresh_of_one_notebook_keeps_others(again):
     write_notebook(again / "notebooks", "02_third", "print('changed since')")
     changed = (again / "notebooks" / "02_third.ipynb").read_bytes()
     refresh(again / "output", again / "notebooks", ["00"])

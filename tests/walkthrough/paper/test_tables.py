@@ -1,4 +1,4 @@
-"""The paper's tables as data: consistent with each other and with the text, and filled by the runs that they mean."""
+"""The paper's tables as data: consistent with each other and the text, and filled by the right runs."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ def miou(number: int, **keys: str) -> float:
     return tables.load(number).cell(**keys).miou
 
 
-def test_values_that_the_paper_prints_twice_agree():
+def test_values_printed_twice_agree():
     assert miou(1, output_stride="16") == miou(2, network="ResNet-50", last_block="block7") == 73.88
     assert miou(2, network="ResNet-101", last_block="block7") == 75.76
     assert miou(3, multi_grid="(1,1,1)", last_block="block6") == miou(2, network="ResNet-101", last_block="block6")
@@ -23,8 +23,8 @@ def test_values_that_the_paper_prints_twice_agree():
     best = [
         miou(5, image_pooling="yes"),
         miou(6, output_stride="16"),
-        miou(8, crop_size="513", upsample_logits="yes", fine_tune_batch_norm="yes"),
-        miou(9, batch_size="16"),
+        miou(8, crop="513", upsample_logits="yes", fine_tune_batch_norm="yes"),
+        miou(9, batch="16"),
         miou(10, training_output_stride="16", output_stride="16"),
         miou(11, replicas="1"),
     ]
@@ -37,7 +37,7 @@ def with_training(profile: Profile, **changes) -> Profile:
     return replace(profile, training=replace(profile.training, **changes))
 
 
-def test_cells_of_one_network_share_a_run(profile):
+def test_cells_of_one_network_share_run(profile):
     profile = with_training(profile, batch_size=8)
     first = cell_job(tables.load(1).cell(output_stride="16"), profile)
     second = cell_job(tables.load(2).cell(network="ResNet-50", last_block="block7"), profile)
@@ -56,7 +56,7 @@ def test_cells_of_one_network_share_a_run(profile):
     assert len(runs) == 6 + 3 + 16 + 5 + 3 + 3 + 2
 
 
-def test_table_8_changes_the_training_alone(profile):
+def test_table_8_changes_training_only(profile):
     runs = [cell_job(cell, profile)[0] for cell in tables.load(8).cells]
     assert {run.config for run in runs} == {profile.model_config()}
     rows = [(run.training.crop_size, run.training.upsample_logits, run.training.freeze_batch_norm) for run in runs]
@@ -66,25 +66,25 @@ def test_table_8_changes_the_training_alone(profile):
 
 
 @pytest.mark.parametrize(
-    ("crop", "batch", "crops", "batches"),
+    ("crop_size", "batch_size", "crops", "batches"),
     [(513, 16, [513, 321], [4, 6, 8, 12, 16, 24]), (97, 8, [97, 65], [2, 3, 4, 6, 8, 12]),
      (257, 8, [257, 161], [2, 3, 4, 6, 8, 12]), (100, 3, [100, 65], [2, 2, 2, 2, 3, 4]), (17, 1, [17, 17], 5 * [2])],
 )  # fmt: skip
-def test_crops_and_batches_are_in_proportion(profile, crop_size, batch_size, crops, batches):
+def test_crops_and_batches_scale_with_profile(profile, crop_size, batch_size, crops, batches):
     profile = with_training(profile, crop_size=crop_size, batch_size=batch_size)
     training = [cell_job(cell, profile)[0].training for number in (8, 9, 10) for cell in tables.load(number).cells]
     assert list(dict.fromkeys(one.crop_size for one in training[:4])) == list(dict.fromkeys(crops))
     assert sorted({one.batch_size for one in training}) == sorted({*batches, batch_size})
 
 
-def test_a_batch_that_is_accumulated_stays_so_in_parts_that_fit(profile):
+def test_accumulated_batch_keeps_part_size(profile):
     profile = with_training(profile, batch_size=16, grad_accum_steps=4)
     training = [cell_job(cell, profile)[0].training for number in (9, 10) for cell in tables.load(number).cells]
     found = {(one.batch_size, one.grad_accum_steps) for one in training}
     assert found == {(4, 1), (6, 2), (8, 2), (12, 3), (16, 4), (24, 6)}
 
 
-def test_table_10_evaluates_each_run_at_two_output_strides(profile):
+def test_table_10_evaluates_runs_at_two_output_strides(profile):
     cells = [(cell, *cell_job(cell, profile)) for cell in tables.load(10).cells]
     for cell, run, settings in cells:
         assert run.config == profile.model_config(output_stride=int(cell.keys["training_output_stride"]))
@@ -93,7 +93,7 @@ def test_table_10_evaluates_each_run_at_two_output_strides(profile):
     assert len(set(table_jobs(tables.load(10), profile))) == 6
 
 
-def test_table_1_varies_the_output_stride_alone(profile):
+def test_table_1_varies_output_stride_only(profile):
     configs = [cell_job(cell, profile)[0].config for cell in tables.load(1).cells]
     assert [config.output_stride for config in configs] == [8, 16, 32, 64, 128, 256]
     assert {(config.head, config.last_block, config.multi_grid) for config in configs} == {("cascade", 7, (1, 1, 1))}
@@ -102,7 +102,7 @@ def test_table_1_varies_the_output_stride_alone(profile):
         assert settings.output_stride == run.config.output_stride
 
 
-def test_table_5_is_aspp_on_block4_with_the_rows_settings(profile):
+def test_table_5_is_aspp_on_block4(profile):
     configs = [cell_job(cell, profile)[0].config for cell in tables.load(5).cells]
     assert {(config.head, config.last_block, config.output_stride) for config in configs} == {("aspp", 4, 16)}
     assert [config.multi_grid for config in configs] == [(1, 1, 1), (1, 2, 1)] + 3 * [(1, 2, 4)]
@@ -110,7 +110,7 @@ def test_table_5_is_aspp_on_block4_with_the_rows_settings(profile):
     assert [config.image_pooling for config in configs] == [False] * 4 + [True]
 
 
-def test_table_3_is_a_grid_of_cascades(profile):
+def test_table_3_is_grid_of_cascades(profile):
     configs = [cell_job(cell, profile)[0].config for cell in tables.load(3).cells]
     assert [config.last_block for config in configs] == 5 * [4, 5, 6, 7]
     assert [config.multi_grid for config in configs[::4]] == [(1, 1, 1), (1, 2, 1), (1, 2, 3), (1, 2, 4), (2, 2, 2)]
@@ -118,7 +118,7 @@ def test_table_3_is_a_grid_of_cascades(profile):
 
 
 @pytest.mark.parametrize(("number", "table", "place"), [(4, 3, 7), (6, 5, 4)])
-def test_strategies_of_inference_share_one_trained_network(profile, number, table, place):
+def test_inference_strategies_share_one_run(profile, number, table, place):
     strategies = [cell_job(cell, profile) for cell in tables.load(number).cells[:4]]
     assert {run for run, _ in strategies} == {cell_job(tables.load(table).cells[place], profile)[0]}
     found = [(settings.output_stride, len(settings.scales), settings.flip) for _, settings in strategies]
@@ -126,7 +126,7 @@ def test_strategies_of_inference_share_one_trained_network(profile, number, tabl
     assert {settings.padding for _, settings in strategies} == {profile.evaluation.padding}
 
 
-def test_cells_that_are_only_shown_have_no_job(profile):
+def test_cell_without_variant_has_no_job(profile):
     assert not cell_jobs(tables.load(6).cell(coco="yes"), profile)
     for number in set(tables.ALL) - set(tables.NUMBERS):
         table = tables.load(number)
@@ -135,14 +135,14 @@ def test_cells_that_are_only_shown_have_no_job(profile):
     assert tuple(range(1, 14)) == tables.ALL
 
 
-def test_every_seed_is_a_run_of_its_own(profile):
+def test_every_seed_is_its_own_run(profile):
     jobs = cell_jobs(tables.load(1).cell(output_stride="8"), replace(profile, seed=2, seeds=3))
     assert [run.seed for run, _ in jobs] == [2, 3, 4]
     assert len({run.name for run, _ in jobs}) == 3
     assert {settings for _, settings in jobs} == {jobs[0][1]}
 
 
-def test_what_is_not_there_is_named():
+def test_unknown_table_or_cell_is_named():
     with pytest.raises(UserError, match="table 14 is not in the paper"):
         tables.load(14)
     with pytest.raises(UserError, match="no cell with"):

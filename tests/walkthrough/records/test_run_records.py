@@ -1,4 +1,4 @@
-"""Records: named by everything that determines a run and by nothing else, whole or not at all."""
+"""Records are named by everything that determines a run and by nothing else, and are complete or absent."""
 
 import copy
 import json
@@ -14,9 +14,10 @@ from deeplabv3.errors import UserError
 from deeplabv3.evaluation.metrics import mean_iou, pixel_accuracy
 from walkthrough import paths
 from walkthrough.profiles import load_profile, with_data
-from walkthrough.records import catalogue, cells, store
+from walkthrough.records import catalogue, store
 from walkthrough.records import run as records
-from walkthrough.records.run import Run, all_counts, all_records
+from walkthrough.records.catalogue import all_counts, all_records
+from walkthrough.records.run import Run
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def write(run: Run, counts: np.ndarray) -> dict:
 COUNTS = np.array([[[5, 1, 0], [0, 3, 0], [0, 0, 0]], [[7, 0, 0], [2, 2, 0], [0, 0, 0]]])
 
 
-def test_the_name_says_what_the_run_is(run, profile):
+def test_name_describes_the_run(run, profile):
     assert run.name.startswith("aspp-small_resnet20-os16-")
     cascade = profile.model_config(head="cascade", last_block=6, output_stride=32)
     assert Run.of(profile, cascade).name.startswith("block6-small_resnet20-os32-")
@@ -42,38 +43,41 @@ def test_the_name_says_what_the_run_is(run, profile):
     assert json.loads(json.dumps(run.identity)) == run.identity
 
 
-def test_the_name_follows_everything_that_determines_the_result(run, profile, tmp_path):
+def test_name_depends_on_everything_determining_the_result(run, profile, tmp_path):
     other_data = with_data(profile, write_voc(tmp_path / "other", seed=1))
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"1")
+    wider = replace(profile, model=replace(profile.model, dropout=0.2))
     others = [
         Run.of(replace(profile, seed=2), profile.model_config()),
         Run.of(profile, profile.model_config(multi_grid=(1, 1, 1))),
         Run.of(profile, profile.model_config(atrous_rates=(6, 12, 24))),
-        Run.of(replace(profile, dropout=0.2), replace(profile, dropout=0.2).model_config()),
+        Run.of(profile, profile.model_config(head="v2")),
+        Run.of(wider, wider.model_config()),
         *(
             Run.of(replace(profile, training=replace(profile.training, **change)), profile.model_config())
-            for change in ({"lr": 0.06}, {"iterations": 4}, {"flip": False}, {"scales": (1.0,)}, {"crop": 49})
+            for change in ({"lr": 0.06}, {"iterations": 4}, {"flip": False}, {"scales": (1.0,)}, {"crop_size": 49})
         ),
         Run.of(other_data, profile.model_config()),
         Run.of(replace(profile, data=replace(profile.data, train_list="trainval")), profile.model_config()),
-        Run.of(replace(profile, backbone_weights=str(weights)), profile.model_config()),
+        Run.of(with_data(profile, backbone_weights=weights), profile.model_config()),
     ]
     names = {run.name, *(other.name for other in others)}
     assert len(names) == len(others) + 1
     assert all(other != run for other in others)
 
 
-def test_the_name_follows_nothing_else(run, profile, tmp_path, voc_root):
+def test_name_depends_on_nothing_else(run, profile, tmp_path, voc_root):
     moved = tmp_path / "moved"
     voc_root.rename(moved)
-    cells._fingerprint.cache_clear()
-    same = replace(with_data(profile, moved), workers=3, side_by_side=0, evaluation_batch=7, title="x", name="other")
+    records._fingerprint.cache_clear()
+    runtime = replace(profile.runtime, num_workers=3, parallel_runs=0, eval_batch_size=7)
+    same = replace(with_data(profile, moved), runtime=runtime, title="x", name="other")
     assert Run.of(same, same.model_config()).name == run.name
 
 
-def test_the_name_stays_when_a_setting_with_a_default_is_added(run):
-    """Records of before do not know the setting; its default is what the code did then."""
+def test_name_is_unchanged_by_added_settings(run):
+    """Early records do not state the setting; its default is what the code did then."""
     for part, defaults in (("model", ModelConfig()), ("training", TrainingConfig())):
         for key, value in list(run.identity[part].items()):
             if json.loads(json.dumps(getattr(defaults, key))) == value:
@@ -82,30 +86,30 @@ def test_the_name_stays_when_a_setting_with_a_default_is_added(run):
                 assert Run(run.profile, identity).name == run.name
 
 
-def test_names_of_published_records_stay():
+def test_published_run_name_is_unchanged():
     """Committed records are found by name: a change of the naming would orphan them."""
     identity = {
         "results_version": 1,
         "model": {"num_classes": 7, "backbone": "mobilenet_v2", "output_stride": 16, "multi_grid": [1, 2, 4]},
-        "training": {"iterations": 5000, "batch": 8, "crop": 257, "lr": 0.02},
+        "training": {"iterations": 5000, "batch_size": 8, "crop_size": 257, "lr": 0.02},
         "data": {"fingerprint": "0123456789abcdef", "list": "trainaug", "classes": {"0": "background"}},
         "backbone_weights": "0123456789abcdef",
         "seed": 0,
     }
-    assert Run(None, identity).name == "aspp-mobilenet_v2-os16-3d9548b2ee3d"
+    assert Run(None, identity).name == "aspp-mobilenet_v2-os16-f503cff82943"
 
 
 PUBLISHED = {
-    "eval-75c6857a59bb": EvaluationConfig(16, padding="tight"),
-    "eval-b9972f50059e": EvaluationConfig(8, padding="tight"),
-    "eval-26ebc9f7187b": EvaluationConfig(8, MULTI_SCALE, padding="tight"),
-    "eval-cc5a4daa987d": EvaluationConfig(8, MULTI_SCALE, True, padding="tight"),
-    "eval-52cf70cde73f": EvaluationConfig(16, padding="crop"),
+    "eval-bb55b269c6dc": EvaluationConfig(16, padding="tight"),
+    "eval-8e51e595b6a9": EvaluationConfig(8, padding="tight"),
+    "eval-85da9c7d9b50": EvaluationConfig(8, MULTI_SCALE, padding="tight"),
+    "eval-dcf920a1608b": EvaluationConfig(8, MULTI_SCALE, True, padding="tight"),
+    "eval-5b3b828d2011": EvaluationConfig(16, padding="crop"),
 }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_names_of_published_evaluations_stay(name, monkeypatch):
+def test_published_evaluation_names_are_unchanged(name, monkeypatch):
     """A setting that is added later is in the name where it differs from its default alone."""
     monkeypatch.setattr(records, "_fingerprint", lambda root, list_name: "c80a0f59ed1b9861")
     identity = {"model": {}, "training": {}}
@@ -117,7 +121,7 @@ COMMITTED = sorted((paths.home() / "data" / "records" / "mobile").glob("*/eval-*
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
-def test_published_figures_follow_from_their_counts(path):
+def test_published_values_follow_from_their_counts(path):
     """No record was edited by hand: the mIoU is that of the counts beside it."""
     record = store.read_json(path)
     with np.load(path.with_suffix(".npz")) as file:
@@ -127,7 +131,7 @@ def test_published_figures_follow_from_their_counts(path):
     assert record["pixel_accuracy"] == round(pixel_accuracy(total), 3)
 
 
-def test_what_is_written_is_read(run, profile, workspace):
+def test_written_record_is_read_back(run, profile, workspace):
     settings = profile.evaluation
     assert run.training_record() is None
     assert run.evaluation_record(settings) is None
@@ -154,7 +158,7 @@ def test_what_is_written_is_read(run, profile, workspace):
     assert all_records("tiny-tests") == [(training, [written])]
 
 
-def test_every_strategy_has_its_own_record(run, profile):
+def test_strategies_have_separate_records(run, profile):
     strategies = [
         EvaluationConfig(crop_size=65),
         EvaluationConfig(crop_size=65, output_stride=8),
@@ -172,14 +176,14 @@ def test_every_strategy_has_its_own_record(run, profile):
 
 
 @pytest.mark.parametrize("failing", [".npz", ".json"])
-def test_a_record_is_there_whole_or_not_at_all(run, profile, monkeypatch, failing):
+def test_interrupted_write_leaves_no_record(run, profile, monkeypatch, failing):
     """A killed writer never leaves a JSON without its counts."""
-    honest = records.write_atomically
+    write_atomically = records.write_atomically
 
     def killed(path, content):
         if path.suffix == failing:
             raise KeyboardInterrupt
-        honest(path, content)
+        write_atomically(path, content)
 
     monkeypatch.setattr(records, "write_atomically", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -188,16 +192,16 @@ def test_a_record_is_there_whole_or_not_at_all(run, profile, monkeypatch, failin
     monkeypatch.undo()
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_no_part_of_a_record(run, full_disk):
+def test_full_disk_is_a_user_error_without_leftovers(run, full_disk):
     full_disk()
     for write_it in (lambda: run.write_training_record(1.0), lambda: write(run, COUNTS)):
-        with pytest.raises(UserError, match=r"\.json cannot be written .*No space left.*; make room"):
+        with pytest.raises(UserError, match=r"\.(json|npz) cannot be written .*No space left.*; make room"):
             write_it()
     assert list(run.record_folder().iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
-def test_a_damaged_record_is_named(run, profile, content):
+def test_damaged_record_error_names_the_file(run, profile, content):
     run.write_training_record(1.0)
     write(run, COUNTS)
     for name, read in (
@@ -212,9 +216,9 @@ def test_a_damaged_record_is_named(run, profile, content):
 
 
 @pytest.mark.parametrize("spoil", ["empty", "text", "half", "flipped", "other", "missing"])
-@pytest.mark.parametrize("hashed", [True, False], ids=["now", "before"])
-def test_damaged_counts_are_no_record_or_are_named(run, profile, spoil, hashed):
-    """With the hash of their counts, records that are damaged are missing ones; those of before are named."""
+@pytest.mark.parametrize("hashed", [True, False], ids=["now", "early"])
+def test_damaged_counts_invalidate_the_record(run, profile, spoil, hashed):
+    """With the hash of its counts a damaged record is missing; an early one without it is an error that names it."""
     write(run, np.random.default_rng(0).integers(0, 9999, (50, 3, 3)))
     settings = profile.evaluation
     path = run.record_folder() / (run.evaluation_name(settings) + ".npz")
@@ -239,14 +243,15 @@ def test_damaged_counts_are_no_record_or_are_named(run, profile, spoil, hashed):
     else:
         with pytest.raises(UserError, match=path.name):
             run.confusion_counts(settings)
-    (entry,) = catalogue.entries("tiny-tests")
-    assert entry.evaluations[0].flaw.startswith("damaged") and path.name in entry.evaluations[0].flaw
+    (record,) = catalogue.run_records("tiny-tests")
+    problem = record.evaluations[0].problem
+    assert problem.startswith("damaged") and path.name in problem
     assert all_counts("tiny-tests", run.name) == {}
     write(run, COUNTS)
     assert np.array_equal(run.confusion_counts(settings), COUNTS), "measured again, it is there again"
 
 
-def test_a_flipped_bit_is_found(run, profile):
+def test_flipped_bit_is_detected(run, profile):
     counts = np.random.default_rng(0).integers(0, 9999, (20, 3, 3))
     write(run, counts)
     path = run.record_folder() / (run.evaluation_name(profile.evaluation) + ".npz")
@@ -256,7 +261,7 @@ def test_a_flipped_bit_is_found(run, profile):
         assert run.confusion_counts(profile.evaluation) is None
 
 
-def test_records_of_the_project_and_of_the_workspace_are_one_list(run, profile, tmp_path, monkeypatch):
+def test_project_and_workspace_records_are_merged(run, profile, tmp_path, monkeypatch):
     """A run that came with the project and was evaluated here: neither place hides what only the other has."""
     (tmp_path / "home" / "data" / "paper").mkdir(parents=True)
     monkeypatch.setenv("DEEPLABV3_HOME", str(tmp_path / "home"))
@@ -284,5 +289,5 @@ def test_records_of_the_project_and_of_the_workspace_are_one_list(run, profile, 
     assert run.evaluation_record(profile.evaluation)["seconds"] == 99.0
 
 
-def test_the_profile_without_records_has_none():
+def test_unknown_profile_has_no_records():
     assert all_records("no-such-profile") == []

@@ -1,4 +1,4 @@
-"""The claims page: texts, numbers and the image say what the verdicts say."""
+"""The claims page: texts, numbers and the figure agree with the verdicts."""
 
 import csv
 import io
@@ -32,14 +32,19 @@ def measured(profile):
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
-def test_the_page_counts_and_names_the_verdicts(measured, form):
+def test_claims_page_counts_verdicts(measured, form):
     text = page.FORMATS[form](page.claims_view(measured))
     assert "Of 23 claims, with one seed: 1 supported, 1 contradicted, 21 missing." in text
     assert "atrous convolution (output stride 256)" in text
     assert "+35.00 (" in text and "-40.00 (" in text and "+53.59" in text
 
 
-def test_the_csv_has_every_comparison(measured):
+def test_claims_latex_has_caption_and_label(measured):
+    text = page.FORMATS["latex"](page.claims_view(measured))
+    assert r"\caption{The paper's claims, profile" in text and r"\label{tab:claims}" in text
+
+
+def test_claims_csv_has_every_comparison(measured):
     rows = list(csv.DictReader(io.StringIO(page.claims_view(measured).csv())))
     assert len(rows) == sum(len(one.measured) for one in page.claims_view(measured).verdicts) > 50
     (row,) = [row for row in rows if row["claim"] == "atrous convolution is essential"]
@@ -48,12 +53,12 @@ def test_the_csv_has_every_comparison(measured):
     assert {row["ours"] for row in rows if row["verdict"] == "missing"} == {""}
 
 
-def test_the_image_has_a_line_for_each_claim(measured, tmp_path):
+def test_forest_plot_has_one_line_per_claim(measured, tmp_path):
     view = page.claims_view(measured)
     axis = view.figure().axes[0]
     assert next(label.get_text() for label in axis.get_yticklabels()) == "atrous convolution is essential  (Table 1)"
-    words = [text.get_text() for text in axis.texts]
-    assert words == [verdict.words() for verdict in view.verdicts]
+    labels = [text.get_text() for text in axis.texts]
+    assert labels == [verdict.label for verdict in view.verdicts]
     colors = {text.get_text(): text.get_color() for text in axis.texts}
     assert colors["supported"] == forest.VERDICT_COLORS["supported"] != colors["contradicted"]
     page.save_figure(view, tmp_path / "claims.png")
@@ -62,7 +67,7 @@ def test_the_image_has_a_line_for_each_claim(measured, tmp_path):
         page.save_figure(view, tmp_path / "claims.txt")
 
 
-def test_files_of_the_page_and_of_other_profiles_with_records(measured, tmp_path):
+def test_write_claims_includes_other_recorded_profiles(measured, tmp_path):
     """The records of ``mobile`` come with the project and are read without its images."""
     page.write_claims(measured, tmp_path)
     text = (tmp_path / "claims.md").read_text()

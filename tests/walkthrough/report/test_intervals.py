@@ -1,4 +1,4 @@
-"""Bootstrap intervals: held against closed forms, against scipy, and against how often they hold the truth."""
+"""Bootstrap intervals against closed forms, against scipy, and their coverage by simulation."""
 
 import numpy as np
 import pytest
@@ -21,12 +21,12 @@ def some_confusions(seed: int, images: int = 60, classes: int = 4) -> np.ndarray
     return random.integers(0, 50, (images, classes, classes)) + 80 * np.eye(classes, dtype=np.int64)
 
 
-def test_the_value_is_the_metrics():
+def test_estimate_value_is_mean_iou():
     confusions = some_confusions(0)
     assert bootstrap(confusions).value == pytest.approx(mean_iou(confusions.sum(axis=0)))
 
 
-def test_an_interval_that_is_known():
+def test_interval_matches_known_binomial_interval():
     right = np.arange(400) < 280
     found = bootstrap(right_or_wrong(right))
     half = 50 * stats.norm.ppf(0.975) * np.sqrt(0.7 * 0.3 / 400)
@@ -36,7 +36,7 @@ def test_an_interval_that_is_known():
     assert found.interval(0.99) == pytest.approx((35 - wide, 35 + wide), abs=0.3)
 
 
-def test_it_is_the_percentile_bootstrap_of_scipy_and_near_bca():
+def test_interval_matches_scipy_percentile_bootstrap_and_bca():
     ours, theirs = some_confusions(1), some_confusions(2)
 
     def difference(index, axis=-1):
@@ -53,7 +53,7 @@ def test_it_is_the_percentile_bootstrap_of_scipy_and_near_bca():
         assert found.interval() == pytest.approx((wanted.low, wanted.high), abs=tolerance)
 
 
-def test_it_holds_the_truth_as_often_as_it_says():
+def test_interval_has_nominal_coverage():
     random = np.random.default_rng(3)
     held = 0
     for _ in range(300):
@@ -62,7 +62,7 @@ def test_it_holds_the_truth_as_often_as_it_says():
     assert 0.91 <= held / 300 <= 0.98
 
 
-def test_differences_are_paired():
+def test_difference_is_paired_by_image():
     """A network that is better by the same on every image is surely better, however much the images vary."""
     random = np.random.default_rng(4)
     hard = random.integers(0, 900, 80)
@@ -76,13 +76,13 @@ def test_differences_are_paired():
     assert same.interval() == (0, 0)
 
 
-def test_a_class_that_a_draw_lacks_is_left_out_of_its_mean():
+def test_draw_without_class_leaves_it_out():
     confusions = np.zeros((3, 3, 3), dtype=np.int64)
     confusions[:, 0, 0], confusions[0, 2, 2] = 10, 5  # every class that occurs is perfect
     assert bootstrap(confusions).interval() == (100, 100)
 
 
-def test_seeds_are_chance_as_well():
+def test_seed_variance_widens_interval_by_student():
     """Seeds that differ while images do not: Student's interval of their mean."""
     values = np.array([50.0, 52.0, 51.0, 57.0])
     seeds = [Estimate(np.array([value]), np.full((1, intervals.DRAWS), value)) for value in values]
@@ -94,7 +94,7 @@ def test_seeds_are_chance_as_well():
 
 
 @pytest.mark.parametrize("scatter", [0.0, 0.5, 2.0])
-def test_with_three_seeds_it_holds_the_truth_as_often_as_it_says(scatter):
+def test_interval_of_three_seeds_has_nominal_coverage(scatter):
     """Images that scatter by 1 and seeds that scatter by ``scatter``, around a difference of 0."""
     random, held = np.random.default_rng(7), 0
     for _ in range(600):
@@ -106,13 +106,13 @@ def test_with_three_seeds_it_holds_the_truth_as_often_as_it_says(scatter):
     assert 0.93 <= held / 600 <= 0.99
 
 
-def test_more_seeds_do_not_shrink_what_images_leave_open():
+def test_equal_seeds_do_not_shrink_image_interval():
     one = bootstrap(some_confusions(6))
     three = combine_seeds([one, one, one])
     assert three.interval() == pytest.approx(one.interval(), abs=1e-9)
 
 
-def test_a_seed_that_disagrees_leaves_a_difference_open():
+def test_disagreeing_seed_leaves_difference_undecided():
     right = np.arange(200) < 150
     better, worse = (
         bootstrap(right_or_wrong(right)),

@@ -1,4 +1,4 @@
-"""Tables beside what was measured: values come from records, and a missing one is never a number."""
+"""Tables beside measured values: these come from records, and a missing one is never a number."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ def half_measured(profile):
     return profile
 
 
-def test_ours_is_the_record_and_the_difference_its_distance(half_measured):
+def test_ours_and_difference_come_from_record(half_measured):
     values = report.view(1, half_measured).values.set_index("output stride")
     assert values.loc["8", "ours"] == pytest.approx(100 * (2 / 3 + 1 / 2) / 2, abs=1e-3)
     assert values.loc["8", "difference"] == pytest.approx(58.333 - 75.18, abs=1e-3)
@@ -31,7 +31,7 @@ def test_ours_is_the_record_and_the_difference_its_distance(half_measured):
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
-def test_a_missing_cell_says_so_and_names_the_command(half_measured, form):
+def test_missing_cell_names_command(half_measured, form):
     text = report.render(1, half_measured, form)
     table, notes = text.split("Paper: mIoU", 1)
     assert table.count("missing") == 5
@@ -41,11 +41,11 @@ def test_a_missing_cell_says_so_and_names_the_command(half_measured, form):
     assert f"deeplabv3 table 1 --profile {half_measured.name}.yaml --run" in text
 
 
-def test_what_stands_for_the_papers_crop_and_batch_is_said(profile):
+def test_notes_name_substitutes_for_crop_and_batch(profile):
     text = report.render(8, profile)
     assert "In this profile crop 321 is 17, crop 513 is 33." in text
     assert "which is none at all" in text
-    pretrained = replace(profile, backbone_weights="imagenet")
+    pretrained = replace(profile, model=replace(profile.model, backbone_weights="imagenet"))
     assert "from scratch" not in report.render(8, pretrained)
     assert "In this profile batch 6 is 2, batch 16 is 2, batch 24 is 3." in report.render(10, profile)
     assert "In this profile" not in report.render(5, profile)
@@ -53,13 +53,13 @@ def test_what_stands_for_the_papers_crop_and_batch_is_said(profile):
     assert "In this profile" not in report.render(9, replace(profile, training=papers))
 
 
-def test_csv_can_be_read_back(half_measured):
+def test_csv_can_be_parsed(half_measured):
     rows = list(csv.DictReader(io.StringIO(report.render(1, half_measured, "csv"))))
     assert [row["ours"] for row in rows] == ["58.333", "", "", "", "", ""]
     assert rows[0]["table"] == "1"
 
 
-def test_a_notebook_shows_html_and_a_terminal_text(half_measured):
+def test_view_is_html_in_notebook_text_in_terminal(half_measured):
     view = report.view(1, half_measured)
     assert pd.read_csv(io.StringIO(view.csv())).shape == (6, 11)
     assert "<table" in view._repr_html_()
@@ -67,7 +67,7 @@ def test_a_notebook_shows_html_and_a_terminal_text(half_measured):
     assert "Table 1." in repr(view)
 
 
-def test_files_of_all_tables(half_measured, tmp_path):
+def test_write_tables_writes_every_table(half_measured, tmp_path):
     report.write_tables(half_measured, tmp_path)
     for number in tables.ALL:
         assert f"Table {number}." in (tmp_path / "tables.md").read_text()
@@ -75,7 +75,7 @@ def test_files_of_all_tables(half_measured, tmp_path):
         assert (tmp_path / f"table_{number:02d}.csv").is_file()
 
 
-def test_a_table_is_laid_out_as_the_paper_prints_it(half_measured):
+def test_layout_is_that_of_the_paper(half_measured):
     lines = report.render(3, half_measured).splitlines()
     assert lines[2].split() == ["multi", "grid", "block4", "block5", "block6", "block7"]
     assert lines[3].split() == ["(1,1,1)", "paper", "68.39", "73.21", "75.34", "75.76"]
@@ -85,21 +85,21 @@ def test_a_table_is_laid_out_as_the_paper_prints_it(half_measured):
     assert rows[2].split()[:2] == ["ours", "58.33"]
 
 
-def test_latex_can_be_typeset(half_measured):
+def test_latex_escapes_special_characters(half_measured):
     text = report.render(4, half_measured, "latex")
     assert text.count(r"\\") == 5 and r"95 \%" in text and "_" not in text
     assert r"\caption{Inference with the cascade: block7, multi-grid (1,2,1)}" in text
     assert text.count("missing") == 4
 
 
-def test_what_is_only_shown_says_so(half_measured):
+def test_table_without_runs_says_not_run(half_measured):
     text = report.render(13, half_measured)
     assert "81.30" in text and "ours" not in text
     assert "mIoU on Cityscapes test. Not run here." in text
     assert "not run" in report.render(6, half_measured).splitlines()[7]
 
 
-def test_seeds_have_their_range_and_a_mean(profile):
+def test_several_seeds_have_mean_and_range(profile):
     cell = tables.load(1).cell(output_stride="8")
     counts = np.array([[[2, 0, 0], [1, 1, 0], [0, 0, 0]], [[3, 0, 0], [0, 0, 0], [0, 0, 0]]])
     three = replace(profile, seeds=3)

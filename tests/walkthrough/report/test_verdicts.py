@@ -1,14 +1,14 @@
-"""Claims: the paper's numbers bear each one out, and records alone decide what is said of ours."""
+"""Claims and verdicts: the paper's numbers support each claim, and only records decide on ours."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from walkthrough.report.results import CellResults
 
 from walkthrough.paper import claims, tables
 from walkthrough.records.cells import cell_jobs
 from walkthrough.report import verdicts
+from walkthrough.report.results import CellResults
 from walkthrough.report.verdicts import CONTRADICTED, MISSING, NOT_DECIDED, SUPPORTED
 
 IMAGES = 100
@@ -28,7 +28,7 @@ def evaluate_claim(profile, name: str) -> verdicts.Verdict:
     return verdicts.evaluate_claim(BY_NAME[name], CellResults(profile))
 
 
-def test_the_papers_own_numbers_bear_every_claim_out():
+def test_papers_numbers_support_every_claim():
     assert len(BY_NAME) == len(claims.load()) >= 14
     for claim in BY_NAME.values():
         assert claim.comparisons and claim.sentence.endswith(".")
@@ -38,7 +38,7 @@ def test_the_papers_own_numbers_bear_every_claim_out():
             assert all(cell.variant is not None for _, cell in comparison.terms)
 
 
-def test_cells_are_those_that_the_claim_is_about():
+def test_comparisons_use_cells_of_the_claim():
     papers = {name: [round(one.paper, 2) for one in claim.comparisons] for name, claim in BY_NAME.items()}
     assert papers["a finer output stride is better"] == [1.3, 3.82, 10.07, 17.65, 22.05]
     assert papers["more blocks help"] == [7.33, 9.48, 9.07, 4.82, 6.95, 7.37]
@@ -61,24 +61,24 @@ def test_cells_are_those_that_the_claim_is_about():
     ("better", "worse", "order", "verdict"),
     [(0.8, 0.5, 0, SUPPORTED), (0.5, 0.8, 0, CONTRADICTED), (0.62, 0.6, 30, NOT_DECIDED), (0.6, 0.6, 0, NOT_DECIDED)],
 )  # fmt: skip
-def test_the_interval_gives_the_verdict(profile, better, worse, order, verdict):
+def test_interval_determines_verdict(profile, better, worse, order, verdict):
     one = tables.load(1)
     record(profile, one.cell(output_stride="16"), better)
     record(profile, one.cell(output_stride="256"), worse, order)
-    verdict = evaluate_claim(profile, "atrous convolution is essential")
-    assert verdict.verdict == verdict.words() == verdict
-    assert verdict.decided == (verdict != NOT_DECIDED)
-    _, ours = verdict.weakest
+    found = evaluate_claim(profile, "atrous convolution is essential")
+    assert found.verdict == found.label == verdict
+    assert found.complete
+    _, ours = found.weakest
     assert ours.value == pytest.approx(100 * (better - worse) / 2, abs=1e-6)  # two classes occur, one is never right
 
 
-def test_without_records_nothing_is_said(profile):
+def test_verdict_without_records_is_missing(profile):
     for verdict in verdicts.evaluate_claims(profile):
-        assert verdict.words() == MISSING and not verdict.decided and verdict.weakest is None
-        assert verdict.line() == f"missing: {verdict.claim.sentence}"
+        assert verdict.label == MISSING and not verdict.complete and verdict.weakest is None
+        assert verdict.summary() == f"missing: {verdict.claim.sentence}"
 
 
-def test_a_claim_of_several_comparisons_needs_all_of_them(profile):
+def test_supported_claim_needs_all_comparisons(profile):
     profile = replace(profile, training=replace(profile.training, batch_size=8))
     batches = tables.load(9).cells
     for cell, share in zip(batches, (0.3, 0.5, 0.7, 0.9), strict=True):
@@ -91,20 +91,20 @@ def test_a_claim_of_several_comparisons_needs_all_of_them(profile):
     verdict = evaluate_claim(profile, "batch 16 matters")
     assert verdict.verdict == CONTRADICTED
     assert verdict.weakest[0].name == "batch 16 over 12"
-    assert "the least certain of 3" in verdict.line()
+    assert "the least certain of 3" in verdict.summary()
 
 
-def test_what_only_some_comparisons_show_is_said_to_be_so(profile):
+def test_label_counts_measured_comparisons(profile):
     best = tables.load(6).cells
     record(profile, best[0], 0.5)
     record(profile, best[1], 0.8)
     verdict = evaluate_claim(profile, "output stride 8 at inference adds")
-    assert verdict.words() == "supported in 1 of 2"
-    assert not verdict.decided
+    assert verdict.label == "supported in 1 of 2"
+    assert not verdict.complete
 
 
-def test_one_of_many_comparisons_is_not_enough_to_contradict(profile):
-    """Nineteen rivals: that one seems better by as much as one in forty does by chance contradicts nothing."""
+def test_contradiction_corrects_for_many_comparisons(profile):
+    """One of nineteen rivals is better by as much as chance makes one in forty: that contradicts nothing."""
     three = tables.load(3)
     for cell in three.cells:
         record(profile, cell, 0.6)
@@ -117,7 +117,7 @@ def test_one_of_many_comparisons_is_not_enough_to_contradict(profile):
     assert verdict.verdict == NOT_DECIDED
 
 
-def test_seeds_are_compared_where_both_cells_have_them(profile):
+def test_comparison_uses_common_seeds(profile):
     one = tables.load(1)
     record(replace(profile, seeds=3), one.cell(output_stride="16"), 0.8)
     record(replace(profile, seed=1, seeds=2), one.cell(output_stride="256"), 0.5)

@@ -1,0 +1,56 @@
+"""Sentences for errors that a user can mend and that no module has worded."""
+
+import errno
+import os
+import sys
+
+from deeplabv3.errors import UserError
+
+EXTRAS = {
+    **dict.fromkeys(
+        ("ipywidgets", "jupyter_client", "matplotlib", "nbconvert", "nbformat", "pandas", "papermill"), "notebooks"
+    ),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    "ray": "ray",
+    "tensorboard": "tensorboard",
+}
+"""Packages that not every command needs, and the extra of pyproject.toml that installs them."""
+
+
+def explain(error: BaseException) -> str | None:
+    """One sentence that names what is at fault and the remedy; None for a defect, whose traceback is needed."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").partition(".")[0]) in EXTRAS:
+        extra = EXTRAS[package]
+        return f"package {package} is not installed; install the extra {extra!r}: pip install -e '.[{extra}]'."
+    if isinstance(error, OSError):
+        return _explain_os_error(error)
+    if isinstance(error, RuntimeError):
+        return _explain_torch_error(error)
+    return None
+
+
+def _explain_os_error(error: OSError) -> str | None:
+    name = os.fspath(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else ""
+    where = f"{os.fsdecode(name)}: " if name else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}{error.strerror}; make room there or name another place, and give the same command again."
+    if not where or not error.strerror:
+        return None
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{where}{error.strerror}; name another place, or have its permissions changed."
+    return f"{where}{error.strerror}; correct the path or name another."
+
+
+def _explain_torch_error(error: RuntimeError) -> str | None:
+    torch = sys.modules.get("torch")  # its errors exist only where it is imported
+    if torch and isinstance(error, torch.OutOfMemoryError):
+        return (
+            "the GPU's memory does not suffice; for training raise 'training.grad_accum_steps', or lower "
+            "'training.batch_size' or 'training.crop_size'; for evaluation lower 'runtime.eval_batch_size'; for "
+            "predict lower '--max-size'. What is done is kept."
+        )
+    if "DataLoader worker" in str(error):
+        return "a data worker died, often for want of memory; lower 'runtime.num_workers' and run again."
+    return None

@@ -1,0 +1,102 @@
+"""A trained network's model card, from its record alone: classes, data, recipe, IoU with intervals, failures."""
+
+import numpy as np
+import pandas as pd
+
+from deeplabv3.evaluation.metrics import class_iou
+from walkthrough.profiles import Profile
+from walkthrough.records import catalogue
+from walkthrough.records.compare import by_label
+from walkthrough.report import intervals
+from walkthrough.report.render import markdown_rows
+
+ORIGIN = """\
+- Training and validation images: PASCAL VOC 2012 with SBD's labels, reduced to the images that show a cat, cow, dog,
+  horse or sheep. The images come from Flickr and are subject to its terms; none of them is part of this project.
+- The backbone starts from ImageNet weights of MobileNetV2 (ONNX model zoo, Apache-2.0).
+- The weights of this network are under the project's own license (MIT).
+"""
+
+
+def model_card(profile: Profile, run: str) -> str:
+    """Model card of a run of ``profile`` in Markdown; a run without evaluations is a ``UserError``."""
+    record = catalogue.find(profile.name, run)
+    settings, values = record.values["settings"], record.values
+    counts = catalogue.all_counts(profile.name, record.name)
+    rows = []
+    for label, evaluation in by_label(record.usable, profile):
+        confusions = counts[evaluation.settings]
+        rows.append(
+            {"evaluation": label, "mIoU": _with_interval(intervals.bootstrap(confusions))}
+            | _classes(confusions, profile)
+        )
+    best = max(record.usable, key=lambda evaluation: evaluation.values["miou"])
+    confusions = counts[best.settings].sum(axis=0)
+    names = list(profile.data.class_map().values())
+    model, training = settings["model"], settings["training"]
+    minutes = values["seconds"] / 60
+    lines = [
+        f"# Model card: DeepLabv3 with {model['backbone']}",
+        f"Generated from the record `data/records/{profile.name}/{record.name}` by "
+        f"`deeplabv3 records card {record.name.rpartition('-')[2]} --profile {profile.name}`.",
+        "## What it does",
+        f"It labels every pixel of a photograph with one of {len(names)} classes: {', '.join(names)}. Anything else, "
+        "such as a car or a bird, was void in training: the network has never been told what to do there.",
+        "## How good it is",
+        f"IoU in percent on {best.values['images']} validation images (list `{best.values['list']}`), with the 95 % "
+        "interval of a bootstrap over the images. One training run: another seed would give other numbers. These are "
+        "figures of these classes and images, not of PASCAL VOC.",
+        markdown_rows(pd.DataFrame(rows)),
+        "## Where it fails",
+        _failures(confusions, names),
+        "## How it was trained",
+        _recipe(model, training, settings, values, minutes),
+        "## Where it comes from",
+        ORIGIN.rstrip(),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _with_interval(estimate: intervals.Estimate) -> str:
+    low, high = estimate.interval()
+    return f"{estimate.value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _classes(confusions: np.ndarray, profile: Profile) -> dict[str, str]:
+    """IoU of each class with the interval of the same draws."""
+    images = len(confusions)
+    weights = intervals.draws_of_images(images)
+    totals = (weights @ confusions.reshape(images, -1)).reshape(-1, *confusions.shape[1:])
+    low, high = 100 * np.nanquantile(class_iou(totals), (0.025, 0.975), axis=0)
+    iou = 100 * class_iou(confusions.sum(axis=0))
+    names = profile.data.class_map().values()
+    return {name: f"{iou[k]:.0f} ({low[k]:.0f} to {high[k]:.0f})" for k, name in enumerate(names)}
+
+
+def _failures(confusion: np.ndarray, names: list[str]) -> str:
+    """The five commonest confusions, as shares of the pixels of the class that is there."""
+    shares = 100 * confusion / confusion.sum(axis=1, keepdims=True)
+    np.fill_diagonal(shares, 0)
+    worst = np.argsort(shares, axis=None)[::-1][:5]
+    lines = []
+    for row, column in zip(*np.unravel_index(worst, shares.shape), strict=True):
+        lines.append(f"- {shares[row, column]:.0f} % of the pixels of {names[row]} are labeled {names[column]}.")
+    return "\n".join(lines)
+
+
+def _recipe(model: dict, training: dict, settings: dict, values: dict, minutes: float) -> str:
+    scales = ", ".join(f"{scale:g}" for scale in training["scales"])
+    hard = ", ".join(training["hard_classes"])
+    lines = [
+        f"- Network: {model['backbone']}, output stride {model['output_stride']}, "
+        f"multi-grid {tuple(model['multi_grid'])}, ASPP rates {tuple(model['atrous_rates'])}, "
+        f"image pooling: {'yes' if model['image_pooling'] else 'no'}.",
+        f"- {training['iterations']:,} steps of {training['batch_size']} crops of {training['crop_size']} pixels, "
+        f"learning rate {training['lr']:g} (backbone: times {training['backbone_lr_factor']:g}), poly schedule, "
+        f"weight decay {training['weight_decay']:g}, batch norm momentum {training['batch_norm_momentum']:g}, "
+        f"scales {scales}, {training['precision']}"
+        + (f", images with {hard} listed {training['hard_class_copies']} times." if hard else "."),
+        f"- List `{settings['data']['list']}`, seed {settings['seed']}, {minutes:.0f} minutes on {values['device']} "
+        f"with {values['threads']} thread{'s' if values['threads'] > 1 else ''}, torch {values['versions']['torch']}.",
+    ]
+    return "\n".join(lines)

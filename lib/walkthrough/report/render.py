@@ -1,0 +1,74 @@
+"""A table with title and notes as text, Markdown, CSV, HTML and LaTeX."""
+
+import html
+import io
+
+import pandas as pd
+
+
+def markdown_rows(texts: pd.DataFrame) -> str:
+    """A frame of texts as a Markdown table."""
+    lines = [" | ".join(texts.columns), " | ".join("---" for _ in texts.columns)]
+    lines += [" | ".join(map(str, row)) for row in texts.itertuples(index=False)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+class Rendered:
+    """Base class: a notebook shows it as HTML, a terminal as text."""
+
+    @property
+    def title(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def caption(self) -> str:
+        """Title in LaTeX, where a number and the notes do not belong to it."""
+        return self.title
+
+    @property
+    def label(self) -> str:
+        """Label in LaTeX."""
+        raise NotImplementedError
+
+    def texts(self) -> pd.DataFrame:
+        """The table as it is printed."""
+        raise NotImplementedError
+
+    def numbers(self) -> pd.DataFrame:
+        """The table as it is written to a CSV file."""
+        raise NotImplementedError
+
+    def notes(self) -> list[str]:
+        """Sentences below the table."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return "\n".join([self.title, "", self.texts().to_string(index=False), "", *self.notes()]) + "\n"
+
+    __repr__ = __str__
+
+    def markdown(self) -> str:
+        return "\n\n".join([f"**{self.title}**", markdown_rows(self.texts()), *self.notes()]) + "\n"
+
+    def csv(self) -> str:
+        buffer = io.StringIO()
+        self.numbers().round(3).to_csv(buffer, index=False)
+        return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in self.notes())
+        return f"<p><b>{self.title}</b></p>\n{self.texts().to_html(index=False, border=0)}\n{notes}\n"
+
+    def latex(self) -> str:
+        caption = self.caption.replace("&", r"\&").replace("%", r"\%").replace("_", r"\_")
+        body = self.texts().rename(columns={" ": ""})
+        return body.to_latex(index=False, escape=True, caption=caption, label=self.label)
+
+
+FORMATS = {
+    "text": Rendered.__str__,
+    "markdown": Rendered.markdown,
+    "csv": Rendered.csv,
+    "html": Rendered._repr_html_,
+    "latex": Rendered.latex,
+}
