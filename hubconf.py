@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "lib"))
 
-from deeplabv3 import DeepLabV3, load_pretrained  # noqa: E402
+from deeplabv3 import DeepLabV3, load_pretrained
 
 dependencies = ["torch", "torchvision", "numpy", "PIL", "safetensors"]
 

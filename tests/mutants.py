@@ -140,70 +140,70 @@ the newest network is taken for the best | deeplabv3/training/trainer.py | deepl
 losses at the end of a run are not read | deeplabv3/training/trainer.py | deeplabv3/training/test_trainer.py -k read_late
     if self.steps_done % READ_EVERY.get(self.device.type, 1) and not validates and not finished:
     if self.steps_done % READ_EVERY.get(self.device.type, 1) and not validates:
-a record's counts are not compared with its JSON | walkthrough/records/store.py | walkthrough/records/test_store.py -k killed_on_the_way
+a record's counts are not compared with its JSON | walkthrough/records/store.py | walkthrough/records/test_store.py -k killed_writer
     return content if values.get(COUNTS, counts_hash(content)) == counts_hash(content) else None
     return content
-a setting that the code lost is read as if it had it | walkthrough/records/store.py | walkthrough/records/test_store.py -k settings_are_gone
+a setting that the code lost is read as if it had it | walkthrough/records/catalogue.py | walkthrough/records/test_catalogue.py -k unknown_settings
     if unknown := sorted(set(values) - known):
     if False:
-records of another results version are used | walkthrough/records/store.py | walkthrough/records/test_store.py -k settings_are_gone
-    if settings["results_version"] != RESULTS_VERSION:
+records of another results version are used | walkthrough/records/catalogue.py | walkthrough/records/test_catalogue.py -k unknown_settings
+    if version != RESULTS_VERSION:
     if False:
-a record under a name that is not its own is used | walkthrough/records/store.py | walkthrough/records/test_store.py -k settings_are_gone
-    return "" if own == name else f"a run with its settings is called {own} now."
+a record under a name that is not its own is used | walkthrough/records/catalogue.py | walkthrough/records/test_catalogue.py -k unknown_settings
+    return "" if current_name == name else f"a run with its settings is called {current_name} now."
     return ""
-two processes train one run | walkthrough/experiments/run.py | walkthrough/records/test_store.py -k train_it_once
-    with locked(run.folder / LOCK, f"run {run.name}", processes):
-    with locked(run.folder / f".{os.getpid()}", f"run {run.name}", processes):
-a lock outlives its holder in a data worker | walkthrough/records/lock.py | walkthrough/records/test_store.py -k holders_children
-    _held.add(descriptor)
-    pass
-a lock is deleted though it is another's by now | walkthrough/records/lock.py | walkthrough/records/test_store.py -k moved_away
-    return os.path.samestat(path.stat(), os.fstat(descriptor))
-    return path.exists()
-prune deletes what git tracks | walkthrough/records/prune.py | walkthrough/records/test_store.py -k git_tracks
+two processes train one run | walkthrough/experiments/run.py | walkthrough/records/test_lock.py -k train_run_once
+    with locked(run.folder / LOCK, f"run {run.name}", processes, wait):
+    with locked(run.folder / f".{id(run)}", f"run {run.name}", processes, wait):
+a run that another process trains fails the sweep | walkthrough/experiments/local.py | walkthrough/experiments/test_sweep.py -k share_runs
+    if isinstance(error, Locked):
+    if False:
+a lock is deleted though it is another's by now | walkthrough/records/lock.py | walkthrough/records/test_lock.py -k moved_folder
+    if not os.path.samestat(path.stat(), os.fstat(descriptor)):
+    if not path.exists():
+prune deletes what git tracks | walkthrough/records/prune.py | walkthrough/records/test_prune.py -k git_tracked
     if path in tracked:
     if False:
-prune deletes runs that could go on | walkthrough/records/prune.py | walkthrough/records/test_store.py -k only_when_asked
-    if runs and (reason or (unfinished and wanted)):
-    if runs and (reason or wanted):
+prune deletes runs that could go on | walkthrough/records/prune.py | walkthrough/records/test_prune.py -k only_when_asked
+    if runs and (reason or (include_unfinished and unfinished)):
+    if runs and (reason or unfinished):
 prune deletes without being told to | walkthrough/commands/records.py | walkthrough/commands/test_records_command.py -k only_with_yes
     chosen = prune.plan(profile.name, options.runs, options.include_unfinished)
     chosen = prune.plan(profile.name, options.runs, options.include_unfinished); options.yes = True
-a seed's tables are mixed with the next seed's | walkthrough/experiments/sweep.py | walkthrough/experiments/test_sweep.py -k before_the_second
-    left = {number: {run for run, _ in wanted[number, seed] if run in tasks} for number in numbers}
-    left = {number: {run for n, s in wanted for run, _ in wanted[n, s] if n == number} & {*tasks} for number in numbers}
-tables come by number, however long they take | walkthrough/experiments/sweep.py | walkthrough/experiments/test_sweep.py -k fill_early
+a seed's tables are mixed with the next seed's | walkthrough/experiments/sweep.py | walkthrough/experiments/test_sweep.py -k one_seed_come_first
+    left = {number: {run for run, _ in jobs[number, seed] if run in tasks} for number in numbers}
+    left = {number: {run for n, s in jobs for run, _ in jobs[n, s] if n == number} & {*tasks} for number in numbers}
+tables come by number, however long they take | walkthrough/experiments/sweep.py | walkthrough/experiments/test_sweep.py -k completed_early
     number = min(left, key=lambda number: (sum(task.left() for task in new[number]), number))
     number = min(left)
-the longest run of a table begins last | walkthrough/experiments/sweep.py | walkthrough/experiments/test_sweep.py -k fill_early
+the longest run of a table begins last | walkthrough/experiments/sweep.py | walkthrough/experiments/test_sweep.py -k completed_early
     key=lambda task: (-task.left(), task.run.name)
     key=lambda task: (task.left(), task.run.name)
-the estimate takes records of another machine | walkthrough/experiments/sweep.py | walkthrough/experiments/test_sweep.py -k such_a_machine
+the estimate takes records of another machine | walkthrough/experiments/estimate.py | walkthrough/experiments/test_sweep.py -k prefers_records
     if (record["device"], record.get("threads", threads)) != (here, threads):
     if False:
-what a checkpoint holds is estimated again | walkthrough/experiments/task.py | walkthrough/experiments/test_sweep.py -k cost_nothing
+what a checkpoint holds is estimated again | walkthrough/experiments/task.py | walkthrough/experiments/test_sweep.py -k finished_steps
     return min(checkpoint_step(self.run.checkpoint), self.run.training.iterations)
     return 0
 the mirror images of an evaluation are no work | walkthrough/experiments/task.py | walkthrough/experiments/test_sweep.py -k multiply_adds
     return (1 + settings.flip) * sum(
     return sum(
-work of before counts as the speed of now | walkthrough/experiments/progress.py | walkthrough/experiments/test_sweep.py -k of_this_start
+work of before counts as the speed of now | walkthrough/experiments/progress.py | walkthrough/experiments/test_sweep.py -k speed_since_this_start
     done = sum(self._positions) - self._before
     done = sum(self._positions)
-an unreadable image ends the whole pool | walkthrough/experiments/run.py | walkthrough/experiments/test_experiments.py -k unreadable_images
+an unreadable image ends the whole pool | walkthrough/experiments/run.py | walkthrough/experiments/test_experiments.py -k survives_pickling
     return type(self), (str(self), self.values)
     return super().__reduce__()
-all processes share the first GPU | walkthrough/experiments/local.py | walkthrough/experiments/test_experiments.py -k gpu_of_its_own
+all processes share the first GPU | walkthrough/experiments/local.py | walkthrough/experiments/test_experiments.py -k take_gpus
     torch.cuda.set_device(slots.get() % torch.cuda.device_count())
     torch.cuda.set_device(0)
-a lost worker's run is not tried again | walkthrough/experiments/ray_cluster.py | walkthrough/experiments/test_ray_cluster.py -k killed_workers
+a lost worker's run is not tried again | walkthrough/experiments/ray_cluster.py | walkthrough/experiments/test_ray_cluster.py -k killed_worker
     RETRIES = 3
     RETRIES = 0
-a run that fails by itself is tried again | walkthrough/experiments/ray_cluster.py | walkthrough/experiments/test_ray_cluster.py -k killed_workers
+a run that fails by itself is tried again | walkthrough/experiments/ray_cluster.py | walkthrough/experiments/test_ray_cluster.py -k killed_worker
     retry_exceptions=False
     retry_exceptions=True
-an interrupt leaves the cluster's tasks training | walkthrough/experiments/ray_cluster.py | walkthrough/experiments/test_ray_cluster.py -k tasks_save
+an interrupt leaves the cluster's tasks training | walkthrough/experiments/ray_cluster.py | walkthrough/experiments/test_ray_cluster.py -k saves_tasks
     ray.cancel(reference, force=False)
     pass
 differences are not paired by image | walkthrough/report/intervals.py | walkthrough/report/test_intervals.py -k paired

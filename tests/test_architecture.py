@@ -213,7 +213,7 @@ def test_library_is_small():
 def test_public_api():
     import deeplabv3
 
-    assert set(deeplabv3.__all__) == {"DeepLabV3", "ModelConfig", "from_torchvision"}
+    assert set(deeplabv3.__all__) == {"DeepLabV3", "ModelConfig", "from_torchvision", "load_pretrained"}
     assert all(callable(getattr(deeplabv3, name)) for name in deeplabv3.__all__)
 
 

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deeplabv3.config import ModelConfig
     from deeplabv3.model.deeplab import DeepLabV3
+    from deeplabv3.model.pretrained import load_pretrained
     from deeplabv3.model.weights import from_torchvision
 
-__all__ = ["DeepLabV3", "ModelConfig", "from_torchvision"]
+__all__ = ["DeepLabV3", "ModelConfig", "from_torchvision", "load_pretrained"]
 
-_MODULES = {"DeepLabV3": "model.deeplab", "ModelConfig": "config", "from_torchvision": "model.weights"}
+_MODULES = {
+    "DeepLabV3": "model.deeplab",
+    "ModelConfig": "config",
+    "from_torchvision": "model.weights",
+    "load_pretrained": "model.pretrained",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,11 @@ def test_module_imports_no_torch(module):
 
 
 def test_public_names_are_listed_and_loaded():
-    assert dir(deeplabv3) == sorted(deeplabv3.__all__) == ["DeepLabV3", "ModelConfig", "from_torchvision"]
+    assert (
+        dir(deeplabv3)
+        == sorted(deeplabv3.__all__)
+        == ["DeepLabV3", "ModelConfig", "from_torchvision", "load_pretrained"]
+    )
     from deeplabv3.model.deeplab import DeepLabV3
 
     assert deeplabv3.DeepLabV3 is DeepLabV3

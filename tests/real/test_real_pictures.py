@@ -100,9 +100,7 @@ def test_two_training_steps(lists, tmp_path):
     )
     model = network()
     before = model.backbone.features[0][0].weight.clone()
-    Trainer(
-        model, lists["trainaug"], settings, tmp_path, {}, report=lambda step, loss, lr: losses.append(loss)
-    ).run()
+    Trainer(model, lists["trainaug"], settings, tmp_path, {}, report=lambda step, loss, lr: losses.append(loss)).run()
     assert len(losses) == 2
     assert np.isfinite(losses).all()
     assert 1.0 < losses[0] < 3.0  # log 7 = 1.95

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from deeplabv3.config import SCALES, TrainingConfig
 from deeplabv3.data.transforms import random_crop
 from deeplabv3.data.voc import VOCData
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, attempt
 
 
 class TrainingSamples(Dataset):
@@ -83,11 +83,9 @@ class _ErrorsAsValues(Dataset):
     def __init__(self, samples: Dataset):
         self.samples = samples
 
-    def __getitem__(self, n: int):
-        try:
-            return self.samples[n]
-        except UserError as error:
-            return error
+    def __getitem__(self, n: int) -> tuple[np.ndarray, np.ndarray] | UserError:
+        sample, problem = attempt(self.samples.__getitem__, n)
+        return UserError(problem) if sample is None else sample
 
 
 def collate(items: list) -> tuple[Tensor, Tensor] | UserError:

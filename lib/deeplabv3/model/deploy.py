@@ -9,6 +9,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
@@ -19,6 +20,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from deeplabv3.errors import UserError
 from deeplabv3.files import atomic_path
+from deeplabv3.model.checkpoint import Checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 
 CHECKED = ((1, 65, 97), (3, 96, 33), (1, 257, 385))
@@ -71,6 +73,17 @@ def export_torch(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> t
         program = torch.export.export(folded, (_example(model),), dynamic_shapes=(size,))
         torch.export.save(program, partial, extra_files={"about.json": json.dumps(dict(about))})
         return check(folded, torch.export.load(partial).module())
+
+
+def export_weights(model: DeepLabV3, path: Path, classes: Mapping[int, str]) -> None:
+    """Write the network alone, as a checkpoint that ``load_weights`` reads: convolutions in float16, the rest float32.
+
+    ``classes`` maps label values to names, in the order of the outputs.
+    """
+    _refuse_path(path, ".safetensors")
+    state = {name: value.half() if value.ndim > 1 else value for name, value in model.state_dict().items()}
+    settings = {"model": asdict(model.config), "data": {"classes": {str(key): name for key, name in classes.items()}}}
+    save_checkpoint(path, Checkpoint(0, 0.0, settings, state, {}))
 
 
 def _example(model: DeepLabV3) -> Tensor:

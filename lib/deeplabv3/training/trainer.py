@@ -14,7 +14,7 @@ from deeplabv3.config import RuntimeConfig, TrainingConfig
 from deeplabv3.data.loader import TrainingSamples, batches
 from deeplabv3.data.voc import VOCData
 from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup, convert_sync_batchnorm
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, attempt
 from deeplabv3.files import CHECKPOINT
 from deeplabv3.model.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
@@ -102,8 +102,8 @@ class Trainer:
         """Load the newest checkpoint; a damaged one gives way, with a warning, to the one before it."""
         paths = checkpoints(self.folder / CHECKPOINT)
         for number, path in enumerate(paths, start=1):
-            checkpoint = _load(path)
-            if isinstance(checkpoint, Checkpoint):
+            checkpoint, problem = attempt(load_checkpoint, path)
+            if checkpoint is not None:
                 if checkpoint.settings != self.identity:
                     raise UserError(
                         f"checkpoint {path} belongs to a run with other settings; choose another folder or delete it."
@@ -113,8 +113,8 @@ class Trainer:
                 self.steps_done, self.began = checkpoint.step, time.monotonic() - checkpoint.seconds
                 break
             if number == len(paths):
-                raise checkpoint
-            warnings.warn(f"{checkpoint} Going on from the one before, {paths[number].name}.", stacklevel=3)
+                raise UserError(problem)
+            warnings.warn(f"{problem} Going on from the one before, {paths[number].name}.", stacklevel=3)
         if len(set(self.processes.all_gather(self.steps_done))) > 1:
             raise UserError(
                 f"the processes of this run find different checkpoints in {self.folder}; set DEEPLABV3_WORKSPACE to a "
@@ -156,8 +156,8 @@ class Trainer:
         self.log.write_score(self.steps_done, score)
 
     def _best_score(self) -> float:
-        best = _load(self.folder / BEST)
-        return best.score if isinstance(best, Checkpoint) and best.score is not None else -math.inf
+        best, _ = attempt(load_checkpoint, self.folder / BEST)
+        return -math.inf if best is None or best.score is None else best.score
 
     def save(self) -> None:
         """Write the checkpoint, after the log: the log is never shorter than the checkpoint."""
@@ -170,10 +170,3 @@ class Trainer:
     def seconds(self) -> float:
         """Seconds of training so far."""
         return time.monotonic() - self.began
-
-
-def _load(path: Path) -> Checkpoint | UserError:
-    try:
-        return load_checkpoint(path)
-    except UserError as error:
-        return error

@@ -1,4 +1,4 @@
-"""``deeplabv3 export``: write a network as ONNX or as a torch.export program."""
+"""``deeplabv3 export``: write a network as ONNX, as a torch.export program, or its weights in float16."""
 
 import argparse
 from pathlib import Path
@@ -10,19 +10,27 @@ from walkthrough.commands.options import add_command, load_network, weights_opti
 def add(subparsers: Any) -> None:
     text = "write a network for other tools, for any batch and image size, and check it"
     parser = add_command(subparsers, "export", main, text)
-    parser.add_argument("kind", choices=("onnx", "torch"), help="ONNX, or a program for torch.export.load")
-    parser.add_argument("file", type=Path, metavar="FILE", help="a name that ends in .onnx or .pt2")
+    parser.add_argument(
+        "kind",
+        choices=("onnx", "torch", "weights"),
+        help="ONNX, a program for torch.export.load, or float16 weights for predict",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="a name that ends in .onnx, .pt2 or .safetensors")
     weights_option(parser)
     parser.add_argument("--output-stride", type=int, help="by default the one that the network was trained at")
 
 
 def main(options: argparse.Namespace) -> int:
     from deeplabv3.data.transforms import MEAN, STD
-    from deeplabv3.model.deploy import CHECKED, export_onnx, export_torch
+    from deeplabv3.model.deploy import CHECKED, export_onnx, export_torch, export_weights
 
     model, classes = load_network(options.weights)
     if options.output_stride is not None:
         model.set_output_stride(options.output_stride)
+    if options.kind == "weights":
+        export_weights(model, options.file, classes)
+        print(f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB")
+        return 0
     about = {"classes": classes, "mean": MEAN, "std": STD, "output_stride": model.output_stride}
     export = export_onnx if options.kind == "onnx" else export_torch
     difference, largest = export(model, options.file, about)

@@ -67,11 +67,13 @@ def profile_of(options: argparse.Namespace) -> Profile:
     return with_data(profile, getattr(options, "data", None), getattr(options, "backbone_weights", None))
 
 
-def weights_option(parser: argparse.ArgumentParser) -> None:
+def weights_option(parser: argparse.ArgumentParser, required: bool = False) -> None:
     """Add ``--weights``: the trained network."""
+    default = "" if required else " (default: the network that comes with the library)"
     parser.add_argument(
-        "--weights", required=True, metavar="FILE",
-        help="a run's checkpoint, folder or name; or torchvision, torchvision:resnet50 (downloaded), torchvision:FILE",
+        "--weights", required=required, metavar="FILE",
+        help="a run's checkpoint, folder or name; or torchvision, torchvision:resnet50 (downloaded), torchvision:FILE"
+        + default,
     )  # fmt: skip
 
 
@@ -104,10 +106,15 @@ def strategy_of(options: argparse.Namespace, padding: str) -> EvaluationConfig:
     return EvaluationConfig(options.output_stride, scales_of(options), options.flip, padding=padding)
 
 
-def load_network(weights: str) -> "tuple[DeepLabV3, dict[int, str]]":
+def load_network(weights: str | None) -> "tuple[DeepLabV3, dict[int, str]]":
     """Load the network that ``--weights`` names, for inference, and its classes: label value to name."""
     from deeplabv3.evaluation.predict import load_weights
+    from deeplabv3.model.pretrained import load_pretrained
 
+    if weights is None:
+        model, classes = load_pretrained()
+        print(f"no --weights given: the network that comes with the library ({', '.join(classes.values())})")
+        return model, classes
     return load_weights(weights if weights.startswith("torchvision") else str(paths.find_checkpoint(weights)))
 
 

@@ -17,7 +17,7 @@ from walkthrough.commands.options import (
 def add(subparsers: Any) -> None:
     text = "write the archive of the test set that VOC's evaluation server takes (Table 7)"
     parser = add_command(subparsers, "predict-test", main, text)
-    weights_option(parser)
+    weights_option(parser, required=True)
     parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="VOCdevkit with the test images")
     parser.add_argument("--output", type=Path, default=Path("submission"), metavar="DIR", help="default: submission")
     strategy_options(parser)
@@ -32,7 +32,7 @@ def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from deeplabv3.errors import require
-    from deeplabv3.evaluation.submission import FOLDER, refuse_other_classes, submit, test_images, weights_hash
+    from walkthrough.experiments.submission import FOLDER, refuse_other_classes, submit, test_images, weights_hash
 
     require(options.batch_size >= 1, "batch_size", options.batch_size, "a whole number of at least 1")
     images = test_images(options.data)

@@ -16,7 +16,7 @@ def add(subparsers: Any) -> None:
     records = add_profile_command(
         subparsers, "records", long_main, "the measured runs; without more words, a list in full sentences"
     )
-    parts = records.add_subparsers(metavar="list|show|diff|prune")
+    parts = records.add_subparsers(metavar="list|show|diff|card|prune")
     listed = _part(parts, "list", list_main, "one line a run: what it is, what it took, and its mIoU")
     listed.add_argument("--stale", action="store_true", help="only those that are not used, with the reason")
     show = _part(parts, "show", show_main, "everything that is known of a run")
@@ -24,6 +24,8 @@ def add(subparsers: Any) -> None:
     diff = _part(parts, "diff", diff_main, "in which settings two runs differ, and what of it came out")
     diff.add_argument("first", metavar="RUN", help=RUN_HELP)
     diff.add_argument("second", metavar="RUN")
+    card = _part(parts, "card", card_main, "print a run's model card in Markdown")
+    card.add_argument("run", metavar="RUN", help=RUN_HELP)
     prune = _part(parts, "prune", prune_main, "name records that are no longer used and what killed processes left")
     prune.add_argument("--yes", action="store_true", help="delete it, rather than name it")
     prune.add_argument("--runs", action="store_true", help="the networks of such runs, too")
@@ -40,6 +42,13 @@ def _part(parts: Any, name: str, main: Any, text: str) -> argparse.ArgumentParse
     part.add_argument("--profile", default=argparse.SUPPRESS, help="as for all commands")
     part.add_argument("--set", action="append", default=argparse.SUPPRESS, metavar="SETTING=VALUE")
     return part
+
+
+def card_main(options: argparse.Namespace) -> int:
+    from walkthrough.report.model_card import model_card
+
+    print(model_card(profile_of(options), options.run), end="")
+    return 0
 
 
 def long_main(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import pandas as pd
 from deeplabv3.evaluation.metrics import class_iou
 from walkthrough.profiles import Profile
 from walkthrough.records import catalogue
-from walkthrough.records.compare import by_label
+from walkthrough.records.compare import by_label, settings_of
 from walkthrough.report import intervals
 from walkthrough.report.render import markdown_rows
 
@@ -21,7 +21,7 @@ ORIGIN = """\
 def model_card(profile: Profile, run: str) -> str:
     """Model card of a run of ``profile`` in Markdown; a run without evaluations is a ``UserError``."""
     record = catalogue.find(profile.name, run)
-    settings, values = record.values["settings"], record.values
+    settings, values = settings_of(record), record.values
     counts = catalogue.all_counts(profile.name, record.name)
     rows = []
     for label, evaluation in by_label(record.usable, profile):
@@ -33,10 +33,9 @@ def model_card(profile: Profile, run: str) -> str:
     best = max(record.usable, key=lambda evaluation: evaluation.values["miou"])
     confusions = counts[best.settings].sum(axis=0)
     names = list(profile.data.class_map().values())
-    model, training = settings["model"], settings["training"]
     minutes = values["seconds"] / 60
     lines = [
-        f"# Model card: DeepLabv3 with {model['backbone']}",
+        f"# Model card: DeepLabv3 with {settings['model.backbone']}",
         f"Generated from the record `data/records/{profile.name}/{record.name}` by "
         f"`deeplabv3 records card {record.name.rpartition('-')[2]} --profile {profile.name}`.",
         "## What it does",
@@ -50,7 +49,7 @@ def model_card(profile: Profile, run: str) -> str:
         "## Where it fails",
         _failures(confusions, names),
         "## How it was trained",
-        _recipe(model, training, settings, values, minutes),
+        _recipe(settings, values, minutes),
         "## Where it comes from",
         ORIGIN.rstrip(),
     ]
@@ -84,19 +83,23 @@ def _failures(confusion: np.ndarray, names: list[str]) -> str:
     return "\n".join(lines)
 
 
-def _recipe(model: dict, training: dict, settings: dict, values: dict, minutes: float) -> str:
+def _recipe(settings: dict, values: dict, minutes: float) -> str:
+    model, training = (
+        {name.removeprefix(part): value for name, value in settings.items() if name.startswith(part)}
+        for part in ("model.", "training.")
+    )
     scales = ", ".join(f"{scale:g}" for scale in training["scales"])
     hard = ", ".join(training["hard_classes"])
     lines = [
         f"- Network: {model['backbone']}, output stride {model['output_stride']}, "
         f"multi-grid {tuple(model['multi_grid'])}, ASPP rates {tuple(model['atrous_rates'])}, "
         f"image pooling: {'yes' if model['image_pooling'] else 'no'}.",
-        f"- {training['iterations']:,} steps of {training['batch_size']} crops of {training['crop_size']} pixels, "
-        f"learning rate {training['lr']:g} (backbone: times {training['backbone_lr_factor']:g}), poly schedule, "
+        f"- {training['iterations']:,} steps of {training['batch_size']} crops of {training['crop_size']} "
+        f"pixels, learning rate {training['lr']:g} (backbone: x {training['backbone_lr_factor']:g}), poly schedule, "
         f"weight decay {training['weight_decay']:g}, batch norm momentum {training['batch_norm_momentum']:g}, "
         f"scales {scales}, {training['precision']}"
         + (f", images with {hard} listed {training['hard_class_copies']} times." if hard else "."),
-        f"- List `{settings['data']['list']}`, seed {settings['seed']}, {minutes:.0f} minutes on {values['device']} "
+        f"- List `{settings['data.list']}`, seed {settings['seed']}, {minutes:.0f} minutes on {values['device']} "
         f"with {values['threads']} thread{'s' if values['threads'] > 1 else ''}, torch {values['versions']['torch']}.",
     ]
     return "\n".join(lines)

@@ -283,14 +283,14 @@ def test_interrupted_sweep_saves_and_says_so(profile_file, monkeypatch, capsys):
 
 def test_concurrent_sweeps_share_runs(profile_file, profile, workspace):
     """While a run is locked, both do all others; then one of them does that one. Each run is trained once."""
-    tasks = plan(profile, (1,)).tasks
+    tasks = plan(profile, (2,)).tasks
     first, *others = tasks
-    command = [sys.executable, str(Path(__file__).with_name("sweep_process.py")), str(profile_file), "1"]
+    command = [sys.executable, str(Path(__file__).with_name("sweep_process.py")), str(profile_file), "2"]
     with locked(first.run.folder / LOCK, "the first run"):
         sweeps = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
         try:
             for sweep_process in sweeps:
-                read_until(sweep_process.stderr, b"other processes are busy with what is left")
+                read_until(sweep_process.stderr, b"other processes are busy with what is left", 300)
             while missing((task.run, settings) for task in others for settings in task.evaluations):
                 assert all(sweep_process.poll() is None for sweep_process in sweeps)
                 time.sleep(0.1)
@@ -300,8 +300,8 @@ def test_concurrent_sweeps_share_runs(profile_file, profile, workspace):
                 sweep_process.kill()
             raise
     for sweep_process in sweeps:
-        assert sweep_process.wait(timeout=60) == 0
-    assert not missing(table_jobs(tables.load(1), profile))
+        assert sweep_process.wait(timeout=300) == 0
+    assert not missing(table_jobs(tables.load(2), profile))
     assert sorted((workspace / "trained").read_text().split()) == sorted(task.run.name for task in tasks)
 
 

@@ -1,101 +1,17 @@
 """The walkthrough with small notebooks: what is executed when, what is kept, and what the reader gets."""
 
-import base64
 import io
-import json
-import os
 import re
 import shutil
-import sys
 from contextlib import redirect_stdout
 
-import nbformat
-import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from PIL import Image
+from notebook_helpers import NAMES, executed, isolate, load, run, state, write_notebook, write_notebooks
 
 from deeplabv3.errors import UserError
 from walkthrough import profiles
 from walkthrough.notebooks import run as module
-from walkthrough.notebooks.clean import clean
-from walkthrough.notebooks.run import refresh, walkthrough
-from walkthrough.report import claims as page
-from walkthrough.report import tables as report
-
-
-def figure():
-    """A gray PNG in base64, as a kernel sends it."""
-    buffer = io.BytesIO()
-    Image.new("RGBA", (8, 8), (200, 200, 200, 255)).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-NAMES = ["00_first", "01_second", "02_third"]
-
-
-def write_notebook(folder, name, *sources, parameters="profile = None\nsteps = 1", tags=("parameters",), text=""):
-    """A notebook that notes its execution in ``log.txt`` beside its folder, and then executes ``sources``."""
-    note = f"with open('../log.txt', 'a') as log:\n    print({name!r}, file=log)"
-    cells = [new_markdown_cell(f"# About {name} & more\n\n{text}")]
-    cells += [new_code_cell(parameters, metadata={"tags": list(tags)} if tags else {}), new_code_cell(note)]
-    cells += [new_code_cell(source) for source in sources]
-    folder.mkdir(exist_ok=True)
-    nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
-
-
-def write_notebooks(folder):
-    """Three notebooks; the second shows each kind of output, and noise."""
-    folded = "<details><summary>Answers</summary>\n\n1. Folded away.\n\n</details>"
-    write_notebook(folder, "00_first", text=f"Go on with [the next](01_second.ipynb#there).\n\n{folded}")
-    write_notebook(
-        folder, "01_second", "import sys\nprint('seen')\nprint('no' + 'ise', file=sys.stderr)\nprint('too')", "6 * 7"
-    )
-    write_notebook(folder, "02_third", "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")
-
-
-def executed(root):
-    """The notebooks that noted their execution since the last call."""
-    log = root / "log.txt"
-    names = log.read_text().split() if log.is_file() else []
-    log.unlink(missing_ok=True)
-    return names
-
-
-def run(root, **options):
-    """The walkthrough from ``root/notebooks`` to ``root/output``."""
-    options = {"profile": "smoke", "only": [], "output": root / "output", "fresh": False, "parameters": {}, **options}
-    return walkthrough(notebooks=root / "notebooks", **options)
-
-
-def load(path):
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    return notebook
-
-
-def state(output):
-    return {name: entry["state"] for name, entry in json.loads((output / "state.json").read_text()).items()}
-
-
-def write_claims(profile, output):
-    (output / "claims.md").write_text(f"claims of {profile.name}")
-    (output / "claims.html").write_text("<p>The paper's {claims}</p>")
-
-
-def write_tables(profile, output):
-    (output / "tables.md").write_text(f"tables of {profile.name}")
-    (output / "tables.html").write_text("<p>The paper's {tables} in 100%</p>")
-
-
-def isolate(patch, library):
-    """Tables and library of our own: these tests are about neither, and others may be at work on them."""
-    library.mkdir()
-    (library / "model.py").write_text("one")
-    patch.setattr(module, "PACKAGES", (library,))
-    patch.setattr(report, "write_tables", write_tables)
-    patch.setattr(page, "write_claims", write_claims)
-    patch.delenv("DEEPLABV3_PROFILE", raising=False)
+from walkthrough.notebooks.run import refresh
 
 
 @pytest.fixture(scope="module")
@@ -274,66 +190,6 @@ def test_failure_writes_no_tables(root):
     assert not (root / "output" / "tables.md").exists()
 
 
-def test_dead_kernel_is_a_failure(root, capsys):
-    write_notebook(root / "notebooks", "00_first", "print('alive')", "import os\nos._exit(1)", "print('never')")
-    assert run(root) == 1
-    message = capsys.readouterr().err
-    assert "00_first failed in cell [5]" in message and "died" in message
-    assert "alive" in (root / "output" / "00_first.failed.ipynb").read_text()
-    assert state(root / "output") == {"00_first": "failed"}
-
-
-def test_interrupt_keeps_partial_notebook_and_ends_kernel(root, capfd):
-    interrupt = "os.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)"
-    write_notebook(root / "notebooks", "00_first", "import os, signal, time\nprint('pid', os.getpid())", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run(root)
-    kept = (root / "output" / "00_first.failed.ipynb").read_text()
-    assert state(root / "output") == {"00_first": "interrupted"}
-    assert "interrupted" in (root / "output" / "index.html").read_text()
-    assert capfd.readouterr().err == ""
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(re.search(r"pid (\d+)", kept)[1]), 0)
-
-
-def test_kernels_get_profile_parameters_and_absolute_paths(root, monkeypatch):
-    show = "import os\nprint([profile, steps, os.environ['DEEPLABV3_PROFILE'], os.environ['DEEPLABV3_WORKSPACE']])"
-    write_notebook(root / "notebooks", "00_first", show)
-    (root / "own.yaml").write_text((profiles.FOLDER / "smoke.yaml").read_text())
-    monkeypatch.chdir(root)
-    monkeypatch.setenv("DEEPLABV3_WORKSPACE", "work {here}")
-    assert run(root, profile="own.yaml", output=None, parameters={"steps": 7}) == 0
-    output = root / "work {here}" / "walkthrough" / "own"
-    own = str(root / "own.yaml")
-    text = load(output / "00_first.ipynb").cells[-1].outputs[0].text
-    assert text == f"{[own, 7, own, str(root / 'work {here}')]}\n"
-    assert os.environ["DEEPLABV3_WORKSPACE"] == "work {here}" and "DEEPLABV3_PROFILE" not in os.environ
-
-
-def test_kernels_ignore_user_kernelspecs_and_startup_files(root, monkeypatch):
-    spec = root / "jupyter" / "kernels" / "python3" / "kernel.json"
-    startup = root / "ipython" / "profile_default" / "startup" / "own.py"
-    for file in (spec, startup):
-        file.parent.mkdir(parents=True)
-    spec.write_text(json.dumps({"argv": ["false"], "display_name": "Another", "language": "python"}))
-    startup.write_text("import sys; sys.executable = 'changed'")
-    monkeypatch.setenv("JUPYTER_PATH", str(root / "jupyter"))
-    monkeypatch.setenv("IPYTHONDIR", str(root / "ipython"))
-    write_notebook(root / "notebooks", "00_first", "import sys\nprint(sys.executable)")
-    assert run(root) == 0
-    assert load(root / "output" / "00_first.ipynb").cells[-1].outputs[0].text.strip() == sys.executable
-
-
-def test_terminal_shows_bars_instead_of_lines(root, monkeypatch, capsys):
-    write_notebook(root / "notebooks", "00_first")
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", terminal)
-    assert run(root) == 0
-    assert "00_first: " in terminal.getvalue() and "cells: " in terminal.getvalue()
-    assert "…" not in capsys.readouterr().out
-
-
 def test_user_errors_come_before_execution(root, monkeypatch):
     monkeypatch.setattr(module, "_execute", lambda *_: pytest.fail("executed"))
     with pytest.raises(UserError, match="no notebooks"):
@@ -358,53 +214,6 @@ def test_user_errors_come_before_execution(root, monkeypatch):
     (root / "notebooks" / "02_third.ipynb").write_text("{")
     with pytest.raises(UserError, match=r"02_third.ipynb is not a valid notebook"):
         run(root)
-
-
-def test_clean_keeps_outputs_and_drops_noise():
-    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}}
-    outputs = [
-        new_output("stream", name="stdout", text="a"),
-        new_output("stream", name="stderr", text="bar"),
-        new_output("stream", name="stdout", text="b"),
-        new_output("display_data", data={**widget, "text/plain": "HBox()"}),
-        new_output("display_data", data={**widget, "text/plain": "Figure", "image/png": figure()}),
-        new_output("execute_result", data={"text/plain": "3"}, execution_count=9),
-    ]
-    timing = {"papermill": {"duration": 1}, "execution": {"iopub.status.idle": "now"}}
-    notebook = new_notebook(
-        cells=[
-            new_markdown_cell("# Text", metadata={"tags": [], "papermill": {}}),
-            new_code_cell("profile = None", execution_count=4, metadata={"tags": ["parameters"], **timing}),
-            new_code_cell("profile = 'voc'", execution_count=5, metadata={"tags": ["injected-parameters"]}),
-            new_code_cell(
-                "show()", execution_count=9, outputs=outputs, metadata={"tags": [], "collapsed": True, **timing}
-            ),
-            new_code_cell("not executed"),
-        ],
-        metadata={
-            "papermill": {},
-            "widgets": {},
-            "title": "Kept",
-            "language_info": {"name": "python", "version": "3.11"},
-        },
-    )
-    before = nbformat.writes(notebook)
-    cleaned = clean(notebook)
-    nbformat.validate(cleaned)
-    assert nbformat.writes(notebook) == before
-    assert nbformat.writes(clean(cleaned)) == nbformat.writes(cleaned)
-    assert cleaned.metadata == {
-        "kernelspec": {"name": "python3", "display_name": "Python 3"},
-        "language_info": {"name": "python"},
-        "title": "Kept",
-    }
-    assert [cell.id for cell in cleaned.cells] == [notebook.cells[n].id for n in (0, 1, 3, 4)]
-    assert [cell.metadata for cell in cleaned.cells] == [{}, {"tags": ["parameters"]}, {"collapsed": True}, {}]
-    assert [cell.execution_count for cell in cleaned.cells[1:]] == [1, 2, None]
-    stream, image, result = cleaned.cells[2].outputs
-    small = Image.open(io.BytesIO(base64.b64decode(image.data["image/png"])))
-    assert small.mode == "P" and np.abs(np.asarray(small.convert("RGB")).astype(int) - 200).max() < 5
-    assert stream.text == "ab" and set(image.data) == {"text/plain", "image/png"} and result.execution_count == 2
 
 
 def test_refresh_replaces_sources_by_executed_notebooks(again):

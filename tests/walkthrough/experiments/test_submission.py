@@ -12,7 +12,7 @@ from deeplabv3.config import VOC_CLASSES, EvaluationConfig
 from deeplabv3.data.voc import palette
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import predict
-from deeplabv3.evaluation.submission import refuse_other_classes, submit, test_images, weights_hash
+from walkthrough.experiments.submission import refuse_other_classes, submit, test_images, weights_hash
 
 test_images.__test__ = False  # a function of the library, not a test
 PLACE = "results/VOC2012/Segmentation/comp6_test_cls"

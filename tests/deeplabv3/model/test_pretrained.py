@@ -1,0 +1,55 @@
+"""The network that comes with the library, and hubconf."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_config
+
+from deeplabv3 import DeepLabV3, load_pretrained
+from deeplabv3.errors import UserError
+from deeplabv3.evaluation.predict import load_weights
+from deeplabv3.model import pretrained
+from deeplabv3.model.deploy import export_weights
+
+HOME = Path(__file__).resolve().parents[3]
+ANIMALS = ["background", "cat", "cow", "dog", "horse", "person", "sheep"]
+
+
+def test_pretrained_network_has_its_classes():
+    model, classes = load_pretrained()
+    assert list(classes.values()) == ANIMALS
+    assert classes[8] == "cat" and model.config.num_classes == 7
+    assert not model.training
+    assert all(value.dtype != torch.float16 for value in model.state_dict().values())
+    assert pretrained.FILE.stat().st_size <= 10e6
+
+
+def test_damaged_pretrained_file_is_refused(tmp_path, monkeypatch):
+    content = bytearray(pretrained.FILE.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "damaged.safetensors").write_bytes(content)
+    monkeypatch.setattr(pretrained, "FILE", tmp_path / "damaged.safetensors")
+    with pytest.raises(UserError, match="missing or damaged; install the package again"):
+        load_pretrained()
+
+
+def test_exported_weights_are_those_of_the_network(tmp_path, make_model):
+    model = make_model().eval()
+    file = tmp_path / "weights.safetensors"
+    export_weights(model, file, {0: "background", 3: "square", 7: "disc"})
+    loaded, classes = load_weights(str(file))
+    assert classes == {0: "background", 3: "square", 7: "disc"}
+    assert loaded.config == small_config()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+
+
+def test_hubconf_returns_the_pretrained_network():
+    script = "import torch, sys; model = torch.hub.load(sys.argv[1], sys.argv[2], source='local'); print(type(model))"
+    command = [sys.executable, "-c", script, str(HOME), "deeplabv3_mobilenet_v2_animals"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert DeepLabV3.__name__ in done.stdout

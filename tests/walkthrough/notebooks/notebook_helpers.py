@@ -1,0 +1,77 @@
+"""Small notebooks and their walkthrough."""
+
+import json
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from walkthrough.notebooks import run as module
+from walkthrough.notebooks.run import walkthrough
+from walkthrough.report import claims as page
+from walkthrough.report import tables as report
+
+NAMES = ["00_first", "01_second", "02_third"]
+
+
+def write_notebook(folder, name, *sources, parameters="profile = None\nsteps = 1", tags=("parameters",), text=""):
+    """A notebook that notes its execution in ``log.txt`` beside its folder, and then executes ``sources``."""
+    note = f"with open('../log.txt', 'a') as log:\n    print({name!r}, file=log)"
+    cells = [new_markdown_cell(f"# About {name} & more\n\n{text}")]
+    cells += [new_code_cell(parameters, metadata={"tags": list(tags)} if tags else {}), new_code_cell(note)]
+    cells += [new_code_cell(source) for source in sources]
+    folder.mkdir(exist_ok=True)
+    nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+
+
+def write_notebooks(folder):
+    """Three notebooks; the second shows each kind of output, and noise."""
+    folded = "<details><summary>Answers</summary>\n\n1. Folded away.\n\n</details>"
+    write_notebook(folder, "00_first", text=f"Go on with [the next](01_second.ipynb#there).\n\n{folded}")
+    write_notebook(
+        folder, "01_second", "import sys\nprint('seen')\nprint('no' + 'ise', file=sys.stderr)\nprint('too')", "6 * 7"
+    )
+    write_notebook(folder, "02_third", "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")
+
+
+def executed(root):
+    """The notebooks that noted their execution since the last call."""
+    log = root / "log.txt"
+    names = log.read_text().split() if log.is_file() else []
+    log.unlink(missing_ok=True)
+    return names
+
+
+def run(root, **options):
+    """The walkthrough from ``root/notebooks`` to ``root/output``."""
+    options = {"profile": "smoke", "only": [], "output": root / "output", "fresh": False, "parameters": {}, **options}
+    return walkthrough(notebooks=root / "notebooks", **options)
+
+
+def load(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def state(output):
+    return {name: entry["state"] for name, entry in json.loads((output / "state.json").read_text()).items()}
+
+
+def write_claims(profile, output):
+    (output / "claims.md").write_text(f"claims of {profile.name}")
+    (output / "claims.html").write_text("<p>The paper's {claims}</p>")
+
+
+def write_tables(profile, output):
+    (output / "tables.md").write_text(f"tables of {profile.name}")
+    (output / "tables.html").write_text("<p>The paper's {tables} in 100%</p>")
+
+
+def isolate(patch, library):
+    """Tables and library of our own: these tests are about neither, and others may be at work on them."""
+    library.mkdir()
+    (library / "model.py").write_text("one")
+    patch.setattr(module, "PACKAGES", (library,))
+    patch.setattr(report, "write_tables", write_tables)
+    patch.setattr(page, "write_claims", write_claims)
+    patch.delenv("DEEPLABV3_PROFILE", raising=False)

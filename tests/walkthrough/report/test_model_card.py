@@ -1,0 +1,24 @@
+"""The model card: every number from the record."""
+
+import pytest
+
+from deeplabv3.errors import UserError
+from walkthrough.profiles import load_profile
+from walkthrough.records.catalogue import all_records
+from walkthrough.report.model_card import model_card
+
+
+def test_card_holds_what_the_record_holds():
+    record, evaluations = next(found for found in all_records("mobile") if len(found[1]) > 2)
+    card = model_card(load_profile("mobile"), record["run"])
+    assert record["run"] in card
+    for evaluation in evaluations:
+        assert f"| {evaluation['miou']:.1f} (" in card
+        assert all(f"| {round(iou)} (" in card for iou in evaluation["class_iou"].values())
+    assert f"{record['settings']['training']['iterations']:,} steps" in card
+    assert "are labeled background" in card
+
+
+def test_card_of_an_unknown_run_is_refused():
+    with pytest.raises(UserError, match="no run 'nobody'"):
+        model_card(load_profile("mobile"), "nobody")
