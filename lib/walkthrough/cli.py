@@ -13,16 +13,16 @@ from walkthrough.commands import (
     evaluate,
     export,
     predict,
-    predict_test,
     records,
     sweep,
     table,
+    test_set,
     train,
     walkthrough,
 )
 from walkthrough.commands.errors import explain
 
-COMMANDS = (walkthrough, data, train, evaluate, predict, predict_test, export, table, claims, sweep, records, bench)
+COMMANDS = (walkthrough, data, train, evaluate, predict, test_set, export, table, claims, sweep, records, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

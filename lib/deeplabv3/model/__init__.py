@@ -1,0 +1,1 @@
+"""The network: strides and rates, backbones, heads, weights, checkpoints, export."""

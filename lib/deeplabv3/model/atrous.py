@@ -75,9 +75,9 @@ def plan_rates(
 ) -> tuple[UnitPlan, ...]:
     """Stride and rate of the 3x3 convolution of every unit of block1 … block``last_block`` (Sections 3.1, 3.2, Fig. 3).
 
-    Walk through the units in order. While the features are coarser than ``output_stride`` allows no further, a strided
-    unit loses its stride and every *later* convolution doubles its rate: that keeps what each weight sees. A unit of
-    block4 and beyond multiplies the rate by its entry of ``multi_grid`` (Section 3.2.1).
+    Walk through the units in order. A strided unit that would make the features coarser than ``output_stride`` loses
+    its stride, and the rate of every *later* convolution doubles: each weight still sees what it saw. A unit of block4
+    and beyond multiplies the rate by its entry of ``multi_grid`` (Section 3.2.1).
 
     ``stride_unit`` is the unit of a block that has its stride. ``"last"``: the last unit (of the last block none), so
     that all units of a block run at one block rate and block4 at output stride 16 has rates (2, 2, 2) x grid.

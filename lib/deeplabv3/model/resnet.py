@@ -1,6 +1,7 @@
 """ResNets with an output stride, and block5 … block7 behind them (Section 3.2, Fig. 3).
 
-Shapes in the comments are the paper's: an image of 513 x 513 pixels, ResNet-101 at output stride 16.
+Shapes in the comments are the paper's: an image of 513 x 513 pixels, ResNet-101 at output stride 16,
+with the stride in the last unit of a block (``stride_unit="last"``). Multi-grid is in the rates: see ``plan_rates``.
 """
 
 from typing import cast

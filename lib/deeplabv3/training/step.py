@@ -42,11 +42,11 @@ def training_step(
         group["lr"] = lr
 
     parts = config.grad_accum_steps
-    num_valid = None  # the loss counts the pixels of its own batch
+    num_valid = None  # segmentation_loss counts the valid pixels itself
     if parts > 1 or processes.world_size > 1:
         output_stride = processes.unwrap(model_with_loss).model.output_stride
         num_valid = processes.all_reduce(_num_valid_pixels(labels, config, output_stride))  # (), of the whole batch
-        num_valid = num_valid / processes.world_size  # gradients are averaged over processes, their sum is wanted
+        num_valid = num_valid / processes.world_size  # gradients are averaged over processes, but their sum is wanted
 
     optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=labels.device)  # ()

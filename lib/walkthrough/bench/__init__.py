@@ -1,0 +1,1 @@
+"""Benchmarks: ours beside other implementations, timed interleaved in one process."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from deeplabv3.errors import UserError
@@ -27,6 +28,9 @@ REPORT_EVERY_S = 1.0
 SAVE_TIMEOUT_S = 120.0
 """Seconds that stopped tasks have to finish their step and save."""
 
+MARKER = "DEEPLABV3_MARKER"
+"""Environment variable of the tasks: a file in the workspace, which all machines should see."""
+
 
 def on_cluster(
     function: TaskFunction, tasks: Sequence[Task], title: str, address: str = "local"
@@ -39,15 +43,21 @@ def on_cluster(
     ray = _ray()
     if not tasks:
         return {}
-    profile = tasks[0].run.profile
+    profile, workspace = tasks[0].run.profile, paths.workspace().resolve()
     profile.data_root()  # drawn once here rather than by every task
-    with _connected(ray, address), _marker() as marker, stop_requests() as stop, Progress(tasks, title) as progress:
+    workspace.mkdir(parents=True, exist_ok=True)
+    with (
+        _connected(ray, address),
+        NamedTemporaryFile(prefix=".sweep-", dir=workspace) as marker,  # a task that lacks it has another workspace
+        stop_requests() as stop,
+        Progress(tasks, title) as progress,
+    ):
         from ray.util.queue import Queue
 
         events = Queue(actor_options={"num_cpus": 0, "max_restarts": -1})
         do = ray.remote(_do).options(max_retries=RETRIES, retry_exceptions=False, **_resources(ray, profile))
-        shared = (_environment(), marker, events)
-        waiting = {do.remote(function, number, task, *shared): number for number, task in enumerate(tasks)}
+        environment = _environment() | {MARKER: marker.name}
+        waiting = {do.remote(function, number, task, environment, events): number for number, task in enumerate(tasks)}
         failures: dict[Task, BaseException] = {}
         try:
             while waiting:
@@ -99,18 +109,6 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-@contextmanager
-def _marker() -> Iterator[Path]:
-    """A file in the workspace; a task that does not find it has another workspace."""
-    path = paths.workspace().resolve() / f".sweep-{os.getpid()}-{time.time_ns()}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-
-
 def _resources(ray: Any, profile: Profile) -> dict[str, float]:
     """Resources of a run: a GPU if the cluster has any, else its threads."""
     if ray.cluster_resources().get("GPU"):
@@ -130,25 +128,15 @@ def _environment() -> dict[str, str]:
     return variables | {"DEEPLABV3_WORKSPACE": str(paths.workspace().resolve())}
 
 
-def _do(
-    function: TaskFunction, number: int, task: Task, environment: dict[str, str], marker: Path, events: Any
-) -> None:
-    """Do a task on the machine that Ray has chosen.
-
-    Args:
-        function: does the task
-        number: its number in reports
-        task: the run with its evaluations
-        environment: the driver's environment variables
-        marker: a file in the driver's workspace
-        events: Ray queue that gets (number, position in multiply-adds, loss)
-    """
-    os.environ.update(environment)
+def _do(function: TaskFunction, number: int, task: Task, environment: dict[str, str], events: Any) -> None:
+    """Do a task on the machine that Ray has chosen; the queue ``events`` gets (number, position, loss)."""
+    marker = Path(environment[MARKER])
     if not marker.is_file():
         raise UserError(
             f"machine {os.uname().nodename} does not see the workspace {marker.parent}; set DEEPLABV3_WORKSPACE to a "
             "folder that all machines of the cluster share."
         )
+    os.environ.update(environment)
     reported_at = 0.0
 
     def report(position: int, loss: float | None = None) -> None:

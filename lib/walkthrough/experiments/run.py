@@ -165,7 +165,16 @@ def _evaluated(
     report: Callable[[int], None],
     processes: ProcessGroup,
 ) -> tuple[dict, np.ndarray]:
-    """Return a record's values and the confusion matrices ``(images, K, K)``; arguments as of :func:`evaluate_run`."""
+    """Return a record's values and the confusion matrices ``(images, K, K)``.
+
+    Args:
+        run: the run that is evaluated
+        settings: the strategy
+        model: its network
+        partial: counts of an earlier attempt; gets the new ones
+        report: called with the number of images that are done
+        processes: each evaluates its share of the images
+    """
     model = optimize_for_inference(model).to(device())
     data = run.profile.open_data()
     signatures = [data.file_signature(index) for index in range(len(data))]

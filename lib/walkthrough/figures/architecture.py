@@ -15,7 +15,7 @@ SHADES = ListedColormap(plt.get_cmap("Blues")([0.1 * step for step in range(9)])
 """One valid weight is white, nine are dark."""
 
 
-def networks(rows: Mapping[str, Sequence[tuple[str, int, str]]]) -> Figure:
+def figure3(rows: Mapping[str, Sequence[tuple[str, int, str]]]) -> Figure:
     """Fig. 3: one row a network, one box a block ``(name, output stride after it, rates)``.
 
     A box is as high as its features are wide: a network without atrous convolution shrinks to nothing.
@@ -78,7 +78,7 @@ class Layer(Protocol):
     width: int
 
 
-def heads(panels: Mapping[str, Sequence[Layer]]) -> Figure:
+def figure5(panels: Mapping[str, Sequence[Layer]]) -> Figure:
     """Fig. 5: the head; ``panels`` maps titles to all layers of a network with head aspp or v2.
 
     A square is the feature map, drawn to scale with its rates. On it stand the weights of one output position (nine,

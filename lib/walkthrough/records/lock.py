@@ -1,6 +1,7 @@
 """Lock on a run or an evaluation: one process at a time works on it, on all machines that share the folder.
 
-The kernel releases the lock when its process dies, by ``kill -9`` too. A file system without locks locks nothing.
+``experiments.run`` takes it around a training and around an evaluation. The kernel releases it when its process dies,
+by ``kill -9`` too. A file system without locks locks nothing.
 """
 
 import errno
@@ -20,7 +21,7 @@ LOCK = ".lock"
 """The lock on a run's training, in the run's folder."""
 
 POLL_S = 0.5
-"""Seconds between attempts, between which a process group exchanges a word: one long exchange would time out."""
+"""Seconds between attempts. The processes of a group exchange the result of each, lest one long wait times out."""
 
 
 class Locked(Exception):
@@ -31,8 +32,8 @@ class Locked(Exception):
 def locked(path: Path, what: str, processes: ProcessGroup = SINGLE_PROCESS, wait: bool = True) -> Iterator[bool]:
     """Hold the lock ``path`` in the context, which every process of a group enters and the main one locks.
 
-    Yield whether another process held it first: then its work is done by now, or it died. Waiting is told once on
-    stderr; without ``wait``, :class:`Locked` is raised instead. A process cannot take a lock twice.
+    Yield whether another process held it first. If so, the work is done by now, or that process died. Waiting is told
+    once on stderr; without ``wait``, :class:`Locked` is raised instead. A process cannot take a lock twice.
     """
     waited, release = False, None
     try:

@@ -112,7 +112,7 @@ def _finished_partials(folder: Path, record: RunRecord) -> Iterator[tuple[Path, 
 
 def _leftovers(folder: Path) -> Iterator[tuple[Path, str]]:
     """Files that killed writers have left: without their final name, or counts without their JSON file."""
-    for pattern in (".*.partial", ".*.partial.*", ".*.fresh"):
+    for pattern in (".*.partial", ".*.partial.*"):
         yield from ((path, "its writer was killed") for path in folder.glob(pattern) if _is_old(path))
     for path in folder.glob("eval-*.npz"):
         if not path.with_suffix(".json").exists() and _is_old(path):

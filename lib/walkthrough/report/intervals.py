@@ -6,8 +6,8 @@ images in its n-th draw: differences between rows are paired, and an image that 
 
 Another seed is another draw of the training. With several seeds the interval holds both sources of chance: that of the
 images, from the draws of the mean over the seeds, and Student's interval for the mean of so few seeds, added in
-quadrature. (To draw seeds as well would not do: of three, all draws are the worst one in 1 of 27.) With one seed it
-holds the images alone.
+quadrature. Resampling the seeds would not do: with three, one resample in 27 consists of the worst seed alone. With
+one seed the interval holds the images alone.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Estimate:
         return float(self.values.mean())
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Ends of the interval that holds the mean over the seeds with a probability of ``level``."""
+        """Ends of the confidence interval, at ``level``, of the mIoU expected over other images and other seeds."""
         tail = (1 - level) / 2
         low, high = np.quantile(self.draws.mean(axis=0), (tail, 1 - tail))
         below, above = max(self.value - low, 0.0), max(high - self.value, 0.0)

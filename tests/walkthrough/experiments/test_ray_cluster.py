@@ -120,7 +120,7 @@ def test_interrupt_saves_tasks(workers, profile, number, monkeypatch):
 def test_machine_without_workspace_is_a_user_error(profile, tmp_path):
     missing = tmp_path / "elsewhere" / ".sweep-1"
     with pytest.raises(UserError, match=r"does not see the workspace .*elsewhere; set DEEPLABV3_WORKSPACE"):
-        ray_cluster._do(work_killed_once, 0, task_of(profile, 0), {}, missing, None)
+        ray_cluster._do(work_killed_once, 0, task_of(profile, 0), {ray_cluster.MARKER: str(missing)}, None)
 
 
 def test_machines_get_folders_of_the_driver(workspace, tmp_path, monkeypatch):

@@ -246,15 +246,15 @@ def test_dry_run_without_images_lists_all_runs(workspace, capsys, monkeypatch):
 
 
 def test_failed_run_stops_no_other_and_is_resumed(profile_file, profile, capsys):
-    """Tables 6 and 8; one of Table 8's runs has a damaged checkpoint. Each run is trained once."""
-    sweep_plan = plan(profile, (6, 8))
-    broken = next(task for task in sweep_plan.tasks if 6 not in sweep_plan.cells[task.run])
+    """Tables 8 and 9; one of Table 8's runs has a damaged checkpoint. Each run is trained once."""
+    sweep_plan = plan(profile, (8, 9))
+    broken = next(task for task in sweep_plan.tasks if 9 not in sweep_plan.cells[task.run])
     broken.run.folder.mkdir(parents=True)
     broken.run.checkpoint.write_bytes(b"damaged")
-    command = ["sweep", "--profile", str(profile_file), "--tables", "6,8", "--set", "runtime.parallel_runs=1"]
+    command = ["sweep", "--profile", str(profile_file), "--tables", "8,9", "--set", "runtime.parallel_runs=1"]
     assert main(command) == 1
     out, error = capsys.readouterr()
-    assert "Table 6 complete" in out
+    assert "Table 9 complete" in out
     assert re.search(r"Table 8 lacks 1 of \d evaluations", out)
     assert re.search(rf"failed: {broken.run.name}, seed 0 \(Table 8 .*\): checkpoint .* is damaged", error)
     assert f"1 of {len(sweep_plan.tasks)} runs failed" in error and "Traceback" not in error
@@ -265,8 +265,8 @@ def test_failed_run_stops_no_other_and_is_resumed(profile_file, profile, capsys)
 
     broken.run.checkpoint.unlink()
     assert main(command) == 0
-    assert "Tables 6, 8 complete; print one with: deeplabv3 table 6" in capsys.readouterr().out
-    assert not missing(job for number in (6, 8) for job in table_jobs(tables.load(number), profile))
+    assert "Tables 8, 9 complete; print one with: deeplabv3 table 8" in capsys.readouterr().out
+    assert not missing(job for number in (8, 9) for job in table_jobs(tables.load(number), profile))
 
 
 def test_interrupted_sweep_saves_and_says_so(profile_file, monkeypatch, capsys):
@@ -306,8 +306,8 @@ def test_concurrent_sweeps_share_runs(profile_file, profile, workspace):
 
 
 def test_complete_tables_need_no_work(profile_file, profile, capsys):
-    run_missing(table_jobs(tables.load(6), profile))
-    assert main(["sweep", "--profile", str(profile_file), "--tables", "6", "--dry-run"]) == 0
+    run_missing(table_jobs(tables.load(9), profile))
+    assert main(["sweep", "--profile", str(profile_file), "--tables", "9", "--dry-run"]) == 0
     assert capsys.readouterr().out == "Nothing is missing.\n"
-    assert main(["sweep", "--profile", str(profile_file), "--tables", "6"]) == 0
-    assert "Table 6 complete" in capsys.readouterr().out
+    assert main(["sweep", "--profile", str(profile_file), "--tables", "9"]) == 0
+    assert "Table 9 complete" in capsys.readouterr().out

@@ -21,7 +21,7 @@ def close():
 
 
 def test_box_height_is_feature_resolution():
-    figure = architecture.networks({"a": [("stem", 4, ""), ("block1", 16, "2")]})
+    figure = architecture.figure3({"a": [("stem", 4, ""), ("block1", 16, "2")]})
     heights = [patch.get_height() for patch in figure.axes[0].patches]
     assert heights == pytest.approx([1.0, 0.5])
     assert {text.get_text() for text in figure.axes[0].texts} == {"stem", "block1", "stride 4", "stride 16", "rate 2"}
@@ -44,7 +44,7 @@ def test_head_is_drawn_from_its_layers():
     """Fig. 5: five branches, concatenated; DeepLabv2: four, summed."""
     v3 = ModelConfig(backbone="small_resnet20", num_classes=5, head_channels=16)
     v2 = ModelConfig(backbone="small_resnet20", num_classes=5, head="v2", atrous_rates=(6, 24))
-    figure = architecture.heads({"v3": layer_costs(v3, 513, 513), "v2": layer_costs(v2, 513, 513)})
+    figure = architecture.figure5({"v3": layer_costs(v3, 513, 513), "v2": layer_costs(v2, 513, 513)})
     assert words(figure.axes[0]) == [
         "block4\n128\n33 x 33",
         "1x1\n16 channels",
@@ -70,7 +70,7 @@ def test_head_is_drawn_from_its_layers():
 )
 def test_weights_on_the_padding_are_gray(output_stride, rate, valid):
     config = ModelConfig(backbone="small_resnet20", head="v2", atrous_rates=(rate,), output_stride=output_stride)
-    (axis,) = architecture.heads({"": layer_costs(config, 513, 513)}).axes
+    (axis,) = architecture.figure5({"": layer_costs(config, 513, 513)}).axes
     colors = [line.get_color() for line in axis.lines]
     assert len(colors) == 9
     assert colors.count(charts.ORANGE) == valid

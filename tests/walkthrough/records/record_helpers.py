@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from walkthrough.profiles import Profile
-from walkthrough.records import prune
 from walkthrough.records.run import Run
 
 PROFILE = "tiny-tests"
@@ -52,9 +51,24 @@ def setting(part: str, **values) -> Callable[[dict], None]:
     return lambda record: record["settings"][part].update(values)
 
 
+def make_trained(run: Run, step: int | None = None, **changes) -> Path:
+    """Folder of the run, with a record and a checkpoint as if it were trained; ``changes`` are settings by part."""
+    from deeplabv3.model.checkpoint import Checkpoint, save_checkpoint
+    from walkthrough.experiments.run import initial_model
+
+    settings = run.identity | {part: run.identity[part] | values for part, values in changes.items()}
+    step = run.training.iterations if step is None else step
+    run.folder.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(run.checkpoint, Checkpoint(step, 1.0, settings, initial_model(run).state_dict(), {}))
+    run.write_training_record(1.0)
+    return run.folder
+
+
 def make_old(path: Path) -> None:
     """Let a file look as if nobody writes to it any more."""
-    then = time.time() - prune.FRESH_S - 10
+    from walkthrough.records.prune import FRESH_S  # loads PyTorch, which the processes that write do without
+
+    then = time.time() - FRESH_S - 10
     os.utime(path, (then, then))
 
 

@@ -5,13 +5,18 @@ import signal
 import sys
 from pathlib import Path
 
-import torch
 from record_helpers import run_of, write
 
-from walkthrough.experiments.run import evaluate_run, train_run
 from walkthrough.profiles import load_profile
-from walkthrough.records.lock import locked
+from walkthrough.records import run as records
 from walkthrough.records.run import Run
+
+# PyTorch is loaded by the actions that need it alone: it takes seconds.
+
+
+def write_without_torch(run: Run, mark: int) -> None:
+    records.environment, records.peak_memory_mib = dict, int
+    write(run, mark)
 
 
 def wait() -> None:
@@ -26,7 +31,7 @@ def write_often(run: Run, first: str) -> None:
     wait()
     os.set_blocking(sys.stdin.fileno(), False)
     while not sys.stdin.buffer.raw.read(1):
-        write(run, number)
+        write_without_torch(run, number)
         number += 1
 
 
@@ -40,11 +45,12 @@ def write_until(run: Run, mark: str, suffix: str) -> None:
         replace(source, target)
 
     os.replace = replace_or_die
-    write(run, int(mark))
+    write_without_torch(run, int(mark))
 
 
 def train(run: Run) -> None:
     """Train, saying each step; wait after the first."""
+    from walkthrough.experiments.run import train_run
 
     def report(step: int, loss: float, lr: float) -> None:
         print(f"step {step}.", flush=True)
@@ -57,6 +63,7 @@ def train(run: Run) -> None:
 
 def evaluate(run: Run) -> None:
     """Evaluate, saying how many images are done; wait after the second."""
+    from walkthrough.experiments.run import evaluate_run
 
     def report(done: int) -> None:
         print(f"done {done}.", flush=True)
@@ -68,6 +75,8 @@ def evaluate(run: Run) -> None:
 
 def hold(run: Run, path: str) -> None:
     """Hold a lock, with a child such as data workers are, until both are killed."""
+    from walkthrough.records.lock import locked
+
     with locked(Path(path), "a test"):
         child = os.fork()
         if child:
@@ -76,6 +85,5 @@ def hold(run: Run, path: str) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     actions = (write_often, write_until, train, evaluate, hold)
     {action.__name__: action for action in actions}[sys.argv[2]](run_of(load_profile(sys.argv[1])), *sys.argv[3:])

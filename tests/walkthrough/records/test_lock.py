@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import read_until
-from record_helpers import process, run_of
+from record_helpers import make_trained, process, run_of
 
 from deeplabv3.distributed import ProcessGroup
 from deeplabv3.model.checkpoint import load_checkpoint
@@ -70,7 +70,7 @@ def test_waiting_process_replaces_killed_trainer(run, profile_file, monkeypatch,
 
 
 def test_concurrent_processes_count_evaluation_once(run, profile, profile_file):
-    train_run(run)
+    make_trained(run)
     with ExitStack() as stack:
 
         def report(done: int) -> None:
@@ -87,7 +87,7 @@ def test_concurrent_processes_count_evaluation_once(run, profile, profile_file):
 
 
 def test_waiting_process_replaces_killed_evaluation(run, profile, profile_file, monkeypatch):
-    train_run(run)
+    make_trained(run)
     done = []
     with process(profile_file, "evaluate") as first:
         read_until(first.stdout, b"done 2.")
@@ -100,7 +100,7 @@ def test_waiting_process_replaces_killed_evaluation(run, profile, profile_file, 
 
 def test_evaluation_does_not_wait_for_other_work(run, profile):
     """Neither for the training nor for another strategy."""
-    train_run(run)
+    make_trained(run)
     name = run.evaluation_name(profile.evaluation)
     with locked(run.folder / LOCK, "the training"), locked(run.record_folder() / f".{name}{LOCK}", "an evaluation"):
         record = evaluate_run(run, replace(profile.evaluation, flip=True))
@@ -109,7 +109,7 @@ def test_evaluation_does_not_wait_for_other_work(run, profile):
 
 def test_evaluation_that_did_not_wait_is_repeated(run, profile):
     """A process that waited takes the other's record; otherwise 'deeplabv3 evaluate' is asked to measure."""
-    train_run(run)
+    make_trained(run)
     evaluate_run(run, profile.evaluation)
     done = []
     evaluate_run(run, profile.evaluation, done.append)
@@ -119,7 +119,7 @@ def test_evaluation_that_did_not_wait_is_repeated(run, profile):
 
 
 def test_held_lock_raises_without_wait(run, profile):
-    train_run(run)
+    make_trained(run)
     name = run.evaluation_name(profile.evaluation)
     busy_evaluating = pytest.raises(Locked, match=f"another process is busy with {name} of run {run.name}")
     with locked(run.record_folder() / f".{name}{LOCK}", "an evaluation"), busy_evaluating:

@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from record_helpers import PROFILE, make_old, recorded, run_of, setting, write
+from record_helpers import PROFILE, make_old, make_trained, recorded, run_of, setting, write
 
-from deeplabv3.model.checkpoint import load_checkpoint, save_checkpoint
-from walkthrough.experiments.run import train_run
 from walkthrough.records import catalogue, naming, prune
 from walkthrough.records.lock import LOCK, locked
 from walkthrough.records.run import Run
@@ -85,25 +83,14 @@ def test_prune_keeps_and_names_git_tracked_files(run, workspace):
     assert left_by(chosen, folder) == {"run.json"}
 
 
-def trained(run: Run, step: int | None = None, **changes) -> Path:
-    """The run's folder with a checkpoint, by default the last one, whose settings say something else."""
-    train_run(run)
-    checkpoint = load_checkpoint(run.checkpoint)
-    checkpoint.step = checkpoint.step if step is None else step
-    for part, values in changes.items():
-        checkpoint.settings[part] |= values
-    save_checkpoint(run.checkpoint, checkpoint)
-    return run.folder
-
-
 def test_prune_deletes_networks_only_when_asked(profile, workspace):
     """And of those none that can still be evaluated or go on, unless that is asked for as well."""
     runs = {name: run_of(replace(profile, seed=seed)) for seed, name in enumerate(["good", "stale", "begun", "gone"])}
-    folders = {"good": trained(runs["good"]), "stale": trained(runs["stale"])}
+    folders = {"good": make_trained(runs["good"]), "stale": make_trained(runs["stale"])}
     recorded(runs["stale"], training=setting("model", decoder=True))
-    folders["begun"] = trained(runs["begun"], step=1)
+    folders["begun"] = make_trained(runs["begun"], step=1)
     (runs["begun"].record_folder() / "run.json").unlink()
-    folders["gone"] = trained(runs["gone"], model={"decoder": True})
+    folders["gone"] = make_trained(runs["gone"], model={"decoder": True})
     (runs["gone"].record_folder() / "run.json").unlink()
     folders["aside"] = folders["good"].with_name(f"{folders['good'].name}.20260101-120000")
     folders["aside"].mkdir()
