@@ -9,6 +9,7 @@ PYTHON ?= python3
 PROFILE ?= offline
 SEEDS ?= 1
 BIN := .venv/bin
+RAY := tests/walkthrough/experiments/test_ray_cluster.py  # starts a cluster, which wants the machine for itself
 
 .PHONY: walkthrough lab test test-all notebooks clean
 
@@ -22,7 +23,8 @@ test: .venv/test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist loadscope tests
+	$(BIN)/python -m pytest -n auto --dist loadscope tests --ignore $(RAY)
+	$(BIN)/python -m pytest $(RAY)
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \
 	DEEPLABV3_PROFILE=smoke DEEPLABV3_WORKSPACE=$$workspace $(BIN)/python -m pytest -p no:cacheprovider \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
