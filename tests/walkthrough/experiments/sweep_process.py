@@ -1,5 +1,6 @@
 """A sweep for test_sweep.py: PROFILE TABLES. It adds the name of each run that it trains to ``trained``."""
 
+import os
 import sys
 
 from walkthrough import paths
@@ -15,7 +16,9 @@ def write_and_note(run: Run, seconds: float) -> None:
     write_training_record(run, seconds)
 
 
-Run.write_training_record = write_and_note  # in the worker processes, too: they import this file
+# In the worker processes, too, which import this file. One core: several sweeps with all threads each are slow.
+Run.write_training_record = write_and_note
+os.cpu_count = lambda: 1
 
 if __name__ == "__main__":
     sys.exit(main(["sweep", "--profile", sys.argv[1], "--tables", sys.argv[2], "--set", "runtime.parallel_runs=1"]))
