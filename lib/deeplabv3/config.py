@@ -74,7 +74,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images."""
+    """Images and labels of a profile, and their classes."""
 
     kind: str = "synthetic"  # drawn, or "voc": files in VOC's layout
     root: str = ""  # of kind voc: absolute, or relative to the workspace and overridden by $DEEPLABV3_DATA
@@ -152,7 +152,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How a trained network is evaluated: an "inference strategy" of Tables 4 and 6."""
+    """Settings of an evaluation: an "inference strategy" of Tables 4 and 6."""
 
     output_stride: int = 16  # the paper's finest is 8
     scales: tuple[float, ...] = (1.0,)  # class probabilities are averaged over them; the paper's are MULTI_SCALE
@@ -171,7 +171,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """How a run is computed; none of it determines a result."""
+    """Settings of the computation; none of them determines a result."""
 
     num_workers: int = 0  # processes that cut training crops; 0: the training process itself
     cache: str = "auto"  # decoded images in memory: always, never, or auto: if a quarter of the free memory suffices

@@ -2,6 +2,7 @@
 
 import html
 import io
+from abc import ABC, abstractmethod
 
 import pandas as pd
 
@@ -13,12 +14,13 @@ def markdown_rows(texts: pd.DataFrame) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-class Rendered:
+class Rendered(ABC):
     """Base class: a notebook shows it as HTML, a terminal as text."""
 
     @property
+    @abstractmethod
     def title(self) -> str:
-        raise NotImplementedError
+        """Title above the table."""
 
     @property
     def caption(self) -> str:
@@ -26,21 +28,21 @@ class Rendered:
         return self.title
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """Label in LaTeX."""
-        raise NotImplementedError
 
+    @abstractmethod
     def texts(self) -> pd.DataFrame:
         """The table as it is printed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def numbers(self) -> pd.DataFrame:
         """The table as it is written to a CSV file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def notes(self) -> list[str]:
         """Sentences below the table."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return "\n".join([self.title, "", self.texts().to_string(index=False), "", *self.notes()]) + "\n"
