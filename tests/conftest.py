@@ -28,6 +28,15 @@ CLASSES = {0: "background", 3: "square", 7: "disc"}
 """Label values that differ from the model's classes 0, 1 and 2, so that a forgotten mapping shows."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests with the marker ``gpu`` where there is no CUDA device."""
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="needs a CUDA device")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Everything that a test makes stays below its own folder."""
