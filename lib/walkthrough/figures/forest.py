@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from walkthrough.figures.charts import GREEN, ORANGE
+from walkthrough.figures.charts import BLUE, GREEN, ORANGE
 
 VERDICT_COLORS = {"supported": GREEN, "contradicted": ORANGE, "not decided": "#777777"}
-MARKS = {"supported": "o", "contradicted": "X", "not decided": "s"}
+ONE_SEED_COLORS = {"higher": BLUE, "lower": BLUE, "open": "#777777"}
+MARKS = {"supported": "o", "contradicted": "X", "not decided": "s", "higher": ">", "lower": "<", "open": "s"}
 
 
 @dataclass(frozen=True)
@@ -19,28 +21,31 @@ class ForestRow:
 
     name: str
     place: str  # in the paper, such as "Table 1"
-    paper: float
+    paper: float  # NaN: none is printed
     ours: tuple[float, float, float] | None  # the difference and the ends of its interval; None: nothing was measured
     verdict: str
     label: str  # the verdict as it is printed
+    bound: float = 0.0  # that the difference is said to be above
 
 
 def forest(rows: Sequence[ForestRow], title: str) -> Figure:
     """One line a claim: its name, the difference that it is about, and the verdict.
 
-    Color and mark both tell the verdict. The axis is linear within a point of zero and logarithmic beyond, since the
-    paper's differences reach from a tenth of a point to fifty.
+    Color and mark both tell the verdict, and a stroke the bound where it is not 0. The axis is linear within a point of
+    zero and logarithmic beyond, since the paper's differences reach from a tenth of a point to fifty.
     """
     figure, axis = plt.subplots(figsize=(10.6, 0.9 + 0.29 * len(rows)), layout="constrained")
     for y, row in enumerate(rows):
         if y % 2 == 0:
             axis.axhspan(y - 0.5, y + 0.5, color="#f4f4f4", zorder=0)
         axis.plot(row.paper, y, "D", markersize=5, markerfacecolor="none", color="black", zorder=2)
-        color = VERDICT_COLORS.get(row.verdict, "#bbbbbb")
+        if row.bound:
+            axis.plot(row.bound, y, "|", markersize=11, color="black", zorder=2)
+        color = (VERDICT_COLORS | ONE_SEED_COLORS).get(row.verdict, "#bbbbbb")
         if row.ours is not None:
             difference, low, high = row.ours
             axis.plot([low, high], [y, y], color=color, linewidth=2, zorder=3)
-            axis.plot(difference, y, MARKS[row.verdict], color=color, markersize=6, zorder=4)
+            axis.plot(difference, y, MARKS.get(row.verdict, "o"), color=color, markersize=6, zorder=4)
         axis.annotate(
             row.label,
             (1.01, y),
@@ -53,7 +58,7 @@ def forest(rows: Sequence[ForestRow], title: str) -> Figure:
     axis.axvline(0, color="black", linewidth=0.8, zorder=1)
     axis.set_xscale("symlog", linthresh=1, linscale=0.6)
     ticks = [-30, -10, -3, -1, 0, 1, 3, 10, 30]
-    ends = [end for row in rows for end in (row.paper, *(row.ours or ()))]
+    ends = [end for row in rows for end in (row.paper, *(row.ours or ())) if np.isfinite(end)]
     axis.set_xlim(min(-1.5, *(1.2 * end for end in ends)), max(3, *(1.2 * end for end in ends)))
     shown = [tick for tick in ticks if axis.get_xlim()[0] <= tick <= axis.get_xlim()[1]]
     axis.set_xticks(shown, [f"{tick:+d}" if tick else "0" for tick in shown])
@@ -64,9 +69,11 @@ def forest(rows: Sequence[ForestRow], title: str) -> Figure:
     axis.set_xlabel("difference in the direction that the paper claims, points of mIoU")
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     handles = [Line2D([], [], marker="D", color="black", markerfacecolor="none", linestyle="", label="paper")]
+    handles += [Line2D([], [], marker="|", markersize=11, color="black", linestyle="", label="bound, if not 0")]
+    one_seed = any(row.verdict in ONE_SEED_COLORS for row in rows)
     handles += [
         Line2D([], [], marker=MARKS[name], color=color, linewidth=2, label=f"ours, 95 %: {name}")
-        for name, color in VERDICT_COLORS.items()
+        for name, color in (ONE_SEED_COLORS if one_seed else VERDICT_COLORS).items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
     return figure

@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from deeplabv3.errors import UserError
 from deeplabv3.files import write_atomically
+from walkthrough.paper.comparisons import DELTA, MUCH
 from walkthrough.profiles import Profile, load_profile, profile_names
 from walkthrough.records import catalogue
 from walkthrough.report import verdicts
+from walkthrough.report.intervals import POWER
 from walkthrough.report.render import FORMATS, Rendered
+from walkthrough.report.results import CellResults
 from walkthrough.report.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ class ClaimsView(Rendered):
 
     profile: Profile
     verdicts: tuple[Verdict, ...]
+    warnings: tuple[str, ...] = ()  # of lists too small for their intervals
 
     @property
     def title(self) -> str:
@@ -41,32 +46,31 @@ class ClaimsView(Rendered):
         return "tab:claims"
 
     def summary(self) -> str:
-        """Number of claims with each verdict, as a sentence."""
-        found = [verdict.verdict for verdict in self.verdicts if verdict.complete or not verdict.found]
+        """Number of counted claims with each verdict, as a sentence."""
+        counted = [verdict for verdict in self.verdicts if verdict.claim.counted]
+        partly = [one for one in counted if one.found and not one.complete and one.asked]
+        found = [verdict.verdict for verdict in counted if verdict not in partly]
         counts = [f"{found.count(verdict)} {verdict}" for verdict in verdicts.VERDICTS if verdict in found]
-        partly = sum(1 for verdict in self.verdicts if verdict.found and not verdict.complete)
-        counts += [f"{partly} measured in part"] if partly else []
-        seeds = ", with one seed" if self.profile.seeds == 1 else ""
-        return f"Of {len(self.verdicts)} claims{seeds}: {', '.join(counts)}."
+        counts += [f"{len(partly)} measured in part"] if partly else []
+        seeds = ", with one seed, which decides none" if self.profile.seeds == 1 else ""
+        return f"Of {len(counted)} claims{seeds}: {', '.join(counts)}."
 
     def notes(self) -> list[str]:
-        if self.profile.seeds > 1:
-            chance = "the images and the seeds"
-        else:
-            chance = "the images. One seed: a verdict is on these trained networks, and others may turn it round"
-        notes = [
-            self.summary(),
-            f"Differences in points of mIoU, ours with the 95 % interval of what chance does through {chance}. "
-            "Supported: it lies above 0 in every comparison that the claim makes; contradicted: below 0 in one. The "
-            "comparison that speaks least for the claim is shown.",
-        ]
-        if not (self.profile.model.backbone_weights or self.profile.model.init_from):
-            notes.append("Trained from scratch, batch norm that is not fine-tuned is none at all.")
+        several = any(verdict.several_seeds for verdict in self.verdicts)
+        notes = [self.summary(), _RULE if several else _RULE_OF_ONE_SEED, _MARKS, *self.warnings]
+        if several:
+            passed, family = verdicts.holm(list(self.verdicts))
+            notes.insert(1, f"{passed} of {family} measured claims are supported at a family-wise 5 %, too (Holm).")
+        if uncounted := sum(not verdict.claim.counted for verdict in self.verdicts):
+            notes.append(f"The last {uncounted} rows are not counted: the paper does not say them, or less strictly.")
+        if self.profile.from_scratch:
+            notes.append(verdicts.FROM_SCRATCH)
         return notes
 
     def texts(self) -> pd.DataFrame:
-        """One row a claim."""
-        return pd.DataFrame([_texts(verdict) for verdict in self.verdicts])
+        """One row a claim; the column of agreeing seeds only where there are several."""
+        texts = pd.DataFrame([_texts(verdict) for verdict in self.verdicts])
+        return texts if texts["seeds agree"].any() else texts.drop(columns="seeds agree")
 
     def numbers(self) -> pd.DataFrame:
         """One row a comparison; NaN where there is no record."""
@@ -80,51 +84,86 @@ class ClaimsView(Rendered):
                         "verdict": verdict.label,
                         "comparison": comparison.name,
                         "paper": comparison.paper,
+                        "within_paper_scatter": verdicts.within_paper_scatter(comparison),
+                        "bound": comparison.bound,
+                        "refuted_below": comparison.refuted_below,
                         "ours": ours.value if ours else float("nan"),
                         "low": low,
                         "high": high,
+                        "detectable": ours.detectable() if ours else float("nan"),
                         "seeds": len(ours.values) if ours else 0,
+                        "agree": int((ours.values > comparison.bound).sum()) if ours else 0,
                         "profile": self.profile.name,
                     }
                 )
         return pd.DataFrame(rows)
 
     def figure(self) -> "Figure":
-        """Forest plot of the claims."""
+        """Forest plot of the counted claims."""
         from walkthrough.figures.forest import forest
 
-        return forest([_forest_row(verdict) for verdict in self.verdicts], f"{self.title}. {self.summary()}")
+        rows = [_forest_row(verdict) for verdict in self.verdicts if verdict.claim.counted]
+        return forest(rows, f"{self.title}. {self.summary()}")
+
+
+_RULE = (
+    "Differences in points of mIoU in the direction of the claim, ours with the 95 % interval of what chance does "
+    "through images and seeds. Supported: it lies above the bound in every comparison that the claim makes; "
+    "contradicted: in one, at a level that allows for their number, it lies below the bound, or, for an order, below "
+    f"{DELTA} and half the paper's difference. The bound is 0, -{DELTA} where the paper sees no gain or a best, "
+    f'{MUCH:.0f} for "much". The comparison that speaks least for the claim is shown, and the seeds that agree with '
+    f'it; "sees" is the difference that such an interval finds with a chance of {POWER:.0%}.'
+)
+
+_RULE_OF_ONE_SEED = (
+    "Differences in points of mIoU in the direction of the claim, ours with the 95 % interval of what chance does "
+    "through the images. One seed, so no verdict on a claim: trainings scatter more than images do, and another seed "
+    "may turn it round. Of these trained networks: higher, if in every comparison the interval lies above the bound "
+    f'(0, -{DELTA} where the paper sees no gain or a best, {MUCH:.0f} for "much"); lower, if in one it lies below; '
+    "else open."
+)
+
+_MARKS = (
+    "* within the paper's own scatter: one of the claim's differences is so small in the paper that two of its own "
+    f"trainings could have it by chance ({verdicts.paper_scatter():.2f} points, from Table 11). Not to decide such a "
+    "claim is no failure."
+)
 
 
 def _texts(verdict: Verdict) -> dict[str, str]:
     claim = verdict.claim
-    comparison, ours = verdict.weakest or (claim.comparisons[0], None)
-    several = f" (of {len(claim.comparisons)})" if len(claim.comparisons) > 1 else ""
-    low, high = ours.interval() if ours else (0.0, 0.0)
-    return {
-        "claim": claim.sentence,
-        "section": claim.section,
-        "table": ", ".join(map(str, claim.tables)),
-        "compared": comparison.name + several,
-        "paper": f"{comparison.paper:+.2f}",
-        "ours": f"{ours.value:+.2f} ({low:+.2f} to {high:+.2f})" if ours else "",
-        "verdict": verdict.label,
-    }
+    texts = {"claim": claim.sentence, "section": claim.section, "table": ", ".join(map(str, claim.tables))}
+    texts |= dict.fromkeys(("compared", "paper", "ours", "seeds agree"), "")
+    if claim.comparisons:
+        comparison, ours = verdict.weakest or (claim.comparisons[0], None)
+        several = f" (of {len(claim.comparisons)})" if len(claim.comparisons) > 1 else ""
+        scatter = "*" if any(map(verdicts.within_paper_scatter, claim.comparisons)) else ""
+        texts["compared"] = comparison.name + several
+        texts["paper"] = "" if np.isnan(comparison.paper) else f"{comparison.paper:+.2f}{scatter}"
+        if ours:
+            texts["ours"] = "{:+.2f} ({:+.2f} to {:+.2f})".format(ours.value, *ours.interval())
+        if verdict.several_seeds:
+            texts["seeds agree"] = "{} of {}".format(*verdict.agree)
+    return texts | {"verdict": verdict.label}
 
 
 def _forest_row(verdict: Verdict) -> "ForestRow":
     from walkthrough.figures.forest import ForestRow
 
     claim = verdict.claim
+    place = "Table " + ", ".join(map(str, claim.tables)) if claim.tables else "no table"
+    if not claim.comparisons:
+        return ForestRow(claim.name, place, float("nan"), None, verdict.verdict, verdict.label)
     comparison, ours = verdict.weakest or (claim.comparisons[0], None)
-    place = "Table " + ", ".join(map(str, claim.tables))
     values = (ours.value, *ours.interval()) if ours else None
-    return ForestRow(claim.name, place, comparison.paper, values, verdict.verdict, verdict.label)
+    return ForestRow(claim.name, place, comparison.paper, values, verdict.verdict, verdict.label, comparison.bound)
 
 
 def claims_view(profile: Profile) -> ClaimsView:
     """Every claim under ``profile``."""
-    return ClaimsView(profile, tuple(verdicts.evaluate_claims(profile)))
+    results = CellResults(profile)
+    found = tuple(verdicts.evaluate_claims(profile, results))
+    return ClaimsView(profile, found, tuple(results.warnings))
 
 
 def figure_format(path: Path) -> str:

@@ -14,7 +14,9 @@ class CellResults:
 
     def __init__(self, profile: Profile):
         self.profile = profile
+        self.warnings: dict[str, None] = {}  # of small lists, each once
         self._estimates: dict[tuple, Estimate | None] = {}
+        self._known_jobs: dict[str, list[Job]] = {}
 
     def by_seed(self, cell: Cell) -> dict[int, Estimate]:
         """A cell's mIoU for each of the profile's seeds that has a record."""
@@ -24,18 +26,27 @@ class CellResults:
             if key not in self._estimates:
                 confusions = run.confusion_counts(settings)
                 self._estimates[key] = None if confusions is None else intervals.bootstrap(confusions)
+                if confusions is not None and (warning := intervals.small_list_warning(confusions)):
+                    self.warnings[warning] = None
             if (estimate := self._estimates[key]) is not None:
                 found[run.seed] = estimate
         return found
 
     def _jobs(self, cell: Cell) -> list[Job]:
         """Runs and evaluations that fill the cell; none where there are neither images nor records to tell them."""
-        try:
-            return cell_jobs(cell, self.profile)
-        except UserError:
-            if catalogue.all_records(self.profile.name):
-                raise
-            return []
+        key = repr((cell.variant, cell.training, cell.evaluation))
+        if key not in self._known_jobs:
+            try:
+                self._known_jobs[key] = cell_jobs(cell, self.profile)
+            except UserError:
+                if catalogue.all_records(self.profile.name):
+                    raise
+                self._known_jobs[key] = []
+        return self._known_jobs[key]
+
+    def is_one_network(self, terms: tuple[tuple[float, Cell], ...]) -> bool:
+        """True where the profile fills all cells with one evaluation, such as those of both ResNets by MobileNetV2."""
+        return len({(run.name, settings) for _, cell in terms for run, settings in self._jobs(cell)[:1]}) == 1
 
     def estimate(self, cell: Cell) -> Estimate | None:
         """A cell's mIoU over all seeds that have a record; None where none has."""

@@ -41,7 +41,7 @@ def frame(table: Table, profile: Profile, results: CellResults | None = None) ->
 
 def _measures(table: Table, values: pd.DataFrame) -> pd.DataFrame:
     """The columns :data:`MEASURES` as texts, without those that are empty in every row."""
-    found = pd.DataFrame({"paper": [f"{value:.2f}" for value in values["paper"]]})
+    found = pd.DataFrame({"paper": ["" if pd.isna(value) else f"{value:.2f}" for value in values["paper"]]})
     if all(cell.variant is None for cell in table.cells):
         return found
     absent = ["not run" if cell.variant is None else "missing" for cell in table.cells]
@@ -56,7 +56,8 @@ def _row_texts(row: dict, absent: str) -> tuple[str, str, str, str]:
     if pd.isna(row["ours"]):
         return absent, "", "", ""
     seeds = f"{row['least']:.1f} to {row['most']:.1f}" if row["seeds"] > 1 else ""
-    return f"{row['ours']:.2f}", f"{row['low']:.1f} to {row['high']:.1f}", seeds, f"{row['difference']:+.2f}"
+    difference = "" if pd.isna(row["difference"]) else f"{row['difference']:+.2f}"
+    return f"{row['ours']:.2f}", f"{row['low']:.1f} to {row['high']:.1f}", seeds, difference
 
 
 def _layout(table: Table, values: pd.DataFrame) -> pd.DataFrame:
@@ -85,14 +86,11 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
         f"the images{' and the seeds' if profile.seeds > 1 else ''}. Compare the order of the rows, not the "
         "numbers, unless data and network are the paper's."
     ]
+    notes += [table.remark] if table.remark else []
     if substitutes := _substitutes(table, profile):
         notes.append(f"In this profile {', '.join(substitutes)}.")
-    from_scratch = not (profile.model.backbone_weights or profile.model.init_from)
-    if from_scratch and any(cell.training.get("freeze_batch_norm") for cell in table.cells):
-        notes.append(
-            "This profile trains from scratch: batch norm that is not fine-tuned keeps mean 0 and standard deviation "
-            "1 there, which is none at all. The paper's keeps what ImageNet has taught it."
-        )
+    if profile.from_scratch and any(cell.training.get("freeze_batch_norm") for cell in table.cells):
+        notes.append(verdicts.FROM_SCRATCH)
     wanted = profile.seeds * sum(cell.variant is not None for cell in table.cells)
     if values["seeds"].sum() < wanted:
         more = f" --seeds {profile.seeds}" if profile.seeds > 1 else ""
@@ -120,6 +118,7 @@ class TableView(Rendered):
     profile: Profile
     values: pd.DataFrame
     verdicts: tuple[verdicts.Verdict, ...]
+    warnings: tuple[str, ...] = ()  # of lists too small for their intervals
 
     @property
     def title(self) -> str:
@@ -140,7 +139,8 @@ class TableView(Rendered):
         return self.values.assign(table=self.table.number)
 
     def notes(self) -> list[str]:
-        return _notes(self.table, self.profile, self.values) + [verdict.summary() for verdict in self.verdicts]
+        notes = _notes(self.table, self.profile, self.values) + list(self.warnings)
+        return notes + [verdict.summary() for verdict in self.verdicts]
 
 
 def view(number: int, profile: Profile, results: CellResults | None = None) -> TableView:
@@ -148,7 +148,7 @@ def view(number: int, profile: Profile, results: CellResults | None = None) -> T
     results = results or CellResults(profile)
     table = tables.load(number)
     found = [verdicts.evaluate_claim(claim, results) for claim in claims.load() if number in claim.tables]
-    return TableView(table, profile, frame(table, profile, results), tuple(found))
+    return TableView(table, profile, frame(table, profile, results), tuple(found), tuple(results.warnings))
 
 
 def render(number: int, profile: Profile, form: str = "text", results: CellResults | None = None) -> str:

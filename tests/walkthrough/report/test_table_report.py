@@ -44,9 +44,9 @@ def test_missing_cell_names_command(half_measured, form):
 def test_notes_name_substitutes_for_crop_and_batch(profile):
     text = report.render(8, profile)
     assert "In this profile crop 321 is 17, crop 513 is 33." in text
-    assert "which is none at all" in text
+    assert "frozen batch norm is none at all" in text
     pretrained = replace(profile, model=replace(profile.model, backbone_weights="imagenet"))
-    assert "from scratch" not in report.render(8, pretrained)
+    assert "frozen batch norm" not in report.render(8, pretrained)
     assert "In this profile batch 6 is 2, batch 16 is 2, batch 24 is 3." in report.render(10, profile)
     assert "In this profile" not in report.render(5, profile)
     papers = replace(profile.training, crop_size=513, batch_size=16)
@@ -97,6 +97,19 @@ def test_table_without_runs_says_not_run(half_measured):
     assert "81.30" in text and "ours" not in text
     assert "mIoU on Cityscapes test. Not run here." in text
     assert "not run" in report.render(6, half_measured).splitlines()[7]
+
+
+def test_deeplab_v2_stands_beside_its_number(profile):
+    """77.69 had CRF and COCO; where the paper prints nothing there is no number and no difference."""
+    for cell in tables.load(14).cells:
+        run, settings = cell_job(cell, profile)
+        counts = np.array([[[2, 0, 0], [1, 1, 0], [0, 0, 0]]])
+        run.write_evaluation_record(settings, run.evaluation_values(settings, counts, 1.0), counts)
+    lines = report.render(14, profile).splitlines()
+    assert " ".join(lines[3].split()) == "DeepLabv2 frozen 8 3 by maximum no yes 77.69 58.33 58.3 to 58.3 -19.36"
+    assert " ".join(lines[4].split()) == "DeepLabv2 fine-tuned 8 3 by maximum no no 58.33 58.3 to 58.3"
+    assert "77.69 is DeepLabv2 with DenseCRF and pre-training on COCO" in "\n".join(lines)
+    assert "nan" not in report.render(14, profile) + report.render(14, profile, "markdown")
 
 
 def test_several_seeds_have_mean_and_range(profile):
