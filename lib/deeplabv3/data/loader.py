@@ -9,12 +9,12 @@ pipeline``), so augmentation on the GPU would only take time from the network.
 
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from deeplabv3.config import SCALES, TrainingConfig
 from deeplabv3.data.transforms import random_crop
@@ -93,13 +93,24 @@ def collate(items: list) -> tuple[Tensor, Tensor] | UserError:
     for item in items:
         if isinstance(item, UserError):
             return item
-    images, labels = zip(*items, strict=True)
-    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+    images, labels = (torch.from_numpy(np.stack(part)) for part in zip(*items, strict=True))
+    if get_worker_info() is None:
+        return images, labels
+    try:
+        # PyTorch would do it in a thread of the worker, whose error nobody sees: the training would wait for ever.
+        return images.share_memory_(), labels.share_memory_()
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        return UserError(
+            f"shared memory, /dev/shm, does not hold the data workers' batches ({reason}); give the container more "
+            "with --shm-size=2g or --ipc=host, or lower 'runtime.num_workers'."
+        )
 
 
 def _ignore_ctrl_c(_: int) -> None:
     """Leave the process group that Ctrl-C reaches: the trainer finishes its step then, and needs its workers for it."""
-    os.setpgrp()
+    if hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()
 
 
 def batches(
@@ -111,7 +122,9 @@ def batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Yield batches ``first`` … ``last - 1`` of a run: images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
+    """Batches ``first`` … ``last - 1`` of a run: images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8.
+
+    The data workers start in this call.
 
     Args:
         samples: samples of the run; batch ``b`` has samples ``b * batch_size`` … ``(b + 1) * batch_size - 1``
@@ -136,7 +149,11 @@ def batches(
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_ignore_ctrl_c,
     )
-    for batch in loader:
+    return _raise_errors(iter(loader))
+
+
+def _raise_errors(stream: Iterator[tuple[Tensor, Tensor] | UserError]) -> Generator[tuple[Tensor, Tensor], None, None]:
+    for batch in stream:
         if isinstance(batch, UserError):
             raise batch
         yield batch

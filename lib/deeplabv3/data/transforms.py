@@ -60,9 +60,13 @@ def random_crop(
 
 def normalize(images: Tensor) -> Tensor:
     """Images ``(N, H, W, 3)`` uint8 as ``(N, 3, H, W)`` float32 with ImageNet's mean and standard deviation removed."""
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    mean, std = (_filled(values, images.device) for values in (MEAN, STD))  # each (3, 1, 1)
     return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def _filled(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Values as ``(3, 1, 1)``, made on the device: a copy to a GPU would wait for all that the GPU has to do."""
+    return torch.stack([torch.full((1, 1), value, device=device) for value in values])
 
 
 def padded_size(height: int, width: int, config: EvaluationConfig) -> tuple[int, int]:
@@ -77,9 +81,10 @@ def padded_size(height: int, width: int, config: EvaluationConfig) -> tuple[int,
     return padded(height), padded(width)
 
 
-def pad(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Image ``(H, W, 3)`` in the top left corner of a mean-colored image ``(*size, 3)`` uint8."""
-    padded = np.empty((*size, 3), dtype=np.uint8)
-    padded[:] = MEAN_PIXEL
-    padded[: image.shape[0], : image.shape[1]] = image
+def pad(image: np.ndarray, size: tuple[int, int], padded: np.ndarray | None = None) -> np.ndarray:
+    """Image ``(H, W, 3)`` in the top left corner of a mean-colored one ``(*size, 3)`` uint8, which may be given."""
+    padded = np.empty((*size, 3), dtype=np.uint8) if padded is None else padded
+    height, width, _ = image.shape
+    border = np.full((size[1], 3), MEAN_PIXEL, dtype=np.uint8)  # whole rows are copied faster than pixel by pixel
+    padded[:height, :width], padded[:height, width:], padded[height:] = image, border[width:], border
     return padded

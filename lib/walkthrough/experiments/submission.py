@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from deeplabv3.config import VOC_CLASSES, EvaluationConfig
-from deeplabv3.data.voc import find_root, image_path, palette_png, read_image, read_list
+from deeplabv3.data.lists import Files, find_root, read_list
+from deeplabv3.data.reading import read_image
+from deeplabv3.data.voc import palette_png
 from deeplabv3.errors import UserError, attempt
 from deeplabv3.evaluation.inference import predict_batches
 from deeplabv3.files import write_atomically
@@ -46,7 +48,8 @@ def refuse_other_classes(classes: dict[int, str]) -> None:
 def test_images(root: Path) -> dict[str, Path]:
     """Names and files of the test images, in the order of the list; a missing one is a :class:`UserError`."""
     root = find_root(root)
-    images, error = attempt(lambda: {name: image_path(root, name, "test") for name in read_list(root, "test")})
+    files = Files(root)
+    images, error = attempt(lambda: {name: files.image(name, "test") for name in read_list(root, "test")})
     if images is None:
         raise UserError(
             f"the test images are not in {root} ({error.split(';')[0]}); the evaluation server gives them to "

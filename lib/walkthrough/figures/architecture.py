@@ -15,22 +15,56 @@ SHADES = ListedColormap(plt.get_cmap("Blues")([0.1 * step for step in range(9)])
 """One valid weight is white, nine are dark."""
 
 
+def bottleneck(in_channels: int, width: int) -> Figure:
+    """One residual unit: 1x1, 3x3 and 1x1 convolution around a shortcut, and the channels between them."""
+    out_channels = 4 * width
+    figure, axis = plt.subplots(figsize=(7.6, 1.9), layout="constrained")
+    layers = [("1x1", width, BLUE), ("3x3\nstride s, rate r", width, ORANGE), ("1x1", out_channels, BLUE)]
+    left, size = 1.2, "h x w"
+    axis.text(0.4, 0, f"x\n{in_channels} channels\nh x w", ha="center", va="center", fontsize=SMALL_TEXT)
+    for number, (text, channels, color) in enumerate(layers):
+        _arrow(axis, (left - 0.15, 0), (left + 0.2, 0))
+        norm = "batch norm" + (", ReLU" if number < 2 else "")
+        _box(axis, (left + 0.2, 0), (1.5, 1.1), f"{text}\n{norm}", color)
+        size = "h/s x w/s" if number else size
+        axis.text(left + 2.12, 0.32, f"{channels}\n{size}", ha="center", va="center", fontsize=SMALL_TEXT)
+        left += 2.55
+    shortcut = "every s-th position" + ("" if in_channels == out_channels else ", 1x1, batch norm")
+    axis.plot([1.15, 1.15, 2.7], [0, 1.2, 1.2], color=GRAY, linewidth=0.7)
+    _box(axis, (2.7, 1.2), (4.1, 0.5), f"shortcut: {shortcut}", GREEN)
+    axis.plot([6.8, left + 0.35], [1.2, 1.2], color=GRAY, linewidth=0.7)
+    _arrow(axis, (left + 0.35, 1.2), (left + 0.35, 0.22))
+    _arrow(axis, (left - 0.15, 0), (left + 0.13, 0))
+    axis.add_patch(Circle((left + 0.35, 0), 0.22, facecolor="white", edgecolor=GREEN))
+    axis.text(left + 0.35, 0, "+", ha="center", va="center")
+    _arrow(axis, (left + 0.57, 0), (left + 0.85, 0))
+    axis.text(
+        left + 1.55, 0, f"ReLU\n{out_channels} channels\nh/s x w/s", ha="center", va="center", fontsize=SMALL_TEXT
+    )
+    axis.set(xlim=(-0.2, left + 2.2), ylim=(-0.7, 1.5), aspect="equal")
+    axis.axis("off")
+    return figure
+
+
 def figure3(rows: Mapping[str, Sequence[tuple[str, int, str]]]) -> Figure:
     """Fig. 3: one row a network, one box a block ``(name, output stride after it, rates)``.
 
     A box is as high as its features are wide: a network without atrous convolution shrinks to nothing.
     """
-    figure, axes = plt.subplots(len(rows), squeeze=False, figsize=(7.6, 1.5 * len(rows)), layout="constrained")
+    figure, axes = plt.subplots(len(rows), squeeze=False, figsize=(7.6, 1.6 * len(rows)), layout="constrained")
     for axis, (title, blocks) in zip(axes[:, 0], rows.items(), strict=True):
         for position, (name, output_stride, rates) in enumerate(blocks):
             height = (4 / output_stride) ** 0.5
             color = ORANGE if rates else BLUE
             axis.add_patch(Rectangle((position + 0.12, 0.5 - height / 2), 0.76, height, color=color, alpha=0.75))
             axis.text(position + 0.5, 1.12, name, ha="center", fontsize=SMALL_TEXT)
-            axis.text(position + 0.5, -0.24, f"stride {output_stride}", ha="center", fontsize=SMALL_TEXT)
-            if rates:
-                axis.text(position + 0.5, -0.48, f"rate {rates}", ha="center", fontsize=SMALL_TEXT, color=ORANGE)
-        axis.set(xlim=(0, len(blocks)), ylim=(-0.6, 1.3), title=title)
+            axis.text(position + 0.5, -0.24, str(output_stride), ha="center", fontsize=SMALL_TEXT)
+            axis.text(position + 0.5, -0.5, rates, ha="center", fontsize=SMALL_TEXT, color=ORANGE)
+        axis.text(-0.05, -0.24, "output stride after it", ha="right", fontsize=SMALL_TEXT)
+        axis.text(-0.05, -0.5, "rate" if any(rates for *_, rates in blocks) else "", ha="right", fontsize=SMALL_TEXT,
+                  color=ORANGE)  # fmt: skip
+        axis.set(xlim=(-1.5, len(blocks)), ylim=(-0.65, 1.3))
+        axis.set_title(title, loc="left")
         axis.axis("off")
     return figure
 

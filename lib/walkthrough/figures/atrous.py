@@ -1,41 +1,72 @@
-"""Figures of atrous convolution: kernels, valid weights, gridding, feature maps (Figs. 1 and 4)."""
+"""Figures of atrous convolution: its samples, valid weights, gridding, feature maps (Figs. 1 and 4)."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from walkthrough.figures.charts import COLORS, GRAY, ORANGE, SMALL_TEXT, new_axes
+from walkthrough.figures.charts import BLUE, COLORS, GRAY, ORANGE, SMALL_TEXT, new_axes
+
+
+def sampling(x: np.ndarray, outputs: Mapping[int, np.ndarray], positions: Sequence[int]) -> Figure:
+    """Equation (1) in frames: the values of ``x`` that one output reads; one row a rate, one column an output.
+
+    ``outputs`` maps a rate to the output ``(n,)`` of a filter with three weights on ``x (n,)``, padded with ``rate``
+    zeros at both ends. Values that no frame has computed yet are left out.
+    """
+    figure, axes = new_axes(len(positions), 2.8, 0.95, rows=len(outputs))
+    margin = max(outputs)
+    for line, (rate, y) in zip(axes, outputs.items(), strict=True):
+        for axis, position in zip(line, positions, strict=True):
+            read = [position + rate * k for k in (-1, 0, 1)]
+            for place in range(-rate, len(x) + rate):
+                inside = 0 <= place < len(x)
+                _cell(axis, place, 0, f"{x[place]:.0f}" if inside else "0", place in read, BLUE if inside else GRAY)
+            for place, value in enumerate(y):
+                _cell(axis, place, 1.8, f"{value:.0f}" if place <= position else "", place == position, BLUE)
+            for place in read:
+                axis.plot([place, position], [0.45, 1.35], color=ORANGE, linewidth=1)
+            axis.set(xlim=(-margin - 0.6, len(x) + margin - 0.4), ylim=(-0.6, 2.4), xticks=[], aspect="equal")
+            axis.set_yticks([0, 1.8], ["x, padded", "y"] if position == positions[0] else ["", ""])
+            axis.tick_params(length=0, labelsize=SMALL_TEXT)
+            axis.spines[:].set_visible(False)
+            axis.set_title(f"rate {rate}, output y[{position}]", fontsize=SMALL_TEXT)
+    return figure
+
+
+def _cell(axis: Axes, x: float, y: float, text: str, marked: bool, color: str) -> None:
+    """Draw one value in a square around ``(x, y)``."""
+    face = ORANGE if marked else color
+    axis.add_patch(Rectangle((x - 0.45, y - 0.45), 0.9, 0.9, facecolor=face, alpha=0.45 if marked else 0.15))
+    axis.text(x, y, text, ha="center", va="center", fontsize=6)
 
 
 def kernel_positions(
     image: np.ndarray,
     rates: Sequence[int],
     center: tuple[int, int],
-    responses: Sequence[np.ndarray] = (),
+    responses: Sequence[np.ndarray],
     kernel: int = 3,
-    size: float = 2.2,
+    size: float = 2.3,
 ) -> Figure:
-    """Fig. 1: positions of an atrous convolution's weights on an image, one column a rate.
-
-    ``responses`` come below: blue where the filter answers above zero, orange below.
+    """Fig. 1: positions of an atrous convolution's weights on an image, one column a rate, and its output below.
 
     Args:
         image: ``(H, W, 3)`` uint8.
         rates: one a column.
         center: ``(y, x)`` of the kernel, in pixels.
-        responses: one map ``(H, W)`` a rate, or none.
+        responses: one map ``(H, W)`` a rate; all share one scale, blue above zero and orange below.
         kernel: weights a side.
         size: width of a column, in inches.
     """
-    figure, axes = new_axes(len(rates), size, size, rows=2 if len(responses) else 1)
+    figure, axes = new_axes(len(rates), size, size, rows=2)
     height, width = image.shape[:2]
     reach = kernel // 2
-    for column, rate in zip(axes.T, rates, strict=True):
-        axis = column[0]
+    for axis, rate in zip(axes[0], rates, strict=True):
         axis.imshow(image)
         extent = 2 * reach * rate
         corner = (center[1] - reach * rate - 0.5, center[0] - reach * rate - 0.5)
@@ -46,14 +77,24 @@ def kernel_positions(
                 inside = 0 <= y < height and 0 <= x < width
                 axis.plot(x, y, "s", markersize=4 if rate > 2 else 1.5, clip_on=False, markeredgecolor="white",
                           markeredgewidth=0.5, color="black" if inside else GRAY)  # fmt: skip
-        axis.set_title(f"rate {rate}: {extent + 1} x {extent + 1}")
+        axis.set_title(f"rate {rate}: {extent + 1} x {extent + 1} pixels")
         axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    for axis, response in zip(axes[-1], responses, strict=False):
-        strongest = np.abs(response).max()
-        axis.imshow(response, cmap="PuOr", vmin=-strongest, vmax=strongest, interpolation="nearest")
-    for axis in axes.flat:
-        axis.axis("off")
+    # One pixel in a hundred may be out of the scale, or a few strong ones would make all others pale.
+    strongest = np.quantile(np.abs(responses), 0.99)
+    for axis, response in zip(axes[1], responses, strict=True):
+        shown = axis.imshow(response, cmap="PuOr", vmin=-strongest, vmax=strongest, interpolation="nearest")
+    figure.colorbar(shown, ax=axes[1], aspect=12, shrink=0.9).set_label("output", fontsize=SMALL_TEXT)
+    _label_rows(axes, (f"the {kernel**2} weights", "output of the filter"))
     return figure
+
+
+def _label_rows(axes: np.ndarray, names: Sequence[str]) -> None:
+    """Name each row of images at its left, and draw no ticks."""
+    for line, name in zip(axes, names, strict=True):
+        line[0].set_ylabel(name)
+        for axis in line:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set(visible=True, color=GRAY)
 
 
 def valid_weights(along: np.ndarray, curves: Mapping[int, Sequence[float]], rate: int) -> Figure:
@@ -70,39 +111,41 @@ def valid_weights(along: np.ndarray, curves: Mapping[int, Sequence[float]], rate
         for left, right in runs:
             axes[0].text((left + right - 1) / 2, (top + bottom - 1) / 2, str(along[top] * along[left]),
                          ha="center", va="center")  # fmt: skip
-    axes[0].set(title=f"valid weights at rate {rate}", xticks=[], yticks=[])
+    ends = [0, len(along) - 1]
+    axes[0].set(title=f"valid weights at rate {rate}", xlabel="position", xticks=ends, yticks=ends)
     axes[0].spines[:].set(visible=True, color=GRAY)
     for (number, shares), color in zip(curves.items(), COLORS, strict=False):
         # The paper draws 1, 4 and 9; the thin ones make the shares add up.
         style = {} if number in (1, 4, 9) else {"linestyle": "--", "linewidth": 1}
         axes[1].plot(range(1, len(shares) + 1), shares, label=str(number), color=color, **style)
     axes[1].axvline(rate, color=GRAY, linewidth=0.8)
-    axes[1].set(xlabel="atrous rate", ylabel="share of the positions", title=f"Figure 4: {len(along)} x {len(along)}")
+    axes[1].set(xlabel="atrous rate", ylabel="share of the positions",
+                title=f"Figure 4: {len(along)} x {len(along)} features")  # fmt: skip
     figure.legend(*axes[1].get_legend_handles_labels(), title="valid", loc="outside right center")
     return figure
 
 
-def gridding(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], size: float = 2.4) -> Figure:
-    """Inputs that four neighboring outputs see, above, and the output, below: ``(title, seen, output)`` a column.
+def gridding(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], rows: tuple[str, str], size: float = 2.4) -> Figure:
+    """Inputs that four neighboring outputs see, above, and a map, below: ``(title, seen, map)`` a column.
 
     ``seen`` is ``(4, h, w)``, one map an output. An input has the color of the output that sees it, is gray where
-    several do and white where none does.
+    several do and white where none does. ``rows`` names the two rows.
     """
     anywhere = np.any([seen.any(0) for _, seen, _ in columns], axis=0)
-    rows, places = (np.flatnonzero(anywhere.any(axis)) for axis in (1, 0))
-    window = np.s_[:, max(0, rows[0] - 1) : rows[-1] + 2, max(0, places[0] - 1) : places[-1] + 2]
-    figure, axes = new_axes(len(columns), size, size * 0.85, rows=2)
-    for (above, below), (title, seen, output) in zip(axes.T, columns, strict=True):
+    used, places = (np.flatnonzero(anywhere.any(axis)) for axis in (1, 0))
+    window = np.s_[:, max(0, used[0] - 1) : used[-1] + 2, max(0, places[0] - 1) : places[-1] + 2]
+    figure, axes = new_axes(len(columns), size, size, rows=2)
+    for (above, below), (title, seen, values) in zip(axes.T, columns, strict=True):
         views = seen[window]
         shown = np.ones((*views.shape[1:], 3))
         for view, color in zip(views, COLORS, strict=False):
             shown[view] = to_rgb(color)
         shown[views.sum(0) > 1] = 0.7
         above.imshow(shown, interpolation="nearest")
-        above.set(title=title, xticks=[], yticks=[])
-        above.spines[:].set(visible=True, color=GRAY)
-        below.imshow(output, cmap="viridis", interpolation="nearest")
-        below.axis("off")
+        above.set_title(title)
+        colors = below.imshow(values, cmap="viridis", vmin=0, interpolation="nearest")
+        figure.colorbar(colors, ax=below, location="bottom", aspect=15, shrink=0.8)
+    _label_rows(axes, rows)
     return figure
 
 
@@ -155,17 +198,20 @@ def dense_features(image: np.ndarray, maps: Mapping[int, np.ndarray], size: floa
     for axis in axes.flat:
         axis.axis("off")
     places = axes.flat
-    next(places).imshow(image)
+    first = next(places)
+    first.imshow(image)
+    first.set_title("image")
     coarsest, highest = max(maps), max(values.max() for values in maps.values())
     y, x = np.mgrid[0:height:coarsest, 0:width:coarsest]
     area = min(10.0, (72 * size / x.shape[1] / 5) ** 2)  # dots leave room between them on a large image too
     for axis, (stride, values) in zip(places, maps.items(), strict=False):
         rows, columns = values.shape
         extent = (-stride / 2, (columns - 0.5) * stride, (rows - 0.5) * stride, -stride / 2)
-        axis.imshow(values, cmap="viridis", vmin=0, vmax=highest, extent=extent, interpolation="nearest")
+        shown = axis.imshow(values, cmap="viridis", vmin=0, vmax=highest, extent=extent, interpolation="nearest")
         axis.scatter(x, y, s=area, color=COLORS[1], edgecolors="white", linewidths=area / 25)
         axis.set(title=f"output stride {stride}: {rows} x {columns}")
         axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    figure.colorbar(shown, ax=axes, aspect=30, shrink=0.7).set_label("feature", fontsize=SMALL_TEXT)
     return figure
 
 

@@ -44,7 +44,7 @@ def images(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = (), siz
         for axis in line:
             axis.axis("off")
         for axis, image in zip(line, row, strict=False):
-            axis.imshow(image, interpolation="nearest")
+            axis.imshow(image, interpolation="nearest" if image.ndim == 2 else None)  # numbers of classes have no mean
     for axis, title in zip(axes[0], titles, strict=False):
         axis.set_title(title)
     return figure

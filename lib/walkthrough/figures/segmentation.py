@@ -1,7 +1,7 @@
 """Images of segmentations.
 
 ``classes`` are maps ``(H, W)`` of class indices, 255 where void; ``colors`` is ``(K, 3)`` uint8 and ``names`` has the K
-classes' names, of which the first, the background, is not written.
+classes' names; a class that is called background is neither painted over an image nor named.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from matplotlib.patheffects import withStroke
 
 from deeplabv3.config import VOID
 from walkthrough.figures.charts import BLUE, ORANGE
-from walkthrough.figures.overlay import name_places
+from walkthrough.figures.overlay import background_of, name_places
 
 VOID_COLOR = (160, 160, 160)
 REPAIRED, BROKEN = BLUE, ORANGE
@@ -39,15 +39,16 @@ def draw_classes(
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(colors)] = colors
     table[VOID] = VOID_COLOR
-    shown = table[classes]
+    shown, background = table[classes], background_of(names)
     if image is not None:
         shown = image // 2 + shown // 2
-        shown[classes == 0] = image[classes == 0]
+        hidden = np.isin(classes, background)
+        shown[hidden] = image[hidden]
     axis.imshow(shown, interpolation="nearest")
-    for found in np.unique(classes[(classes != 0) & (classes != VOID)]):
+    for found in np.setdiff1d(classes, (*background, VOID)):
         if min(classes.shape) > 1:
             axis.contour(classes == found, [0.5], colors="white", linewidths=0.7)
-    for found, y, x in name_places(classes):
+    for found, y, x in name_places(classes, background):
         # Near the rim a centered name would reach out of the image.
         across, down = x / classes.shape[1], y / classes.shape[0]
         ha = "left" if across < 0.15 else "right" if across > 0.85 else "center"

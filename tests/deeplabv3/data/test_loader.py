@@ -1,6 +1,8 @@
 """Training samples and batches: pure, in whole batches, and the same with data workers."""
 
+import os
 import pickle
+import re
 import shutil
 import sys
 
@@ -133,6 +135,28 @@ def test_short_run_caches_no_image_ahead(data):
     fresh = VOCData(data.root, "train", CLASSES, cache=True)
     list(batches(TrainingSamples(fresh, 33, 2, seed=1), 0, 3, 2, num_workers=1))
     assert len(fresh._cache) == 0
+
+
+def test_full_shared_memory_is_a_user_error(data, monkeypatch):
+    """As in a container with Docker's 64 MB: PyTorch would wait for ever for a batch that its worker cannot send."""
+
+    def refuse(tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>:\n No space left on device (28)")
+
+    items = [TrainingSamples(data, 33, 2, seed=1)[0]]
+    assert not any(tensor.is_shared() for tensor in loader.collate(items))
+    monkeypatch.setattr(loader, "get_worker_info", object)  # as in a data worker
+    assert all(tensor.is_shared() for tensor in loader.collate(items))
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
+    error = loader.collate(items)
+    assert isinstance(error, UserError)
+    assert re.search(r"No space left on .*--shm-size=2g or --ipc=host, or lower 'runtime\.num_workers'", str(error))
+
+
+def test_data_workers_start_without_process_groups(data, monkeypatch):
+    """Windows has none."""
+    monkeypatch.delattr(os, "setpgrp")
+    assert len(list(batches(TrainingSamples(data, 33, 2, seed=1), 0, 3, 2, num_workers=1))) == 3
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import CLASSES, write_label
+from faulty_data import MISTAKES
 from PIL import Image
 
 from deeplabv3.config import VOC_CLASSES, VOID
@@ -91,92 +92,6 @@ def test_png_images_and_gray_labels_are_read(voc_root):
     assert np.array_equal(found_label, before)
 
 
-def no_root(root):
-    shutil.rmtree(root)
-
-
-def no_image_sets(root):
-    shutil.rmtree(root / "ImageSets")
-
-
-def no_list(root):
-    (root / "ImageSets" / "Segmentation" / "train.txt").unlink()
-
-
-def binary_list(root):
-    (root / "ImageSets" / "Segmentation" / "train.txt").write_bytes(b"image_0\n\xff\n")
-
-
-def empty_list(root):
-    (root / "ImageSets" / "Segmentation" / "train.txt").write_text("\n  \n")
-
-
-def no_image(root):
-    (root / "JPEGImages" / "image_2.jpg").unlink()
-
-
-def no_label(root):
-    (root / "SegmentationClass" / "image_2.png").unlink()
-
-
-def truncated_image(root):
-    path = root / "JPEGImages" / "image_2.jpg"
-    path.write_bytes(path.read_bytes()[:700])
-
-
-def empty_image(root):
-    (root / "JPEGImages" / "image_2.jpg").write_bytes(b"")
-
-
-def no_image_at_all(root):
-    (root / "JPEGImages" / "image_2.jpg").write_text("<html>404</html>")
-
-
-def truncated_label(root):
-    path = root / "SegmentationClass" / "image_2.png"
-    path.write_bytes(path.read_bytes()[:-60])
-
-
-def label_of_other_size(root):
-    write_label(root / "SegmentationClass" / "image_2.png", np.zeros((20, 20), np.uint8))
-
-
-def transposed_label(root):
-    path = root / "SegmentationClass" / "image_2.png"
-    write_label(path, np.asarray(Image.open(path)).T)
-
-
-def strange_label_value(root):
-    path = root / "SegmentationClass" / "image_2.png"
-    label = np.array(Image.open(path))
-    label[0, 0] = 9
-    write_label(path, label)
-
-
-def rgb_label(root):
-    path = root / "SegmentationClass" / "image_2.png"
-    Image.open(path).convert("RGB").save(path)
-
-
-MISTAKES = [
-    (no_root, "does not exist"),
-    (no_image_sets, "ImageSets/Segmentation"),
-    (no_list, r"train\.txt does not exist \(lists there: trainval, val\)"),
-    (binary_list, r"train\.txt is not a text file in UTF-8"),
-    (empty_list, r"train\.txt is empty"),
-    (no_image, r"image_2\.jpg .*missing"),
-    (no_label, r"image_2\.png .*missing"),
-    (truncated_image, r"image_2\.jpg cannot be read"),
-    (empty_image, r"image_2\.jpg cannot be read"),
-    (no_image_at_all, r"image_2\.jpg cannot be read"),
-    (truncated_label, r"image_2\.png cannot be read"),
-    (label_of_other_size, r"image_2\.png is 20 x 20 pixels and its image 53 x 37"),
-    (transposed_label, r"image_2\.png is 37 x 53 pixels and its image 53 x 37"),
-    (strange_label_value, r"image_2\.png holds the value 9"),
-    (rgb_label, r"image_2\.png is a RGB image"),
-]
-
-
 @pytest.mark.parametrize(("spoil", "sentence"), MISTAKES, ids=[spoil.__name__ for spoil, _ in MISTAKES])
 def test_faulty_data_set_is_a_user_error(voc_root, spoil, sentence):
     spoil(voc_root)
@@ -198,6 +113,39 @@ def test_fingerprint_changes_with_the_data(voc_root):
     assert changed != before
     (voc_root / "ImageSets" / "Segmentation" / "train.txt").write_text("image_0\nimage_1\n")
     assert fingerprint(voc_root, "train") not in (before, changed)
+
+
+def test_fingerprint_sees_corrected_labels_of_equal_size(voc_root):
+    """ultralytics/yolov5 #306: the result of the old labels passed for that of the new ones."""
+    path = voc_root / "SegmentationClass" / "image_1.png"
+    before, times, size = fingerprint(voc_root, "train"), path.stat(), path.stat().st_size
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == size and fingerprint(voc_root, "train") != before
+
+
+@pytest.mark.parametrize("size", [(30, 20), (300, 200)])
+def test_fingerprint_sees_replaced_images_of_equal_size(voc_root, size):
+    """Uncompressed images of one shape have one size."""
+    path = voc_root / "JPEGImages" / "image_1.jpg"
+    path.unlink()
+    path = path.with_suffix(".bmp")
+    prints = set()
+    for shade in range(3):
+        Image.new("RGB", size, (shade, 100, 100)).save(path)
+        prints.add((fingerprint(voc_root, "train"), path.stat().st_size))
+    assert len(prints) == 3 and len({bytes_ for _, bytes_ in prints}) == 1
+
+
+def test_copies_have_equal_fingerprints(voc_root, tmp_path):
+    """On another machine, at another time, with other times of the files."""
+    copy = tmp_path / "another" / "VOC"
+    shutil.copytree(voc_root, copy, copy_function=shutil.copyfile)
+    for path in copy.rglob("*.*"):
+        os.utime(path, (1e9, 1e9))
+    assert fingerprint(copy, "train") == fingerprint(voc_root, "train")
 
 
 def test_replaced_file_changes_its_signature(voc_root):

@@ -24,11 +24,26 @@ def test_box_height_is_feature_resolution():
     figure = architecture.figure3({"a": [("stem", 4, ""), ("block1", 16, "2")]})
     heights = [patch.get_height() for patch in figure.axes[0].patches]
     assert heights == pytest.approx([1.0, 0.5])
-    assert {text.get_text() for text in figure.axes[0].texts} == {"stem", "block1", "stride 4", "stride 16", "rate 2"}
+    written = {"stem", "4", "block1", "16", "2", "output stride after it", "rate"}
+    assert set(words(figure.axes[0])) == written
 
 
 def words(axis) -> list[str]:
     return [text.get_text() for text in axis.texts if text.get_text()]
+
+
+@pytest.mark.parametrize(
+    ("channels", "shortcut"), [(256, "every s-th position"), (64, "every s-th position, 1x1, batch norm")]
+)
+def test_bottleneck_shows_channels_and_shortcut(channels, shortcut):
+    shown = words(architecture.bottleneck(channels, width=64).axes[0])
+    assert f"x\n{channels} channels\nh x w" in shown and f"shortcut: {shortcut}" in shown
+    assert [text for text in shown if text.endswith(("\nh x w", "\nh/s x w/s"))][1:] == [
+        "64\nh x w",
+        "64\nh/s x w/s",
+        "256\nh/s x w/s",
+        "ReLU\n256 channels\nh/s x w/s",
+    ]
 
 
 def test_fewer_valid_weights_give_paler_unit():

@@ -20,20 +20,32 @@ def close():
 
 
 def test_weights_outside_image_are_gray():
-    figure = atrous_figures.kernel_positions(np.zeros((40, 40, 3), np.uint8), rates=(1, 15), center=(10, 20))
-    gray = [sum(line.get_color() == "#999999" for line in axis.lines) for axis in figure.axes]
-    assert [len(axis.lines) for axis in figure.axes] == [9, 9]
+    figure = atrous_figures.kernel_positions(np.zeros((40, 40, 3), np.uint8), (1, 15), (10, 20), [np.eye(40)] * 2)
+    above = figure.axes[:2]
+    gray = [sum(line.get_color() == "#999999" for line in axis.lines) for axis in above]
+    assert [len(axis.lines) for axis in above] == [9, 9]
     assert gray == [0, 3]  # row 10 - 15 lies above the image
-    assert [axis.get_title() for axis in figure.axes] == ["rate 1: 3 x 3", "rate 15: 31 x 31"]
+    assert [axis.get_title() for axis in above] == ["rate 1: 3 x 3 pixels", "rate 15: 31 x 31 pixels"]
+    assert [axis.get_ylabel() for axis in figure.axes[::2]] == ["the 9 weights", "output of the filter", "output"]
 
 
 def test_five_by_five_kernel_shows_positions_and_responses():
-    responses = [np.eye(40), -2 * np.eye(40)]
+    responses = [np.full((40, 40), 1.0), np.full((40, 40), -2.0)]
     figure = atrous_figures.kernel_positions(np.zeros((40, 40, 3), np.uint8), (1, 4), (20, 20), responses, kernel=5)
-    above, below = figure.axes[:2], figure.axes[2:]
+    above, below = figure.axes[:2], figure.axes[2:4]
     assert [len(axis.lines) for axis in above] == [25, 25]
     assert {line.get_xdata()[0] for line in above[1].lines} == {12, 16, 20, 24, 28}
-    assert [axis.images[0].get_clim() for axis in below] == [(-1, 1), (-2, 2)]  # zero is the middle of the colors
+    assert [axis.images[0].get_clim() for axis in below] == [(-2, 2)] * 2  # zero is the middle of the colors
+
+
+def test_sampling_joins_output_to_its_inputs():
+    x, y = np.arange(4.0), {1: np.array([-1.0, -2, -2, 2]), 2: np.array([-2.0, -3, 0, 1])}
+    figure = atrous_figures.sampling(x, y, positions=(0, 3))
+    ends = [[line.get_xdata().tolist() for line in axis.lines] for axis in figure.axes]
+    assert ends[:2] == [[[-1, 0], [0, 0], [1, 0]], [[2, 3], [3, 3], [4, 3]]]
+    assert ends[2:] == [[[-2, 0], [0, 0], [2, 0]], [[1, 3], [3, 3], [5, 3]]]
+    written = [text.get_text() for text in figure.axes[2].texts]
+    assert written == ["0", "0", "0", "1", "2", "3", "0", "0", "-2", "", "", ""]  # padded input, then y[0]
 
 
 def test_panels_show_own_values():
@@ -68,7 +80,8 @@ def test_gridding_colors_inputs_by_output():
     for output in range(4):
         seen[output, 3, 2 + output] = True
     seen[:, 4, 4] = True
-    figure = atrous_figures.gridding([("rates", seen, np.zeros((8, 8)))])
+    figure = atrous_figures.gridding([("rates", seen, np.zeros((8, 8)))], ("inputs", "map"))
+    assert [axis.get_ylabel() for axis in figure.axes[:2]] == ["inputs", "map"]
     shown = figure.axes[0].images[0].get_array()
     assert shown.shape == (4, 6, 3)  # rows 3 and 4, columns 2 to 5, and one more on every side
     assert [to_hex(shown[1, 1 + output]) for output in range(4)] == list(charts.COLORS[:4])
@@ -98,7 +111,8 @@ def test_receptive_paths_lead_to_read_features():
 def test_feature_covers_its_pixels():
     maps = {4: np.arange(6.0).reshape(2, 3), 2: np.zeros((3, 5))}
     figure = atrous_figures.dense_features(np.zeros((5, 9, 3), np.uint8), maps)
-    _, coarse, fine, _ = figure.axes
+    image, coarse, fine, *_ = figure.axes
+    assert [axis.get_title() for axis in (image, coarse)] == ["image", "output stride 4: 2 x 3"]
     assert coarse.images[0].get_extent() == [-2, 10, 6, -2]  # feature (0, 0) is centered on pixel (0, 0)
     assert fine.images[0].get_extent() == [-1, 9, 5, -1]
     dots = [axis.collections[0].get_offsets().tolist() for axis in (coarse, fine)]

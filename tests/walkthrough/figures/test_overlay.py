@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from walkthrough.figures.overlay import name_places, outlines, overlay
+from walkthrough.figures import overlay as overlay_module
+from walkthrough.figures.overlay import name_places, outlines, overlay, written_names
 
 NAMES = ["background", "cat", "dog"]
 COLORS = np.array([[0, 0, 0], [64, 0, 0], [64, 0, 128]], dtype=np.uint8)
@@ -70,6 +71,42 @@ def test_overlay_paints_classes_and_keeps_background():
     assert (painted[50, 60] == 255).all(), "the outline"
     assert (painted[130:170, 100:200] > 220).all(axis=2).sum() > 10, "the name"
     assert image.min() == 200, "the image itself is left alone"
+
+
+@pytest.mark.parametrize(
+    "names", [["road", "car"], ["wall", "floor"], ["Hintergrund", "Katze"], ["foreground", "bg 2"]]
+)
+def test_first_class_that_is_no_background_is_painted_and_named(names):
+    """Cityscapes begins with the road, ADE20K with the wall."""
+    image, classes = np.full((200, 300, 3), 99, np.uint8), boxes((200, 300), (1, slice(100, 200), slice(0, 300)))
+    painted = overlay(image, classes, COLORS[1:], names)
+    assert painted[2, 2].tolist() == [81, 49, 49] and painted[197, 2].tolist() == [81, 49, 113]
+    assert (painted[40:60, 100:200] > 220).all(axis=2).sum() > 10, "its name"
+
+
+@pytest.mark.parametrize(("names", "hidden"), [(["Background", "cat"], 0), (["_background_", "cat"], 0),
+                                               (["cat", "background"], 1)])  # fmt: skip
+def test_background_is_known_by_its_name(names, hidden):
+    image, classes = np.full((60, 60, 3), 99, np.uint8), boxes((60, 60), (1, slice(30, 60), slice(0, 60)))
+    painted = overlay(image, classes, COLORS[1:], names)
+    left = painted[[2, 57], [2, 2]].tolist()
+    assert left[hidden] == [99, 99, 99] and left[1 - hidden] != [99, 99, 99]
+
+
+def test_names_without_letters_here_become_values(monkeypatch):
+    """DejaVu Sans has no Chinese; the numbers stand in the table too."""
+    classes = {0: "background", 3: "裂缝", 7: "fissure é ж", 9: "\U0010fffd"}
+    assert written_names({0: "background", 7: "fissure é ж"}) == ["background", "fissure é ж"]
+    monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", [])
+    assert written_names(classes) == ["background", "3", "fissure é ж", "9"]
+    overlay(np.zeros((90, 90, 3), np.uint8), np.ones((90, 90), np.uint8), COLORS, written_names(classes)[:3])
+
+
+def test_font_with_the_letters_is_taken(monkeypatch):
+    """The first of the machine's fonts that has them all, where DejaVu Sans has not."""
+    monkeypatch.setattr(overlay_module, "_has_letters", lambda font, text: "Mono" in font.path or text == "a")
+    assert overlay_module._font(11, "a").path.endswith("DejaVuSans.ttf")
+    assert "Mono" in overlay_module._font(11, "b").path
 
 
 def test_outline_width_scales_with_image():

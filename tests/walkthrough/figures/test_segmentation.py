@@ -106,3 +106,12 @@ def test_photo_shows_class_shares():
     bars = figure.axes[2]
     assert [label.get_text() for label in bars.get_yticklabels()] == ["dog", "background", "cat"]
     assert [bar.get_width() for bar in bars.patches] == pytest.approx([50, 37.5, 12.5])
+
+
+def test_first_class_that_is_no_background_is_drawn():
+    image = np.full((40, 60, 3), 99, np.uint8)
+    for names, drawn in ((["road", "car", "bus"], True), (["background", "car", "bus"], False)):
+        _, axis = plt.subplots()
+        segmentation.draw_classes(axis, np.zeros((40, 60), np.uint8), COLORS, names, image)
+        assert texts(axis) == (["road"] if drawn else [])
+        assert (axis.images[0].get_array() != image).all() == drawn
