@@ -3,15 +3,17 @@
 # make test          ruff, mypy, pytest, nbval
 # make test-all      make test, and tests/mutants.py, which breaks a copy of the code and sees that tests fail (an hour)
 # make notebooks     executes the notebooks offline and writes their outputs back to notebooks/
+# make gpu           measures all that only a GPU can show, and goes on if repeated   (MINUTES=30, ARGS="--toy", "--output FOLDER")
 # Each sets up .venv first; nothing is installed or registered outside it.
 
 PYTHON ?= python3
 PROFILE ?= offline
 SEEDS ?= 1
+MINUTES ?= 30
 BIN := .venv/bin
 RAY := tests/walkthrough/experiments/test_ray_cluster.py  # starts a cluster, which wants the machine for itself
 
-.PHONY: walkthrough lab test test-all notebooks clean
+.PHONY: walkthrough lab test test-all notebooks gpu clean
 
 walkthrough: .venv/notebooks-installed
 	$(BIN)/deeplabv3 walkthrough --profile $(PROFILE) --seeds $(SEEDS) $(ARGS)
@@ -35,6 +37,9 @@ test-all: test
 notebooks: .venv/notebooks-installed
 	$(BIN)/deeplabv3 walkthrough --profile offline --update $(ARGS)
 
+gpu: .venv/test-installed
+	$(BIN)/deeplabv3 bench gpu --minutes $(MINUTES) $(ARGS)
+
 .venv/notebooks-installed: EXTRAS = notebooks
 .venv/test-installed: EXTRAS = notebooks,test,export,ray
 .venv/notebooks-installed .venv/test-installed: pyproject.toml constraints.txt
@@ -45,4 +50,4 @@ notebooks: .venv/notebooks-installed
 	touch $@ .venv/notebooks-installed
 
 clean:
-	rm -rf .venv data/synthetic data/runs data/walkthrough data/records/offline data/records/smoke
+	rm -rf .venv data/synthetic data/runs data/gpu-toy data/walkthrough data/records/offline data/records/smoke

@@ -3,12 +3,13 @@
 Shapes in the comments are those of images padded to the paper's 513 x 513 pixels at output stride 16, for K classes.
 """
 
-import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial, reduce
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,21 +18,31 @@ from torch import Tensor
 from deeplabv3.config import VOID, EvaluationConfig
 from deeplabv3.data.transforms import normalize, pad, padded_size
 from deeplabv3.data.voc import VOCData
+from deeplabv3.device import autocast, compute_settings
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.metrics import confusion_matrices
+from deeplabv3.machine import available_cpus
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.heads import resize
 
-MAX_BATCH_LAG = 16
-"""An image waits for others of its padded size until the stream is this many batches further."""
+READ_AHEAD = 2
+"""Batches that are read while the network works on the one before them."""
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+T = TypeVar("T")
 
 
 @torch.inference_mode()
 def probabilities(model: DeepLabV3, images: Tensor, config: EvaluationConfig) -> Tensor:
     """Class probabilities ``(N, K, H, W)`` of padded images ``(N, H, W, 3)`` uint8, averaged over scales and flip.
 
-    The model must be at ``config.output_stride`` and in evaluation mode; :func:`predict_batches` sees to both.
+    With ``fusion`` max they are those of the largest logits of any view, as in DeepLabv2. The model must be at
+    ``config.output_stride`` and in evaluation mode; :func:`predict_batches` sees to both.
     """
+    if config.fusion == "max":
+        return reduce(torch.maximum, _tta_logits(model, images, config)).softmax(dim=1)  # (N, K, 513, 513)
     views = (logits.softmax(dim=1) for logits in _tta_logits(model, images, config))  # each (N, K, 513, 513)
     total = next(views)  # (N, K, 513, 513)
     for view in views:
@@ -52,7 +63,8 @@ def predict_classes(model: DeepLabV3, images: Tensor, config: EvaluationConfig) 
 
 def _tta_logits(model: DeepLabV3, images: Tensor, config: EvaluationConfig) -> Iterator[Tensor]:
     """Logits ``(N, K, H, W)`` at every scale and, with flip, of the mirrored images too (test-time augmentation)."""
-    normalized = normalize(images.to(next(model.parameters()).device))  # (N, 513, 513, 3) to (N, 3, 513, 513)
+    images = images.to(next(model.parameters()).device, non_blocking=True)  # (N, 513, 513, 3)
+    normalized = normalize(images)  # (N, 3, 513, 513)
     height, width = normalized.shape[2:]
     for scale in config.scales:
         # k * s + 1 pixels become k' * s + 1 pixels, so that corners stay aligned with the features
@@ -60,7 +72,8 @@ def _tta_logits(model: DeepLabV3, images: Tensor, config: EvaluationConfig) -> I
         scaled = resize(normalized, size, align_corners=True)  # at scale 0.5 (N, 3, 257, 257)
         for mirrored in (False, True) if config.flip else (False,):
             view = scaled.flip(3) if mirrored else scaled  # (N, 3, 257, 257)
-            with torch.autocast(view.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            tuned = compute_settings(config.precision, one_size=_is_crop((height, width), config))
+            with tuned, autocast(view.device, config.precision):
                 logits = model.features_to_logits(view).float()  # (N, K, 17, 17)
             logits = logits.flip(3) if mirrored else logits  # (N, K, 17, 17)
             yield resize(logits, (height, width), model.config.align_corners)  # (N, K, 513, 513)
@@ -71,40 +84,24 @@ def _in_strides(side: int, scale: float, stride: int) -> int:
     return side if scale == 1 else round((side - 1) * scale / stride) * stride + 1
 
 
-@dataclass(frozen=True)
-class _Item:
-    """An image ``(H, W, 3)`` uint8 with its index and, for evaluation, its label ``(H, W)`` uint8."""
-
-    index: int
-    image: np.ndarray
-    label: np.ndarray | None = None
+def _is_crop(size: Size, config: EvaluationConfig) -> bool:
+    """Return whether a padded size is the one that all images have but those that are larger than the crop."""
+    return config.padding == "crop" and size == (config.crop_size, config.crop_size)
 
 
-def in_batches(items: Iterable[_Item], config: EvaluationConfig, batch_size: int) -> Iterator[list[_Item]]:
-    """The items in groups of at most ``batch_size`` whose images share a padded size, each soon after its turn."""
-    waiting: dict[tuple[int, int], list[_Item]] = {}
-    for item in items:
-        size = _padded_size(item, config)
-        group = waiting.setdefault(size, [])
-        group.append(item)
-        if len(group) == batch_size:
-            yield waiting.pop(size)
-        if waiting:
-            oldest = next(iter(waiting))  # a dict keeps the order in which its keys came
-            if item.index - waiting[oldest][0].index >= MAX_BATCH_LAG * batch_size:
-                yield waiting.pop(oldest)
-    yield from waiting.values()
+def plan_batches(sizes: Mapping[int, Size], config: EvaluationConfig, batch_size: int) -> list[tuple[Size, list[int]]]:
+    """Batches as padded sizes with the indices of their images; all batches of a size but its last are full.
 
-
-def _padded_size(item: _Item, config: EvaluationConfig) -> tuple[int, int]:
-    height, width, _ = item.image.shape
-    return padded_size(height, width, config)
-
-
-def _stack(group: list[_Item], config: EvaluationConfig) -> Tensor:
-    """The padded images of a group, ``(N, H, W, 3)`` uint8."""
-    size = _padded_size(group[0], config)
-    return torch.from_numpy(np.stack([pad(item.image, size) for item in group]))
+    ``sizes`` are those of the images by their indices, before padding.
+    """
+    groups: dict[Size, list[int]] = {}
+    for index, size in sizes.items():
+        groups.setdefault(padded_size(*size, config), []).append(index)
+    return [
+        (size, indices[start : start + batch_size])
+        for size, indices in groups.items()
+        for start in range(0, len(indices), batch_size)
+    ]
 
 
 @contextmanager
@@ -126,16 +123,18 @@ def predict_batches(
     Images of one padded size share a batch, and predictions come in the images' order. The model's output stride and
     mode are restored afterwards.
     """
-    predictions: dict[int, np.ndarray] = {}
-    next_index = 0
+    images = iter(images)
     with eval_mode(model, config):
-        for group in in_batches((_Item(*item) for item in enumerate(images)), config, batch_size):
-            classes = predict_classes(model, _stack(group, config), config).cpu().numpy()  # (N, 513, 513)
-            for item, padded in zip(group, classes, strict=True):
-                predictions[item.index] = padded[: item.image.shape[0], : item.image.shape[1]]  # (H, W)
-            while next_index in predictions:
-                yield predictions.pop(next_index)
-                next_index += 1
+        while window := list(islice(images, batch_size**2)):  # as many sizes as a batch has images can fill theirs
+            predictions: dict[int, np.ndarray] = {}
+            sizes = {index: image.shape[:2] for index, image in enumerate(window)}
+            for size, indices in plan_batches(sizes, config, batch_size):
+                padded = torch.from_numpy(np.stack([pad(window[index], size) for index in indices]))
+                classes = predict_classes(model, padded, config).cpu().numpy()  # (N, 513, 513)
+                for index, padded_classes in zip(indices, classes, strict=True):
+                    height, width = sizes[index]
+                    predictions[index] = padded_classes[:height, :width]  # (H, W)
+            yield from (predictions[index] for index in range(len(window)))
 
 
 def predict(model: DeepLabV3, image: np.ndarray, config: EvaluationConfig) -> np.ndarray:
@@ -149,49 +148,89 @@ def confusion_per_image(
 ) -> Generator[tuple[int, np.ndarray | UserError], None, None]:
     """Index and confusion matrix ``(K, K)`` int64 of every whole image of ``data``, or of those at ``indices``.
 
-    They come as they are done, nearly in order; an image that cannot be read comes with its error instead. Files are
-    read while the network works.
+    They come as they are done, images of one padded size after each other; an image that cannot be read comes with its
+    error instead. Files are read while the network works, and a GPU works on a batch while the counts of the one
+    before are fetched.
     """
-    errors: list[tuple[int, UserError]] = []
+    sizes: dict[int, Size] = {}
+    for index in range(len(data)) if indices is None else indices:
+        try:
+            sizes[index] = data.image_size(index)
+        except UserError as error:
+            yield index, error
+    on_gpu = next(model.parameters()).is_cuda
+    with eval_mode(model, config), ThreadPoolExecutor(min(8, max(1, available_cpus() // 2))) as pool:
 
-    def readable() -> Iterator[_Item]:
-        for index, sample in _read_ahead(data, range(len(data)) if indices is None else indices, 2 * batch_size):
-            if isinstance(sample, UserError):
-                errors.append((index, sample))
-            else:
-                yield _Item(index, *sample)
+        def begin(size: Size, indices: list[int]) -> _Batch:
+            # A last batch with fewer rows would have cuDNN try its algorithms again.
+            rows = batch_size if on_gpu and _is_crop(size, config) else len(indices)
+            return _Batch(pool, data, size, indices, rows, pinned=on_gpu)
 
-    with eval_mode(model, config):
-        for group in in_batches(readable(), config, batch_size):
-            classes = predict_classes(model, _stack(group, config), config)  # (N, 513, 513)
-            labels = np.full(classes.shape, VOID, dtype=np.uint8)  # (N, 513, 513), where padding is void
-            for label, item in zip(labels, group, strict=True):
-                assert item.label is not None
-                label[: item.label.shape[0], : item.label.shape[1]] = item.label
-            truth = torch.from_numpy(labels).to(classes.device)  # (N, 513, 513)
-            counts = confusion_matrices(truth, classes, model.config.num_classes).cpu().numpy()  # (N, K, K)
-            yield from zip((item.index for item in group), counts, strict=True)
-            while errors:
-                yield errors.pop(0)
-        yield from errors
+        read = (begin(*batch) for batch in plan_batches(sizes, config, batch_size))
+        counted = (batch.count(model, config) for batch in _delayed(read, READ_AHEAD))
+        for batch in _delayed(counted, 1 if on_gpu else 0):
+            yield from batch.results()
 
 
-def _read_ahead(data: VOCData, indices: Iterable[int], ahead: int) -> Iterator[tuple[int, tuple | UserError]]:
-    """Images with their labels, in order, read by threads up to ``ahead`` before they are asked for."""
-    waiting: deque[tuple[int, Future]] = deque()
+def _delayed(stream: Iterable[T], delay: int) -> Iterator[T]:
+    """The items of ``stream``, each once ``delay`` items after it have come, which work in the background."""
+    waiting: deque[T] = deque()
+    for item in stream:
+        waiting.append(item)
+        if len(waiting) > delay:
+            yield waiting.popleft()
+    yield from waiting
 
-    def oldest() -> tuple[int, tuple | UserError]:
-        index, sample = waiting.popleft()
-        error = sample.exception()
-        return index, error if isinstance(error, UserError) else sample.result()
 
-    with ThreadPoolExecutor(min(8, max(1, (os.cpu_count() or 1) // 2))) as pool:
-        for index in indices:
-            waiting.append((index, pool.submit(data.__getitem__, index)))
-            if len(waiting) > ahead:
-                yield oldest()
-        while waiting:
-            yield oldest()
+class _Batch:
+    """Images of one padded size on their way: threads read them, the device counts, the counts come back.
+
+    Args:
+        pool: threads, which begin to read at once
+        data: the list of images
+        size: padded height and width
+        indices: of the images in the list
+        rows: N; what is in rows without an image does not matter
+        pinned: in memory that a GPU copies by itself
+    """
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, data: VOCData, size: Size, indices: list[int], rows: int, pinned: bool
+    ):
+        self.indices = indices
+        self.images = torch.empty(rows, *size, 3, dtype=torch.uint8, pin_memory=pinned)  # (N, 513, 513, 3)
+        self.labels = torch.empty(rows, *size, dtype=torch.uint8, pin_memory=pinned)  # (N, 513, 513)
+        self._reading = pool.map(partial(_read, data), indices, self.images.numpy(), self.labels.numpy())
+
+    def count(self, model: DeepLabV3, config: EvaluationConfig) -> "_Batch":
+        """Wait for the images and let the device count. Nothing here waits for a GPU."""
+        self._errors = list(self._reading)
+        classes = predict_classes(model, self.images, config)  # (N, 513, 513)
+        truth = self.labels.to(classes.device, non_blocking=True)  # (N, 513, 513)
+        counts = confusion_matrices(truth, classes, model.config.num_classes)  # (N, K, K)
+        self._counts = counts.to("cpu", non_blocking=True)
+        self._done = torch.cuda.current_stream(counts.device).record_event() if counts.is_cuda else None
+        return self
+
+    def results(self) -> Iterator[tuple[int, np.ndarray | UserError]]:
+        """Wait for the counts: index and confusion matrix, or error, of every image."""
+        if self._done:
+            self._done.synchronize()
+        # Rows without an image come last.
+        for index, error, counts in zip(self.indices, self._errors, self._counts.numpy(), strict=False):
+            yield index, error or counts
+
+
+def _read(data: VOCData, index: int, image: np.ndarray, label: np.ndarray) -> UserError | None:
+    """Read an image and its label into padded ones, ``(*size, 3)`` and ``size``; void is around the label."""
+    try:
+        unpadded, truth = data[index]
+    except UserError as error:
+        return error
+    pad(unpadded, image.shape[:2], image)
+    label[:] = VOID
+    label[: truth.shape[0], : truth.shape[1]] = truth
+    return None
 
 
 def evaluate(

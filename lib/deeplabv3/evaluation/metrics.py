@@ -26,10 +26,14 @@ def confusion_matrices(truth: "Tensor", prediction: "Tensor", num_classes: int) 
     """The same for a batch ``(N, H, W)`` on any device, image by image: ``(N, num_classes, num_classes)`` int64."""
     import torch  # tables use this module, and need no torch
 
-    images = torch.arange(len(truth), device=truth.device).view(-1, 1, 1)  # (N, 1, 1)
-    cells = (images * num_classes + truth.long()) * num_classes + prediction.long()  # (N, H, W)
-    counts = torch.bincount(cells[truth != VOID], minlength=len(truth) * num_classes**2)  # (N * K * K,)
-    return counts.view(len(truth), num_classes, num_classes)
+    # Void is one more class, which is left out in the end. A mask and bincount() would have the host wait for a GPU, to
+    # learn the size of their results.
+    images = torch.arange(len(truth), dtype=torch.int32, device=truth.device).view(-1, 1, 1)  # (N, 1, 1)
+    rows = images * (num_classes + 1) + truth.clamp(max=num_classes)  # (N, H, W)
+    cells = (rows * num_classes + prediction).flatten().long()  # (N * H * W,)
+    counts = torch.zeros(len(truth) * (num_classes + 1) * num_classes, dtype=torch.int64, device=truth.device)
+    counts.scatter_add_(0, cells, counts.new_ones(()).expand_as(cells))
+    return counts.view(len(truth), num_classes + 1, num_classes)[:, :num_classes].contiguous()  # (N, K, K)
 
 
 def class_iou(confusion: np.ndarray) -> np.ndarray:

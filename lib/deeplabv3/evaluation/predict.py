@@ -1,19 +1,17 @@
 """Prediction on image files of any kind: which files, which weights, and classes at the image's own size."""
 
-import contextlib
 import glob
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.models import segmentation
 
 from deeplabv3.config import MAX_SIZE, VOC_CLASSES, EvaluationConfig
+from deeplabv3.data.reading import SUFFIXES, UNREADABLE, conversion
 from deeplabv3.data.transforms import pad, padded_size
-from deeplabv3.data.voc import open_image
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import eval_mode, predict, probabilities
 from deeplabv3.files import CHECKPOINT
@@ -21,21 +19,19 @@ from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.weights import download, from_torchvision, read_weights
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-"""Suffixes of images in a folder; a file that is named may end in anything."""
-
 TORCHVISION = {
     "resnet50": segmentation.DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1,
     "resnet101": segmentation.DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1,
 }
 
 
-def load_weights(source: str) -> tuple[DeepLabV3, dict[int, str]]:
+def load_weights(source: str, names: Sequence[str] = ()) -> tuple[DeepLabV3, dict[int, str]]:
     """A network for inference and its classes, label value to name in the order of its outputs.
 
     ``source`` is a checkpoint of ours or the folder of a run, ``torchvision`` for torchvision's DeepLabV3
     with ResNet-101 (downloaded, trained on the images of COCO that show VOC's classes), ``torchvision:resnet50``, or
-    ``torchvision:FILE`` for a ``.pth`` file of either.
+    ``torchvision:FILE`` for a file of either's weights, whose classes, in the order of the outputs, have ``names`` (by
+    default VOC's where there are 21 of them, and else numbers).
     """
     kind, _, backbone_or_file = source.partition(":")
     if kind == "torchvision":
@@ -46,9 +42,16 @@ def load_weights(source: str) -> tuple[DeepLabV3, dict[int, str]]:
         else:
             state = read_weights(backbone_or_file)
         model = from_torchvision(state, f"weights {backbone_or_file}")
-        named = model.config.num_classes == len(VOC_CLASSES)
-        return model, dict(enumerate(VOC_CLASSES)) if named else _numbered(model.config.num_classes)
+        count = model.config.num_classes
+        names = names or (VOC_CLASSES if count == len(VOC_CLASSES) else list(_numbered(count).values()))
+        if len(names) != count or not all(names) or len(set(names)) != count:
+            raise UserError(f"weights {backbone_or_file} have {count} classes, which {', '.join(names)!r} do not name.")
+        return model, dict(enumerate(names))
+    if names:
+        raise UserError(f"weights {source} have classes of their own; names are for those of torchvision:FILE.")
     file = Path(source) / CHECKPOINT if Path(source).is_dir() else Path(source)
+    if file.suffix in (".pth", ".pt"):
+        raise UserError(f"weights {file} are none of this project's; name torchvision's as torchvision:{file}.")
     if not file.is_file():
         raise UserError(f"weights {file} do not exist; name a checkpoint.safetensors of a run, or 'torchvision'.")
     model, checkpoint = load_model(file)
@@ -64,8 +67,8 @@ def _numbered(count: int) -> dict[int, str]:
 def find_images(inputs: Sequence[str], output: Path | None = None) -> list[Path]:
     """The image files that files, folders and patterns such as ``"holiday/*.jpg"`` name, each once, in order.
 
-    A folder counts with the images directly in it. In ``output``, the folder of the predictions, folders and patterns
-    find nothing that an earlier prediction wrote.
+    A folder counts with the images directly in it, without hidden files; a file that is named may end in anything. In
+    ``output``, the folder of the predictions, folders and patterns find nothing that an earlier prediction wrote.
     """
     images: dict[Path, Path] = {}  # by their resolved paths
     for item in inputs:
@@ -73,8 +76,10 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> list[Path]
         if path.is_file():
             files = [path]
         elif path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+            files = _with_suffixes(path, SUFFIXES)
             reason = f"folder {item} holds no images ({', '.join(sorted(SUFFIXES))}); name another one."
+            if others := _with_suffixes(path, UNREADABLE):
+                reason = f"folder {item} holds no images that can be read; {conversion(others[0])}"
         else:
             files = [Path(name) for name in sorted(glob.glob(item, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
             reason = f"{item} is neither a file nor a folder, and no image matches it; check the path."
@@ -87,7 +92,19 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> list[Path]
     return list(images.values())
 
 
+def _with_suffixes(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """A folder's files with one of these suffixes, without hidden ones."""
+    files = (file for file in folder.iterdir() if file.suffix.lower() in suffixes and file.name[0] != ".")
+    return sorted(file for file in files if file.is_file())
+
+
+def unreadable_images(inputs: Sequence[str]) -> list[Path]:
+    """Images in the folders among ``inputs`` that have to be converted before they can be read, such as HEIC."""
+    return [file for item in inputs if Path(item).is_dir() for file in _with_suffixes(Path(item), UNREADABLE)]
+
+
 OVERLAY, CLASSES, SHARES = "_overlay.jpg", "_classes.png", "shares.csv"
+UNFINISHED = "shares.unfinished.csv"  # while images are missing
 RESULTS = (OVERLAY, CLASSES)
 """Ends of the names of an image's two files."""
 
@@ -104,10 +121,10 @@ def refuse_to_overwrite(images: Iterable[Path], names: Iterable[str], output: Pa
     for image in images:
         if _is_in(image, output):
             raise UserError(f"image {image} lies in {output} itself; name another folder with --output.")
-    table = output / SHARES
-    if table.is_file() and table.read_bytes().startswith(",".join(ABOUT).encode()):
+    tables = output / SHARES, output / UNFINISHED
+    if any(table.is_file() and table.read_bytes().startswith(",".join(ABOUT).encode()) for table in tables):
         return
-    for file in (table, *(output / (name + end) for name in names for end in RESULTS)):
+    for file in (*tables, *(output / (name + end) for name in names for end in RESULTS)):
         if file.exists():
             raise UserError(
                 f"{file} exists and is not from an earlier prediction; move it away, or name another folder with "
@@ -127,28 +144,6 @@ def output_names(images: Iterable[Path]) -> list[str]:
         taken.add(name.lower())
         names.append(name)
     return names
-
-
-def read_photo(path: Path) -> np.ndarray:
-    """Image of any format as viewers show it, ``(H, W, 3)`` uint8.
-
-    It is turned as its EXIF entry says, where that can be read; transparency lies on white; of 16 bits the upper 8
-    count; gray, palette and CMYK become RGB; of an animation the first frame counts. A damaged file is a
-    :class:`UserError` that names it.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of many pixels, and of oddities in a file that can be read all the same
-        image = open_image(path)
-        with contextlib.suppress(Exception):  # damaged EXIF data can fail in any way, and the image itself is whole
-            image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        raise UserError(f"image {path} has floating-point pixels, which have no fixed white; convert it to 8 bits.")
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
 
 
 def predict_photo(

@@ -84,11 +84,12 @@ class DeepLabV3(nn.Module):
 
     def _refuse_one_value_per_channel(self, images: Tensor) -> None:
         """Raise a :class:`UserError` with place and remedy, which torch's own error for this does not give."""
-        # Synchronized batch norm, a subclass, sees the images of other processes too.
-        local_norm = any(type(norm) is nn.BatchNorm2d and norm.training for norm in self._batch_norms())
-        if not self.training or images.shape[0] > 1 or not local_norm:
+        if not self.training or images.shape[0] > 1:
             return
-        pooling = self.config.head == "aspp" and self.config.image_pooling
+        # Synchronized batch norm, a subclass, sees the images of other processes too.
+        if not any(type(norm) is nn.BatchNorm2d and norm.training for norm in self._batch_norms()):
+            return
+        pooling = self.config.head == "aspp" and self.config.image_pooling and self.config.head_batch_norm
         if pooling or max(images.shape[2:]) <= self.output_stride:
             place = "image pooling" if pooling else f"a crop within one output stride ({self.output_stride} pixels)"
             raise UserError(
@@ -114,4 +115,5 @@ def _make_head(config: ModelConfig, in_channels: int) -> ASPPHead | CascadeHead 
         config.head_channels,
         config.dropout,
         config.extra_convolution,
+        config.head_batch_norm,
     )

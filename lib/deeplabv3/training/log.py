@@ -1,5 +1,7 @@
-"""Log of a training run: ``log.csv`` always, TensorBoard's events where that is installed."""
+"""Log of a training run: ``log.csv`` always, TensorBoard's events where that is installed and works."""
 
+import warnings
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,9 +25,12 @@ class Log:
         self._lines = [HEADER, *(",".join(row) + "\n" for row in kept)]
         self.flush()
         if is_main and find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
+            try:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(folder / "tensorboard", purge_step=start, flush_secs=30)
+                self._events = SummaryWriter(folder / "tensorboard", purge_step=start, flush_secs=30)
+            except Exception as error:  # such as another version of protobuf than TensorBoard's
+                self._give_up(error)
 
     def __enter__(self) -> "Log":
         return self
@@ -33,14 +38,24 @@ class Log:
     def write(self, step: int, loss: float, lr: float, seconds: float) -> None:
         """Add a line, which :meth:`flush` puts on disk."""
         self._lines.append(f"{step},{loss:.6f},{lr:.8f},{seconds:.2f}\n")
-        if self._events:
-            self._events.add_scalar("loss", loss, step)
-            self._events.add_scalar("lr", lr, step)
+        self._event(step, loss=loss, lr=lr)
 
     def write_score(self, step: int, score: float) -> None:
         """Add the mIoU, in percent, of a validation during training; to TensorBoard only."""
-        if self._events:
-            self._events.add_scalar("mIoU", score, step)
+        self._event(step, mIoU=score)
+
+    def _event(self, step: int, **values: float) -> None:
+        if (events := self._events) is None:
+            return
+        try:
+            for name, value in values.items():
+                events.add_scalar(name, value, step)
+        except Exception as error:  # such as a full disk
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._events = None
+        warnings.warn(f"no more events for TensorBoard ({error}); log.csv has all values.", stacklevel=4)
 
     def flush(self) -> None:
         """Write ``log.csv`` anew, with all lines so far."""
@@ -50,4 +65,5 @@ class Log:
     def __exit__(self, *_: object) -> None:
         self.flush()
         if self._events:
-            self._events.close()
+            with suppress(Exception):
+                self._events.close()

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from deeplabv3.config import VOID, TrainingConfig
 from deeplabv3.data.transforms import normalize
+from deeplabv3.device import autocast
 from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.heads import resize
+from deeplabv3.model.heads import upsample
 
 
 def training_step(
@@ -96,16 +97,17 @@ def segmentation_loss(
             loses thin parts and 1.2 points (Table 8)
         num_valid: pixels of the whole batch that are not void, of which ``images`` may be a part; by default counted
             here, which makes the loss a mean
-        precision: of the network, "float32" or "bfloat16"; logits are upsampled and compared in float32
+        precision: of the network, one of PRECISIONS; logits are upsampled and compared in float32
     """
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    with autocast(images.device, precision):
         logits = model.features_to_logits(images)  # (N, num_classes, H / output_stride, W / output_stride)
     logits = logits.float()
     if upsample_logits:
-        logits = resize(logits, labels.shape[1:], model.config.align_corners)  # (N, num_classes, H, W)
+        logits = upsample(logits, labels.shape[1:], model.config.align_corners)  # (N, num_classes, H, W)
     else:
         labels = downsample_labels(labels, logits.shape[2:])  # (N, H / output_stride, W / output_stride)
-    total = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")  # ()
+    # Summed here: cross_entropy() would add up by atomic additions on a GPU, in no fixed order.
+    total = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="none").sum()  # ()
     if num_valid is None:
         num_valid = (labels != VOID).sum()  # ()
     # A batch that is all void has loss 0, where a mean would be 0 / 0.

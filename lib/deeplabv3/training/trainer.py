@@ -3,7 +3,8 @@
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from deeplabv3.config import RuntimeConfig, TrainingConfig
 from deeplabv3.data.loader import TrainingSamples, batches
 from deeplabv3.data.voc import VOCData
+from deeplabv3.device import compute_settings
 from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup, convert_sync_batchnorm
 from deeplabv3.errors import UserError, attempt
 from deeplabv3.files import CHECKPOINT
@@ -50,56 +52,54 @@ class Trainer:
 
     def run(self) -> float:
         """Train to the last step. Return the seconds that training took, those before an interruption included."""
-        self.setup()
-        self.resume()
-        config, num_steps, saved_at = self.config, self.config.iterations, time.monotonic()
-        if self.steps_done >= num_steps:
-            return self.seconds
-        samples = TrainingSamples.of(self.data, config, self.seed)
-        steps, share = (self.steps_done, num_steps), (self.processes.rank, self.processes.world_size)
-        stream = batches(samples, *steps, config.batch_size, self.runtime.num_workers, *share)
-        with Log(self.folder, self.steps_done, self.processes.is_main) as self.log, stop_requests() as stop:
-            for images, labels in stream:  # (N, H, W, 3) and (N, H, W), this process's share
-                self.step(images, labels)
-                finished = self.steps_done == num_steps
-                validates = self.validate_every > 0 and self.steps_done % self.validate_every == 0
-                if self.steps_done % READ_EVERY.get(self.device.type, 1) and not validates and not finished:
-                    continue
-                self.read_losses()
-                if validates:
-                    self.validate()
-                stopped = self.processes.any(bool(stop), self.device)
-                due = stopped or finished or time.monotonic() - saved_at > self.runtime.save_every_s
-                if due and self.processes.is_main:
-                    self.save()
-                    saved_at = time.monotonic()
-                if stopped:
-                    raise Interrupted(f"stopped after step {self.steps_done} of {num_steps}; the same command goes on.")
-        self.processes.barrier()
-        return self.seconds
-
-    def setup(self) -> None:
-        """Prepare network, loss and optimizer for the device and the processes."""
-        config, world_size = self.config, self.processes.world_size
+        config, num_steps, world_size = self.config, self.config.iterations, self.processes.world_size
         if config.batch_size % (world_size * config.grad_accum_steps):
             raise UserError(
                 f"setting 'batch_size' is {config.batch_size}; {world_size} processes with {config.grad_accum_steps} "
                 "parts each do not divide it evenly."
             )
-        # Channels last halves the time of a step on the CPU and suits tensor cores; results are equal to rounding.
-        model = self.model.to(self.device).to(memory_format=torch.channels_last)
-        model.set_batch_norm_momentum(config.batch_norm_momentum).freeze_batch_norm(config.freeze_batch_norm).train()
-        if not config.freeze_batch_norm:
-            convert_sync_batchnorm(model, self.processes)
-        self.optimizer = make_optimizer(model, config)
-        self.model_with_loss = self.processes.wrap(ModelWithLoss(model, config), self.runtime.compile)
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # every batch has one size: measure once which algorithm is fastest
-        self.unread: list[tuple[int, Tensor, float]] = []  # step, loss, learning rate
-        self.steps_done, self.began = 0, time.monotonic()
+        self.resume()
+        if self.steps_done >= num_steps:
+            return self.seconds
+        samples = TrainingSamples.of(self.data, config, self.seed)
+        steps, share = (self.steps_done, num_steps), (self.processes.rank, world_size)
+        # First of all data workers are forked: CUDA's and TensorBoard's threads may hold locks that a child waits for.
+        stream = batches(samples, *steps, config.batch_size, self.runtime.num_workers, *share)
+        switches = compute_settings(config.precision, one_size=True, deterministic=self.runtime.deterministic)
+        with switches, stop_requests() as stop, ThreadPoolExecutor(1) as self.writer:
+            self.setup()
+            with Log(self.folder, self.steps_done, self.processes.is_main) as self.log:
+                self._train(stream, stop)
+        self.processes.barrier()
+        return self.seconds
+
+    def _train(self, stream: Iterable[tuple[Tensor, Tensor]], stop: list[BaseException]) -> None:
+        saved_at = time.monotonic()
+        for images, labels in stream:  # (N, H, W, 3) and (N, H, W), this process's share
+            self.step(images, labels)
+            finished = self.steps_done == self.config.iterations
+            validates = self.validate_every > 0 and self.steps_done % self.validate_every == 0
+            if self.steps_done % READ_EVERY.get(self.device.type, 1) and not validates and not finished:
+                continue
+            self.read_losses()
+            if validates:
+                self.validate()
+            stopped = self.processes.any(bool(stop), self.device)
+            due = stopped or finished or time.monotonic() - saved_at > self.runtime.save_every_s
+            if due and self.processes.is_main:
+                self.save()
+                saved_at = time.monotonic()
+            if stopped or finished:
+                self.wait_for_writer()
+            if stopped:
+                raise Interrupted(
+                    f"stopped after step {self.steps_done} of {self.config.iterations}; the same command goes on."
+                )
 
     def resume(self) -> None:
         """Load the newest checkpoint; a damaged one gives way, with a warning, to the one before it."""
+        self.steps_done, self.began = 0, time.monotonic()
+        self.momentum: dict[str, Tensor] = {}  # what the optimizer is going to start with
         paths = checkpoints(self.folder / CHECKPOINT)
         for number, path in enumerate(paths, start=1):
             checkpoint, problem = attempt(load_checkpoint, path)
@@ -109,7 +109,7 @@ class Trainer:
                         f"checkpoint {path} belongs to a run with other settings; choose another folder or delete it."
                     )
                 self.model.load_state_dict(checkpoint.model)
-                set_momentum(self.model, self.optimizer, checkpoint.momentum)
+                self.momentum = checkpoint.momentum
                 self.steps_done, self.began = checkpoint.step, time.monotonic() - checkpoint.seconds
                 break
             if number == len(paths):
@@ -120,6 +120,20 @@ class Trainer:
                 f"the processes of this run find different checkpoints in {self.folder}; set DEEPLABV3_WORKSPACE to a "
                 "folder that all machines share."
             )
+
+    def setup(self) -> None:
+        """Prepare network, loss and optimizer for the device and the processes."""
+        config = self.config
+        # Channels last halves the time of a step on the CPU and suits tensor cores; results are equal to rounding.
+        model = self.model.to(self.device).to(memory_format=torch.channels_last)
+        model.set_batch_norm_momentum(config.batch_norm_momentum).freeze_batch_norm(config.freeze_batch_norm).train()
+        if not config.freeze_batch_norm:
+            convert_sync_batchnorm(model, self.processes)
+        self.optimizer = make_optimizer(model, config)
+        set_momentum(model, self.optimizer, self.momentum)
+        self.model_with_loss = self.processes.wrap(ModelWithLoss(model, config), self.runtime.compile)
+        self.unread: list[tuple[int, Tensor, float]] = []  # step, loss, learning rate
+        self.written: Future | None = None  # of the checkpoint that is being written
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """Train on images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8, without waiting for a GPU."""
@@ -160,11 +174,31 @@ class Trainer:
         return -math.inf if best is None or best.score is None else best.score
 
     def save(self) -> None:
-        """Write the checkpoint, after the log: the log is never shorter than the checkpoint."""
+        """Begin to write the checkpoint beside the training, after the log, which is never shorter than it."""
+        self.wait_for_writer()
         self.log.flush()
         momentum = get_momentum(self.model, self.optimizer) if self.steps_done < self.config.iterations else {}
-        checkpoint = Checkpoint(self.steps_done, self.seconds, self.identity, self.model.state_dict(), momentum)
-        save_checkpoint(self.folder / CHECKPOINT, checkpoint, self.runtime.keep_checkpoints)
+        # A copy from a GPU goes to pinned memory, while the GPU goes on with what it has to do.
+        weights, momentum = (
+            {name: value.detach().to("cpu", non_blocking=True, copy=True) for name, value in part.items()}
+            for part in (self.model.state_dict(), momentum)
+        )
+        copied = torch.cuda.Event() if self.device.type == "cuda" else None
+        if copied is not None:
+            copied.record()
+        checkpoint = Checkpoint(self.steps_done, self.seconds, self.identity, weights, momentum)
+
+        def write() -> None:
+            if copied is not None:
+                copied.synchronize()
+            save_checkpoint(self.folder / CHECKPOINT, checkpoint, self.runtime.keep_checkpoints)
+
+        self.written = self.writer.submit(write)
+
+    def wait_for_writer(self) -> None:
+        """Wait until the last checkpoint is on disk; raise the :class:`UserError` of a full one."""
+        if self.written is not None:
+            self.written.result()
 
     @property
     def seconds(self) -> float:

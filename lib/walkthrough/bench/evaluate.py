@@ -1,14 +1,16 @@
 """``deeplabv3 bench evaluate``: evaluation of whole images, ours beside torchvision's reference loop.
 
 The loop is that of torchvision's references/segmentation (``evaluate()`` and its ``ConfusionMatrix``): one image at a
-time through the unmodified network. Both read the same files, padded alike, and run the same network. The loop does
-not resize images and labels as torchvision's does, since that changes the metric.
+time through the unmodified network. Both read the same files, padded alike, and run the same network, on a GPU in TF32
+(PyTorch's default) and with the same choice of algorithms. The loop does not resize images and labels as torchvision's
+does, since that changes the metric.
 """
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from deeplabv3.config import VOC_CLASSES, VOID, EvaluationConfig
 from deeplabv3.data import synthetic
 from deeplabv3.data.transforms import MEAN, STD, pad, padded_size
 from deeplabv3.data.voc import VOCData
+from deeplabv3.device import compute_settings
 from deeplabv3.errors import UserError, require
 from deeplabv3.evaluation.inference import evaluate, predict_batches
 from deeplabv3.evaluation.predict import load_weights
@@ -34,8 +37,8 @@ from deeplabv3.model.weights import from_torchvision
 from walkthrough.bench.model import randomize_statistics
 from walkthrough.bench.timing import describe_machine, threads, time_interleaved
 
-SIZES = ((500, 375), (500, 333), (500, 375), (375, 500))
-"""Width and height of the enlarged synthetic images: the most frequent ones in VOC."""
+COMMON_SIZES = {(500, 375): 43, (500, 333): 11, (375, 500): 9, (333, 500): 4, (500, 332): 3, (500, 334): 2}
+"""Width and height of the commonest images of VOC 2012, with their shares in percent."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class EvaluationBench:
     data: str = ""  # a folder in VOC's layout; empty: synthetic images enlarged to VOC's sizes
     images: int = 8  # the first ones of the list val
     output_stride: int = 8
-    padding: str = "tight"
+    padding: str = "tight"  # or "crop", which gives all images one size
     batch_size: int = 1  # of ours; torchvision's loop has 1
     rounds: int = 5  # timings of each variant
     device: str = "cpu"
@@ -66,42 +69,49 @@ class EvaluationBench:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device 'cuda' is not there; choose --device cpu.")
 
-    def strategy(self, bf16: bool = False) -> EvaluationConfig:
+    def strategy(self) -> EvaluationConfig:
         """Inference at a single scale without flip."""
-        return EvaluationConfig(self.output_stride, padding=self.padding, precision="bfloat16" if bf16 else "float32")
+        precision = "tf32" if self.device == "cuda" else "float32"
+        return EvaluationConfig(self.output_stride, padding=self.padding, precision=precision)
 
     def run(self) -> dict:
         """Measure and return JSON values.
 
         A row has images per second, the speed relative to torchvision's loop, and the number of pixels, of the
-        ``pixels`` that are not void, whose class differs from the loop's.
+        ``pixels`` that are not void, whose class differs from the loop's: both in float32 for this, even on a GPU, or
+        ours in bfloat16.
         """
         with threads(self.threads), tempfile.TemporaryDirectory() as folder:
             reference, ours, classes = self._networks()
             data = VOCData(self.data or enlarged(Path(folder), self.images), "val", classes)
             data.names = data.names[: self.images]
-            samples = _Samples(data, self.strategy())
-            loader = DataLoader(samples, num_workers=self.workers, persistent_workers=self.workers > 0)
-            variants = {"ours, unmodified network": (ours, False), "ours": (optimize_for_inference(ours), False)}
+            strategy = self.strategy()
+            loader = DataLoader(_Samples(data, strategy), num_workers=self.workers, persistent_workers=self.workers > 0)
+            variants = {"ours, unmodified network": (ours, strategy), "ours": (optimize_for_inference(ours), strategy)}
             if self.bf16:
-                variants["ours in bf16"] = (optimize_for_inference(ours), True)
-            calls: dict[str, Callable] = {"torchvision's loop": partial(reference_loop, reference, loader, self.device)}
-            for name, (network, bf16) in variants.items():
-                calls[name] = partial(evaluate, network, data, self.strategy(bf16), self.batch_size)
+                strategy = replace(strategy, precision="bfloat16")
+                variants["ours in bf16"] = (optimize_for_inference(ours, precision=strategy.precision), strategy)
+            if self.device == "cuda" and self.padding == "crop":  # one size
+                network = optimize_for_inference(ours, compiled=True, precision=strategy.precision)
+                if _succeeds(partial(evaluate, network, data, strategy, self.batch_size)):
+                    variants[f"{list(variants)[-1]}, compiled"] = (network, strategy)
+            calls: dict[str, Callable] = {"torchvision's loop": partial(self._reference, reference, loader)}
+            for name, variant in variants.items():
+                calls[name] = partial(evaluate, variant[0], data, variant[1], self.batch_size)
             timings = time_interleaved("evaluation", calls, self.rounds, self.device)
-            images = [data[index][0] for index in range(len(data))]
-            differing = {
-                name: _count_differing(
-                    reference, loader, predict_batches(network, images, self.strategy(bf16), self.batch_size)
-                )
-                for name, (network, bf16) in variants.items()
-            }
+            samples = [data[index] for index in range(len(data))]
+            differing = {}
+            for name, (network, strategy) in variants.items():
+                exact = replace(strategy, precision="bfloat16" if strategy.precision == "bfloat16" else "float32")
+                predictions = predict_batches(network, (image for image, _ in samples), exact, self.batch_size)
+                with compute_settings("float32"):
+                    differing[name] = _count_differing(reference, loader, predictions)
             return {
                 "bench": "evaluate",
                 "settings": asdict(self) | {"weights": Path(self.weights).name, "data": Path(self.data).name},
                 "machine": describe_machine(self.device, ("torch", "torchvision")),
                 "images": len(data),
-                "pixels": sum(int((data[index][1] != VOID).sum()) for index in range(len(data))),
+                "pixels": sum(int((label != VOID).sum()) for _, label in samples),
                 "rows": [
                     {
                         "name": timing.name,
@@ -113,6 +123,11 @@ class EvaluationBench:
                     for timing in timings
                 ],
             }
+
+    def _reference(self, network: nn.Module, loader: DataLoader) -> np.ndarray:
+        """torchvision's loop with the precision of ours, and cuDNN's trials of algorithms where ours has them."""
+        with compute_settings(self.strategy().precision, one_size=self.padding == "crop"):
+            return reference_loop(network, loader, self.device)
 
     def _networks(self) -> tuple[nn.Module, DeepLabV3, dict[int, str]]:
         """Return the network for torchvision's loop, ours with the same weights, and label value to class name."""
@@ -126,6 +141,16 @@ class EvaluationBench:
             randomize_statistics(reference)
             ours = from_torchvision(reference)
         return reference.to(self.device).eval(), ours.to(self.device).eval(), classes
+
+
+def _succeeds(compiled: Callable[[], object]) -> bool:
+    """Call what has to be compiled first; on a machine where that fails, the other variants are still measured."""
+    try:
+        compiled()
+    except Exception as error:
+        warnings.warn(f"there is no row for torch.compile, which failed: {error}", stacklevel=2)
+        return False
+    return True
 
 
 class _AsTorchvision(nn.Module):
@@ -185,15 +210,31 @@ def _count_differing(network: nn.Module, loader: DataLoader, predictions: Iterab
     return count
 
 
+def voc_sizes(count: int) -> list[tuple[int, int]]:
+    """Widths and heights of ``count`` images, as various as VOC's: 445 of its list val have 110 sizes.
+
+    The longer side of most others than the common ones is 500 too, and one of four is upright.
+    """
+    rng = np.random.default_rng(0)
+    common = [*COMMON_SIZES]
+    shares = [share / 100 for share in COMMON_SIZES.values()]
+    sizes = []
+    for number in rng.choice(len(common) + 1, count, p=[*shares, 1 - sum(shares)]):
+        longer = 500 if rng.random() < 0.9 else int(rng.integers(300, 500))
+        shorter = int(rng.integers(int(0.55 * longer), longer + 1))
+        other = (shorter, longer) if rng.random() < 0.25 else (longer, shorter)
+        sizes.append(common[number] if number < len(common) else other)
+    return sizes
+
+
 def enlarged(folder: Path, count: int) -> Path:
     """Write ``count`` synthetic images at VOC's sizes below ``folder``; the root of this data set in VOC's layout."""
     small = VOCData(synthetic.make(folder / "small", 1, count), "val", dict(enumerate(config.SYNTHETIC_CLASSES)))
     root = folder / "enlarged"
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / part).mkdir(parents=True)
-    for number, name in enumerate(small.names):
+    for number, (name, size) in enumerate(zip(small.names, voc_sizes(count), strict=True)):
         image, label = (Image.fromarray(array) for array in small[number])
-        size = SIZES[number % len(SIZES)]
         image.resize(size, Image.Resampling.BICUBIC).save(root / "JPEGImages" / f"{name}.jpg", quality=90)
         label.resize(size, Image.Resampling.NEAREST).save(root / "SegmentationClass" / f"{name}.png")
     (root / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(small.names) + "\n")

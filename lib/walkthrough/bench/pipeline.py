@@ -21,6 +21,7 @@ from deeplabv3.data.loader import TrainingSamples, batches, collate
 from deeplabv3.data.transforms import random_crop
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import require
+from deeplabv3.machine import available_cpus
 from walkthrough.bench.evaluate import enlarged
 from walkthrough.bench.timing import describe_machine
 
@@ -28,14 +29,10 @@ MARGIN = 1.3
 """The pipeline should deliver so many times the crops that the GPU needs."""
 
 
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def all_workers() -> tuple[int, ...]:
     """Numbers of workers to try: none, then 1, 2, 4 … up to the number of cores."""
-    return (0, *sorted({*(2**power for power in range(cores().bit_length())), cores()}))
+    cores = available_cpus()
+    return (0, *sorted({*(2**power for power in range(cores.bit_length())), cores}))
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ class PipelineBench:
             return {
                 "bench": "pipeline",
                 "settings": asdict(self) | {"data": Path(self.data).name, "workers": list(self.workers)},
-                "machine": describe_machine("cpu", ("torch", "pillow")) | {"cores": cores()},
+                "machine": describe_machine("cpu", ("torch", "pillow")) | {"cores": available_cpus()},
                 "images": len(files),
                 "decoded_bytes": files.decoded_bytes(),
                 "rows": [self._row(name, workers, seconds) for (name, workers), seconds in times.items()],

@@ -4,6 +4,7 @@ The speed of a machine drifts. Interleaved variants drift alike, so the ratio of
 variant is the reference.
 """
 
+import math
 import platform
 import statistics
 import time
@@ -13,7 +14,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
+
+from walkthrough.records.environment import gpu_environment, processor
 
 
 @dataclass
@@ -35,6 +39,43 @@ class Timing:
         ratio = self.median / reference.median
         return {"name": self.name, "median": self.median, "ratio": ratio, "first": self.first,
                 "difference": self.difference, "seconds": self.seconds}  # fmt: skip
+
+
+class Variant:
+    """One way to train; a call takes ``steps`` steps. On a GPU it measures its own memory, without the other variants'.
+
+    ``peak_memory`` is in bytes, weights included: the largest of all calls but the first, in which cuDNN still tries
+    algorithms; None on the CPU.
+    """
+
+    def __init__(self, make: Callable[[], Callable[[], Tensor]], steps: int, device: str):
+        self.steps, self.device = steps, device
+        before = self._allocated()
+        self.step = make()
+        self._own = self._allocated() - before
+        self.first_loss = math.nan
+        self.peak_memory: int | None = None
+
+    def __call__(self) -> None:
+        before = self._allocated()
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        for _ in range(self.steps):
+            loss = self.step()
+            if math.isnan(self.first_loss):
+                self.first_loss = loss.item()
+        if self.device != "cuda":
+            return
+        torch.cuda.synchronize()
+        if self.peak_memory is None:
+            self._own += self._allocated() - before  # momentum and gradients
+            self.peak_memory = 0
+        else:
+            others = before - self._own
+            self.peak_memory = max(self.peak_memory, torch.cuda.max_memory_allocated() - others)
+
+    def _allocated(self) -> int:
+        return torch.cuda.memory_allocated() if self.device == "cuda" else 0
 
 
 def clock(device: str) -> float:
@@ -73,21 +114,14 @@ def threads(number: int) -> Iterator[None]:
 
 
 def describe_machine(device: str, packages: Sequence[str]) -> dict:
-    """Name of the CPU or GPU, number of threads, versions of Python and of the installed ones of ``packages``."""
+    """Name of the CPU or GPU, threads, versions of Python and of the installed ``packages``; state of the GPU."""
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{package: found for package in packages if (found := _version(package)) is not None},
+        **(gpu_environment() if device == "cuda" else {}),
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

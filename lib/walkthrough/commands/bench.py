@@ -34,7 +34,7 @@ def add(subparsers: Any) -> None:
     )
     kind.add_argument("--weights", default="", metavar="CHECKPOINT", help="by default ResNet-50 with random weights")
     kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: synthetic images, enlarged)")
-    kind.add_argument("--images", type=int, default=8, help="how many of the list val (8)")
+    kind.add_argument("--images", type=int, default=8, help="how many of the list val (8; 512 suits a GPU)")
     kind.add_argument("--output-stride", type=int, default=8, help="8, or another with --weights")
     kind.add_argument("--padding", choices=("tight", "crop"), default="tight")
     kind.add_argument("--batch-size", type=int, default=1, help="images at once, for ours (1; 16 suits a GPU)")
@@ -47,11 +47,36 @@ def add(subparsers: Any) -> None:
     kind = add_command(
         kinds, "train", bench_train, "a training step: ours, option by option, and that of torchvision's script"
     )
-    kind.add_argument("--backbone", choices=("resnet50", "resnet101"), default="resnet101")
-    kind.add_argument("--output-stride", type=int, choices=(8, 16, 32), default=16)
+    _network_options(kind, "resnet101 or resnet50")
     _training_options(kind)
     _device_options(kind)
     _json_option(kind)
+
+    kind = add_command(
+        kinds, "step", bench_step, "our training step: by measure, what it waits for, what takes longest"
+    )
+    _network_options(kind, "resnet101, or another of the library's")
+    _training_options(kind)
+    modes = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
+    kind.add_argument("--modes", nargs="+", choices=modes, default=modes[:2], help="of torch.compile, a row each")
+    _device_options(kind)
+    _json_option(kind)
+
+    kind = add_command(
+        kinds, "convolutions", bench_convolutions, "time and error of each convolution of a training step in bfloat16"
+    )
+    _network_options(kind, "resnet101, or another of the library's")
+    _training_options(kind)
+    _device_options(kind)
+    _json_option(kind)
+
+    kind = add_command(
+        kinds, "gpu", bench_gpu, "all that a GPU can show, in the order of its value; goes on if repeated"
+    )
+    kind.add_argument("--minutes", type=float, default=30.0, help="begin nothing that takes longer than is left (30)")
+    kind.add_argument("--output", default="", metavar="FOLDER", help="gets the report, the weights and an archive")
+    kind.add_argument("--backbone-weights", default="", metavar="FILE", help="ImageNet weights of MobileNetV2")
+    kind.add_argument("--toy", action="store_true", help="try every step on the CPU with tiny networks, in minutes")
 
     kind = add_command(
         kinds, "pipeline", bench_pipeline, "training crops without a network, by the number of data workers"
@@ -73,10 +98,15 @@ def add(subparsers: Any) -> None:
 
     kind = add_command(kinds, "all", bench_all, "model, train, evaluate and pipeline, one after the other")
     kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: synthetic images, enlarged)")
-    kind.add_argument("--images", type=int, default=8, help="images of the evaluation (8; 64 suits a GPU)")
+    kind.add_argument("--images", type=int, default=8, help="images of the evaluation (8; 512 suits a GPU)")
     _training_options(kind)
     _device_options(kind)
     kind.add_argument("--json-folder", type=Path, metavar="FOLDER", help="write each one's measurements there")
+
+
+def _network_options(kind: argparse.ArgumentParser, backbones: str) -> None:
+    kind.add_argument("--backbone", default="resnet101", help=backbones)
+    kind.add_argument("--output-stride", type=int, choices=(8, 16, 32), default=16)
 
 
 def _training_options(kind: argparse.ArgumentParser) -> None:
@@ -126,8 +156,29 @@ def bench_evaluate(options: argparse.Namespace) -> int:
 def bench_train(options: argparse.Namespace) -> int:
     from walkthrough.bench.train import TrainBench, render
 
-    values = _training_values(options) | {"backbone": options.backbone, "output_stride": options.output_stride}
-    return _measure(lambda: TrainBench(**values), render, options.json)
+    return _measure(lambda: TrainBench(**_training_values(options)), render, options.json)
+
+
+def bench_step(options: argparse.Namespace) -> int:
+    from walkthrough.bench.step import StepBench, render
+
+    values = _training_values(options) | {"modes": tuple(options.modes)}
+    return _measure(lambda: StepBench(**values), render, options.json)
+
+
+def bench_convolutions(options: argparse.Namespace) -> int:
+    from walkthrough.bench.convolutions import ConvolutionBench, render
+
+    return _measure(lambda: ConvolutionBench(**_training_values(options)), render, options.json)
+
+
+def bench_gpu(options: argparse.Namespace) -> int:
+    from walkthrough.bench.gpu import REPORT, GPUBench
+
+    bench = GPUBench(options.minutes, options.output, options.backbone_weights, options.toy)
+    states = bench.run()
+    print((bench.folder / REPORT).read_text())
+    return int("failed" in states.values())
 
 
 def bench_pipeline(options: argparse.Namespace) -> int:
@@ -177,8 +228,8 @@ def bench_all(options: argparse.Namespace) -> int:
 def _training_values(options: argparse.Namespace) -> dict[str, Any]:
     from walkthrough.bench.train import ON_CPU
 
-    names = ("crop_size", "batch_size", "rounds", "steps")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    names = ("backbone", "output_stride", "crop_size", "batch_size", "rounds", "steps")
+    given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
     machine = {"device": options.device, "threads": options.threads, "compiled": not options.no_compile}
     return (ON_CPU if options.device == "cpu" else {}) | given | machine
 

@@ -1,18 +1,21 @@
 """Evaluation of whole lists: degenerate images, damaged files, and the model and threads afterwards."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import CLASSES, write_label
 from PIL import Image
 
 from deeplabv3.config import VOID, EvaluationConfig
 from deeplabv3.data.voc import VOCData
-from deeplabv3.errors import UserError
-from deeplabv3.evaluation.inference import confusion_per_image, evaluate, predict_batches
+from deeplabv3.errors import UserError, attempt
+from deeplabv3.evaluation.inference import _Batch, _delayed, confusion_per_image, evaluate, predict_batches
 from deeplabv3.evaluation.metrics import confusion_matrix
+from deeplabv3.model.deploy import optimize_for_inference
 
 
 def write_images(root: Path, sizes: list[tuple[int, int]]) -> VOCData:
@@ -55,16 +58,19 @@ def test_void_image_counts_nothing(make_model, tmp_path):
     assert confusions[1].any()
 
 
-def break_image(data: VOCData, number: int) -> None:
+def break_image(data: VOCData, number: int, kept: int) -> None:
     path = data.root / "JPEGImages" / f"image_{number}.jpg"
-    path.write_bytes(path.read_bytes()[:150])
+    path.write_bytes(path.read_bytes()[:kept])
 
 
+@pytest.mark.parametrize("kept", [150, 650], ids=["header", "pixels"])
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_broken_image_does_not_stop_others(make_model, tmp_path, batch_size):
+def test_broken_image_does_not_stop_others(make_model, tmp_path, batch_size, kept):
+    """Whether its size can be read or not."""
     data = write_images(tmp_path / "VOC", [(20, 30)] * 5)
     whole = evaluate(make_model(), data, EvaluationConfig(padding="tight"))
-    break_image(data, 2)
+    break_image(data, 2, kept)
+    assert (kept < 600) == isinstance(attempt(data.image_size, 2)[0], type(None))
     write_label(data.root / "SegmentationClass" / "image_4.png", np.full((20, 30), 99, dtype=np.uint8))
     found = dict(confusion_per_image(make_model(), data, EvaluationConfig(padding="tight"), batch_size))
     assert sorted(found) == [0, 1, 2, 3, 4]
@@ -90,3 +96,88 @@ def test_abandoned_evaluation_restores_model_and_threads(make_model, data):
     assert model.output_stride == 8
     stream.close()
     assert (model.output_stride, model.training, threading.active_count()) == (16, True, before)
+
+
+def test_sizes_come_together_and_each_image_once(make_model, tmp_path):
+    """Images of a size follow each other, and each has the counts that it has alone."""
+    sizes = [(20, 30), (40, 17), (20, 30), (50, 50), (40, 17), (20, 31), (20, 30)]
+    data, config = write_images(tmp_path / "VOC", sizes), EvaluationConfig(padding="tight")
+    found = list(confusion_per_image(make_model(), data, config, 2))
+    assert [index for index, _ in found] == [0, 2, 5, 6, 1, 4, 3]
+    for index, counts in found:
+        ((_, alone),) = confusion_per_image(make_model(), data, config, indices=[index])
+        assert abs(counts - alone).sum() <= 2
+
+
+def test_files_are_read_a_few_batches_ahead(make_model, tmp_path):
+    """Memory holds a few batches, however long the list is."""
+    data, read = write_images(tmp_path / "VOC", [(20, 30)] * 24), []
+
+    class Spy:
+        def __len__(self):
+            return len(data)
+
+        def image_size(self, index):
+            return data.image_size(index)
+
+        def __getitem__(self, index):
+            read.append(index)
+            return data[index]
+
+    for number, _ in enumerate(confusion_per_image(make_model(), Spy(), EvaluationConfig(padding="tight"), 2)):
+        assert len(read) <= 2 * (number // 2 + 3)
+    assert sorted(read) == list(range(24))
+
+
+def test_delayed_items_keep_order():
+    begun = []
+    stream = _delayed((begun.append(number) or number for number in range(5)), 2)
+    assert [(number, len(begun)) for number in stream] == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5)]
+
+
+def test_rows_without_image_are_left_out(make_model, data):
+    """On a GPU all batches of the crop have as many rows."""
+    model, config = make_model().eval(), EvaluationConfig(crop_size=65)
+    with ThreadPoolExecutor(1) as pool:
+        found = list(_Batch(pool, data, (65, 65), [3, 0], 4, pinned=False).count(model, config).results())
+    assert [index for index, _ in found] == [3, 0]
+    for index, counts in found:
+        ((_, alone),) = confusion_per_image(model, data, config, indices=[index])
+        assert abs(counts - alone).sum() <= 2
+
+
+STRATEGIES = {
+    "crop": EvaluationConfig(crop_size=65),
+    "tight": EvaluationConfig(8, padding="tight"),
+    "scales, flip, bfloat16": EvaluationConfig(8, (0.5, 1.0), True, crop_size=65, precision="bfloat16"),
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("config", STRATEGIES.values(), ids=STRATEGIES)
+def test_host_does_not_wait_for_gpu(make_model, data, config):
+    """In a batch; the first one sets up what the others share."""
+    model = (
+        optimize_for_inference(make_model(), precision=config.precision).cuda().set_output_stride(config.output_stride)
+    )
+    size = (65, 65)
+    with ThreadPoolExecutor(1) as pool:
+        list(_Batch(pool, data, size, [0, 1, 2], 3, pinned=True).count(model, config).results())
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            batch = _Batch(pool, data, size, [3, 4], 3, pinned=True).count(model, config)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert [index for index, _ in batch.results()] == [3, 4]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("config", STRATEGIES.values(), ids=STRATEGIES)
+def test_gpu_counts_as_the_cpu(make_model, data, config, batch_size):
+    """A last batch is filled up and comes late; of the pixels only those that are nearly tied may move."""
+    expected = evaluate(make_model(), data, config)
+    found = evaluate(make_model().cuda(), data, config, batch_size)
+    allowed = 0.05 if config.precision == "bfloat16" else 1e-3
+    assert np.array_equal(found.sum(2), expected.sum(2))
+    assert abs(found - expected).sum() / 2 <= allowed * expected.sum()

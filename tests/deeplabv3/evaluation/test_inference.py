@@ -1,5 +1,6 @@
 """Whole-image inference: padding, scales, flip, batches, and the model left as it was."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,14 +13,13 @@ from deeplabv3.config import MULTI_SCALE, VOID, EvaluationConfig
 from deeplabv3.data.transforms import MEAN, MEAN_PIXEL, STD, normalize, pad, padded_size
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import (
-    MAX_BATCH_LAG,
-    _Item,
     evaluate,
-    in_batches,
+    plan_batches,
     predict_batches,
     predict_classes,
     probabilities,
 )
+from deeplabv3.evaluation.metrics import confusion_matrices
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.deploy import optimize_for_inference
 
@@ -69,6 +69,9 @@ def test_padding_is_mean_pixel_bottom_right():
     assert np.array_equal(padded[:3, :5], image)
     assert (padded[3] == MEAN_PIXEL).all()
     assert (padded[:, 5:] == MEAN_PIXEL).all()
+    given = np.zeros((4, 7, 3), dtype=np.uint8)
+    assert pad(image, (4, 7), given) is given
+    assert np.array_equal(given, padded)
 
 
 @pytest.mark.parametrize("padding", ["crop", "tight"])
@@ -175,8 +178,12 @@ def slow_reference(model: DeepLabV3, image: np.ndarray, config: EvaluationConfig
             with torch.no_grad():
                 features = model.features_to_logits(torch.flip(view, [3]) if mirror else view)
             logits = F.interpolate(features, size=(tall, wide), mode="bilinear", align_corners=True)
-            views.append(torch.softmax(torch.flip(logits, [3]) if mirror else logits, dim=1)[0])
-    return torch.stack(views).mean(0)[:, :height, :width].numpy()
+            views.append((torch.flip(logits, [3]) if mirror else logits)[0])
+    if config.fusion == "max":
+        shares = torch.stack(views).amax(0).softmax(0)
+    else:
+        shares = torch.stack([view.softmax(0) for view in views]).mean(0)
+    return shares[:, :height, :width].numpy()
 
 
 def mixed_sizes() -> list[np.ndarray]:
@@ -191,6 +198,7 @@ STRATEGIES = {
     "8 + MS": {"output_stride": 8, "scales": MULTI_SCALE},
     "8 + MS + flip": {"output_stride": 8, "scales": MULTI_SCALE, "flip": True},
     "16 + flip": {"flip": True},
+    "DeepLabv2's": {"output_stride": 8, "scales": (0.5, 0.75, 1.0), "fusion": "max"},
 }
 
 
@@ -223,41 +231,57 @@ def test_single_view_needs_no_softmax(make_model):
     assert (found != expected).float().mean() < 1e-3
 
 
-def items(sizes: list[tuple[int, int]]) -> list[_Item]:
-    return [_Item(index, noise(*size)) for index, size in enumerate(sizes)]
-
-
-def test_images_of_equal_size_share_batches():
+def test_batches_are_full_over_whole_list():
     a, b, c = (33, 33), (17, 33), (30, 20)  # c is padded to a's size
-    config = EvaluationConfig(padding="tight")
-    groups = list(in_batches(items([a, b, c, b, a, b]), config, 3))
-    assert [[item.index for item in group] for group in groups] == [[0, 2, 4], [1, 3, 5]]
-    assert [len(group) for group in in_batches(items([a, b, a, b]), config, 1)] == [1, 1, 1, 1]
-
-
-def test_rare_size_waits_at_most_max_lag():
-    """A rare size goes alone after a while: a stream is never held in memory, and progress never stands still."""
-    rare, common = (65, 65), (33, 33)
-    stream = iter(items([rare] + [common] * 200))
-    groups, taken = in_batches(stream, EvaluationConfig(padding="tight"), 4), 0
-    for group in groups:
-        taken += len(group)
-        if group[0].index == 0:
-            break
-    assert taken <= MAX_BATCH_LAG * 4 + 1
-    assert len(list(stream)) >= 200 - MAX_BATCH_LAG * 4  # the rest was not read yet
+    sizes = dict(enumerate([a, b, c, b, a, b, a, a] + [b] * 40 + [a]))
+    plan = plan_batches(sizes, EvaluationConfig(padding="tight"), 3)
+    assert [indices for size, indices in plan if size == (33, 33)] == [[0, 2, 4], [6, 7, 48]]
+    assert [len(indices) for size, indices in plan if size == (17, 33)] == [3] * 14 + [1]
+    assert sorted(index for _, indices in plan for index in indices) == list(range(49))
+    assert plan_batches({7: a, 2: b}, EvaluationConfig(), 3) == [((513, 513), [7, 2])]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_predictions_keep_order_with_bounded_lag(batch_size):
-    images, taken = mixed_sizes() * 20, []
+def test_predictions_keep_order_with_bounded_memory(batch_size):
+    """An image alone comes back at once; batches take as many images as their sizes may need, and no more."""
+    images, taken, held = mixed_sizes() * 20, [], batch_size**2
     stream = predict_batches(
         ByColor(), (taken.append(p) or p for p in images), EvaluationConfig(padding="tight"), batch_size
     )
     for number, prediction in enumerate(stream):
         assert prediction.shape == images[number].shape[:2]
-        assert len(taken) <= number + 1 + (MAX_BATCH_LAG + 1) * batch_size
+        assert len(taken) == min(len(images), held * (number // held + 1))
     assert number + 1 == len(images)
+
+
+def test_nothing_in_a_batch_depends_on_values(make_model, monkeypatch):
+    """Else the host would wait for a GPU. Tensors on the device "meta" have no values that could be waited for."""
+    monkeypatch.setattr("deeplabv3.evaluation.inference.autocast", lambda device, precision: nullcontext())
+    model, images = make_model().eval().to("meta"), torch.empty(2, 33, 49, 3, dtype=torch.uint8, device="meta")
+    for config in (EvaluationConfig(), EvaluationConfig(scales=(0.5, 1.0), flip=True)):
+        classes = predict_classes(model, images, config)
+        counts = confusion_matrices(torch.empty_like(classes), classes, 3)
+        assert (counts.device.type, counts.shape, counts.dtype) == ("meta", (2, 3, 3), torch.int64)
+
+
+@pytest.mark.parametrize(("padding", "tuned"), [("crop", [True, False, True]), ("tight", [False] * 3)])
+def test_algorithms_are_tried_for_crop_alone(make_model, padding, tuned):
+    """cuDNN's trials take seconds a size: worth it for the one that all images have, and for no larger image."""
+    model, found = make_model(), []
+
+    def spy(images):
+        found.append(torch.backends.cudnn.benchmark)
+        return torch.zeros(1, 3, 2, 2)
+
+    model.features_to_logits = spy
+    before = torch.backends.cudnn.benchmark
+    list(
+        predict_batches(
+            model, [noise(33, 30), noise(70, 30), noise(40, 33)], EvaluationConfig(crop_size=49, padding=padding)
+        )
+    )
+    assert found == tuned
+    assert torch.backends.cudnn.benchmark == before
 
 
 def test_bfloat16_changes_only_nearly_tied_pixels(make_model):
@@ -321,7 +345,15 @@ def test_impossible_output_stride_leaves_model_unchanged(make_model):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"padding": "mirror"}, {"scales": ()}, {"scales": (0.0,)}, {"scales": (-1.0,)}, {"crop_size": 0}]
+    "changes",
+    [
+        {"padding": "mirror"},
+        {"fusion": "min"},
+        {"scales": ()},
+        {"scales": (0.0,)},
+        {"scales": (-1.0,)},
+        {"crop_size": 0},
+    ],
 )
 def test_invalid_evaluation_config_is_user_error(changes):
     (name,) = changes

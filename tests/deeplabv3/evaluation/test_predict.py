@@ -1,7 +1,6 @@
 """Images from anywhere: what is found, how files are read, and classes at the image's own size."""
 
 import io
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from deeplabv3.evaluation.predict import (
     load_weights,
     output_names,
     predict_photo,
-    read_photo,
+    unreadable_images,
 )
 from deeplabv3.model.checkpoint import Checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
@@ -31,100 +30,11 @@ TIGHT = EvaluationConfig(output_stride=8, padding="tight")
 
 # --- files
 
-QUADRANTS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], dtype=np.uint8)
-"""Red, green; blue, white."""
-
-
-def scene(height: int = 40, width: int = 60) -> np.ndarray:
-    """Four colored quadrants, so that a turn or a mirror shows."""
-    return QUADRANTS.repeat(height // 2, 0).repeat(width // 2, 1)
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tif"])
-def test_image_formats_are_read(tmp_path, suffix):
-    path = tmp_path / f"scene.{suffix}"
-    Image.fromarray(scene()).save(path, quality=95)
-    photo = read_photo(path)
-    assert photo.dtype == np.uint8
-    assert np.abs(photo[5::30, 5::45].astype(int) - QUADRANTS).max() < 20
-
-
-@pytest.mark.parametrize(("orientation", "turned"), [(1, lambda a: a), (2, np.fliplr), (3, lambda a: np.rot90(a, 2)),
-                                                     (6, lambda a: np.rot90(a, -1)), (8, np.rot90)])  # fmt: skip
-def test_exif_orientation_is_applied(tmp_path, orientation, turned):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(scene()).save(tmp_path / "phone.jpg", exif=exif, quality=95, subsampling=0)
-    photo, expected = read_photo(tmp_path / "phone.jpg"), turned(scene())
-    assert photo.shape == expected.shape
-    assert np.abs(photo.astype(int) - expected).mean() < 8
-
-
-@pytest.mark.filterwarnings("error")
-def test_damaged_exif_is_ignored(tmp_path, monkeypatch):
-    Image.fromarray(scene()).save(tmp_path / "phone.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert read_photo(tmp_path / "phone.jpg").shape == (40, 60, 3)
-
-    def fail(image: Image.Image) -> Image.Image:
-        raise struct.error("unpack requires a buffer of 4 bytes")
-
-    monkeypatch.setattr(predict_module.ImageOps, "exif_transpose", fail)  # as Pillow has done with other damages
-    assert read_photo(tmp_path / "phone.jpg").shape == (40, 60, 3)
-
-
-def test_transparency_is_composited_on_white(tmp_path):
-    rgba = np.dstack([scene(), np.full((40, 60), 255, np.uint8)])
-    rgba[:20, :30, 3] = 0
-    rgba[:20, 30:, 3] = 128
-    Image.fromarray(rgba).save(tmp_path / "alpha.png")
-    photo = read_photo(tmp_path / "alpha.png")
-    assert photo[0, 0].tolist() == [255, 255, 255]
-    assert photo[0, 59] == pytest.approx([127, 255, 127], abs=1)
-    assert photo[39, 0].tolist() == [0, 0, 255]
-
-    shades = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
-    shades.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    shades.save(tmp_path / "palette.png", transparency=1)
-    assert read_photo(tmp_path / "palette.png")[0].tolist() == [[10, 20, 30], [255, 255, 255], [70, 80, 90]]
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bit_image_keeps_brightness(tmp_path, suffix):
-    """Pillow's own conversion clips at 255, which makes nearly everything white."""
-    gray = np.array([[0, 255, 256, 0x8000, 0xFFFF]], dtype=np.uint16)
-    Image.fromarray(gray).save(tmp_path / f"deep.{suffix}")
-    assert read_photo(tmp_path / f"deep.{suffix}")[0, :, 1].tolist() == [0, 0, 1, 128, 255]
-
-
-@pytest.mark.parametrize(("mode", "suffix"), [("L", "png"), ("1", "png"), ("LA", "png"), ("CMYK", "jpg"), ("P", "gif")])
-def test_pillow_modes_become_rgb(tmp_path, mode, suffix):
-    path = tmp_path / f"scene.{suffix}"
-    Image.fromarray(scene()).convert(mode).save(path)
-    photo, gray = read_photo(path), mode in ("L", "1", "LA")
-    assert photo.shape == (40, 60, 3)
-    assert np.abs(photo[39, 59].astype(int) - 255).max() < 10
-    assert (photo[..., 0] == photo[..., 2]).all() == gray
-
-
-def test_floating_point_pixels_are_refused(tmp_path):
-    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "depth.tif")
-    with pytest.raises(UserError, match=r"depth\.tif.*convert"):
-        read_photo(tmp_path / "depth.tif")
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", None])
-def test_broken_image_error_names_file(tmp_path, content):
-    path = tmp_path / "broken.jpg"
-    Image.fromarray(scene(400, 600)).save(path)
-    path.write_bytes(path.read_bytes()[:2000] if content is None else content)
-    with pytest.raises(UserError, match=r"broken\.jpg"):
-        read_photo(path)
-
 
 def make_files(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(scene()).save(folder / name)
+        Image.new("RGB", (6, 4)).save(folder / name)
 
 
 def test_files_folders_patterns_are_found_once(tmp_path, monkeypatch):
@@ -150,6 +60,23 @@ def test_earlier_results_are_skipped(tmp_path):
     with pytest.raises(UserError, match="no image matches"):
         find_images([str(tmp_path / "*_overlay.jpg")], tmp_path)
     assert len(find_images([str(tmp_path / "cat_overlay.jpg")], tmp_path)) == 1, "who names it means it"
+
+
+def test_hidden_files_of_a_folder_are_skipped(tmp_path):
+    """macOS writes ._cat.jpg beside cat.jpg on foreign disks, and JupyterLab .ipynb_checkpoints."""
+    make_files(tmp_path, "cat.jpg", ".ipynb_checkpoints/cat-checkpoint.jpg")
+    (tmp_path / "._cat.jpg").write_bytes(b"\0\5\x16\7Mac OS X")
+    assert [path.name for path in find_images([str(tmp_path)])] == ["cat.jpg"]
+
+
+def test_images_to_convert_are_counted(tmp_path):
+    make_files(tmp_path, "cat.jpg")
+    for name in ("IMG_1.HEIC", "b.heif", "c.NEF", "notes.txt", "._IMG_2.HEIC"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x20ftypheic")
+    assert [path.name for path in unreadable_images([str(tmp_path)])] == ["IMG_1.HEIC", "b.heif", "c.NEF"]
+    (tmp_path / "cat.jpg").unlink()
+    with pytest.raises(UserError, match=r"holds no images that can be read; convert .* mogrify .*/\*\.HEIC'"):
+        find_images([str(tmp_path)])
 
 
 @pytest.mark.parametrize("item", ["nowhere.jpg", "*.png", "empty"])

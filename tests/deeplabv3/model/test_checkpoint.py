@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 
 import pytest
 import torch
@@ -75,6 +76,78 @@ def test_damaged_checkpoint_error_names_file(tmp_path, spoil):
     with pytest.raises(UserError, match=r"c\.safetensors") as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
+
+
+def position(content: bytes, value: bytes) -> int:
+    """Where ``value`` is, which is there once."""
+    assert content.count(value) == 1
+    return content.index(value)
+
+
+@pytest.mark.parametrize("place", ["first tensor", "last byte", "step", "settings", "a tensor's name"])
+def test_flipped_bit_is_found(tmp_path, place):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, example())
+    content = bytearray(path.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    at = {
+        "first tensor": header + 5,
+        "last byte": len(content) - 1,
+        "step": position(content, b'"step":"7"') + 8,
+        "settings": position(content, b"seed"),
+        "a tensor's name": position(content, b"model.b"),
+    }
+    content[at[place]] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"c\.safetensors is (damaged \(its content has another|no checkpoint)"):
+        load_checkpoint(path)
+
+
+def test_overwritten_block_is_found(tmp_path):
+    """4,000 bytes of 0xFF, as a bad sector leaves them, are NaN."""
+    path = tmp_path / "c.safetensors"
+    model = {"a": torch.zeros(5000)}
+    save_checkpoint(path, Checkpoint(1, 0.0, {}, model, {}))
+    content = bytearray(path.read_bytes())
+    content[-8000:-4000] = b"\xff" * 4000
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"c\.safetensors is damaged"):
+        load_checkpoint(path)
+
+
+def written_without_checksum(path, model):
+    header = {"step": "7", "seconds": "1.0", "settings": "{}"}
+    save_file({f"model.{name}": value for name, value in model.items()}, path, metadata=header)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("checksum", [True, False], ids=["with checksum", "early"])
+def test_values_that_are_not_finite_are_refused(tmp_path, value, checksum):
+    path = tmp_path / "c.safetensors"
+    model = {"a": torch.zeros(3, 4), "b": torch.tensor([1.0, value, 2.0])}
+    if checksum:
+        save_checkpoint(path, Checkpoint(7, 1.0, {}, model, {}))
+    else:
+        written_without_checksum(path, model)
+    with pytest.raises(UserError, match=r"c\.safetensors is damaged \(it holds values that are not finite\)"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64])
+def test_large_finite_values_are_no_damage(tmp_path, dtype):
+    """Their sum overflows."""
+    largest = torch.iinfo(dtype).max if dtype == torch.int64 else torch.finfo(dtype).max
+    saved = {"a": torch.full((5,), largest, dtype=dtype), "empty": torch.zeros(0), "one": torch.tensor(2)}
+    save_checkpoint(tmp_path / "c.safetensors", Checkpoint(7, 1.0, {}, saved, {}))
+    loaded = load_checkpoint(tmp_path / "c.safetensors").model
+    assert all(value.equal(loaded[name]) for name, value in saved.items())
+
+
+def test_early_checkpoint_without_checksum_is_loaded(tmp_path):
+    model = {"a": torch.randn(3, 4)}
+    written_without_checksum(tmp_path / "c.safetensors", model)
+    loaded = load_checkpoint(tmp_path / "c.safetensors")
+    assert loaded.step == 7 and loaded.model["a"].equal(model["a"])
 
 
 def test_other_safetensors_file_is_refused(tmp_path):

@@ -27,6 +27,11 @@ def aspp(multi_grid=(1, 2, 4), rates=(6, 12, 18), pooling: bool = True, output_s
     return ModelConfig(21, "resnet101", "aspp", multi_grid=multi_grid, **settings)
 
 
+def v2(multi_grid: tuple, rates: tuple, output_stride: int = 16) -> ModelConfig:
+    settings = {"atrous_rates": rates, "image_pooling": False, "output_stride": output_stride}
+    return ModelConfig(21, "resnet101", "v2", multi_grid=multi_grid, **settings)
+
+
 TABLES = {
     1: [cascade("resnet50", 7, output_stride=stride) for stride in (8, 16, 32, 64, 128, 256)],
     2: [cascade(backbone, block) for backbone in ("resnet50", "resnet101") for block in (4, 5, 6, 7)],
@@ -43,6 +48,13 @@ TABLES = {
     8: 4 * [aspp()],
     9: 4 * [aspp()],
     10: 2 * [aspp(output_stride=stride) for stride in (8, 16, 32)],
+    14: [
+        *2 * [v2((1, 1, 1), (3, 6, 9, 12), 8)],
+        *2 * [v2((1, 2, 4), (6, 12, 18, 24))],
+        cascade("resnet101", 7, (1, 2, 1)),
+        *3 * [aspp()],
+        replace(aspp(), head_batch_norm=False),
+    ],
 }
 """The networks of the paper's tables, row by row."""
 
@@ -108,6 +120,7 @@ def test_table_network_costs_match_torch(number):
         {"head": "cascade", "last_block": 5, "num_classes": 7},
         {"atrous_rates": (), "head_channels": 24},
         {"atrous_rates": (), "image_pooling": False, "extra_convolution": True},
+        {"head_batch_norm": False, "extra_convolution": True},
         {"backbone": "mobilenet_v2", "num_classes": 21},
         {"backbone": "mobilenet_v2", "output_stride": 8, "image_pooling": False},
         {"backbone": "mobilenet_v2", "output_stride": 16, "head": "cascade", "last_block": 7},

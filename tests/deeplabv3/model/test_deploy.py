@@ -169,6 +169,15 @@ def test_optimized_copy_is_for_inference(model):
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
+def test_bfloat16_copy_has_logits_of_autocast(model):
+    """To the bit: autocast rounds the same weights, in each call."""
+    images = torch.randn(2, 3, 65, 81)
+    rounded, rounding = optimize_for_inference(model, precision="bfloat16"), optimize_for_inference(model)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(rounded(images), rounding(images))
+    assert {parameter.dtype for parameter in rounded.parameters()} == {torch.bfloat16}
+
+
 def test_compiled_copy_keeps_logits():
     torch.manual_seed(0)
     model = randomize(DeepLabV3(small_config())).eval()
@@ -176,9 +185,11 @@ def test_compiled_copy_keeps_logits():
     with torch.inference_mode():
         expected = model(images)
         try:
-            logits = optimize_for_inference(model, compiled=True)(images)
+            compiled = optimize_for_inference(model, compiled=True)
+            logits = compiled(images)
         except Exception as error:
             if "compiler" not in str(error).lower():
                 raise
             pytest.skip("torch.compile needs a C++ compiler, and this machine has none")
     assert (logits - expected).abs().max() < 1e-4 * expected.std()
+    assert (compiled.features_to_logits(images) - model.features_to_logits(images)).abs().max() < 1e-3

@@ -3,15 +3,17 @@
 import pytest
 import torch
 from conftest import small_config
+from torch import nn
 from torch.nn import functional as F
 
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.heads import ASPPHead, V2Head, resize
+from deeplabv3.model.heads import ASPPHead, V2Head, resize, upsample
 
 
 def test_logits_start_near_zero():
-    model = DeepLabV3(small_config())
-    for layer in (model.head.classifier, *DeepLabV3(small_config(head="v2")).head.classifiers):
+    model, without_norm = DeepLabV3(small_config()), DeepLabV3(small_config(head_batch_norm=False))
+    v2 = DeepLabV3(small_config(head="v2"))
+    for layer in (model.head.classifier, without_norm.head.classifier, *v2.head.classifiers):
         assert layer.weight.std().item() == pytest.approx(0.01, rel=0.3)
         assert not layer.bias.any()
 
@@ -63,6 +65,38 @@ def test_aspp_matches_written_out_computation():
         outputs.append(unit(head.image_pooling.project, features.mean((2, 3), keepdim=True)).expand(1, 8, 9, 9))
         expected = head.classifier(unit(head.project, torch.cat(outputs, 1)))
         torch.testing.assert_close(head(features), expected)
+
+
+def test_aspp_concatenation_stays_in_channels_last():
+    seen = []
+    head = ASPPHead(4, 2, (2, 3), True, channels=8, dropout=0.0).to(memory_format=torch.channels_last)
+    head.project.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+    head(torch.randn(2, 4, 9, 9).to(memory_format=torch.channels_last))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("sizes", [(33, 33, 513, 513), (3, 4, 33, 50), (1, 1, 7, 9), (5, 5, 5, 5), (9, 9, 4, 5)])
+def test_upsample_equals_interpolate_with_its_gradient(sizes, align_corners):
+    height, width, *size = sizes
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, height, width).to(memory_format=torch.channels_last).requires_grad_()
+    expected = F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
+    found = upsample(logits, size, align_corners)
+    # Without aligned corners, both round the positions between the features.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 if align_corners else 1e-5)
+    gradient = torch.randn(expected.shape)
+    pair = (torch.autograd.grad(output, logits, gradient)[0] for output in (found, expected))
+    torch.testing.assert_close(*pair, rtol=1e-5, atol=1e-4)  # sums of hundreds of values
+
+
+def test_aspp_without_batch_norm_has_biases():
+    """And starts as the one with batch norm does: its units' weights have He's scale and not the classifier's."""
+    head, usual = (DeepLabV3(small_config(head_batch_norm=norm)).head for norm in (False, True))
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in head.modules())
+    for unit, normalized in zip((*head.branches, head.project), (*usual.branches, usual.project), strict=True):
+        assert unit[0].bias is not None and not unit[0].bias.any() and normalized[0].bias is None
+        assert unit[0].weight.std().item() == pytest.approx(normalized[0].weight.std().item(), rel=0.2)
 
 
 def test_v2_head_is_sum_of_classifiers():

@@ -1,10 +1,12 @@
 """Weights from elsewhere: what fits is loaded, what does not is refused in a sentence."""
 
+import argparse
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import randomize, small_config
@@ -136,6 +138,75 @@ def test_file_without_state_dict_is_named(tmp_path, content):
     torch.save(content, path)
     with pytest.raises(UserError, match="something"):
         load_backbone_weights(mobilenet(), path)
+
+
+STATE = {"conv1.weight": torch.ones(2), "fc.bias": torch.zeros(1)}
+
+LAYOUTS = {
+    "torchvision's script": {
+        "model": STATE, "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]},
+        "lr_scheduler": {"last_epoch": 3}, "epoch": 3, "args": argparse.Namespace(lr=0.1, device="cuda"),
+    },
+    "state_dict": {"state_dict": STATE, "epoch": 7, "best_acc1": torch.tensor(0.7)},
+    "model_state_dict": {"epoch": 1, "model_state_dict": STATE, "loss": 0.2},
+    "model_state": {"cur_itrs": 30000, "model_state": STATE, "best_score": 0.8},
+    "nested": {"model": {"state_dict": STATE}},
+    "DataParallel": {f"module.{name}": value for name, value in STATE.items()},
+    "torch.compile": {f"_orig_mod.{name}": value for name, value in STATE.items()},
+    "DDP of torch.compile": {"model": {f"module._orig_mod.{name}": value for name, value in STATE.items()}},
+    "torch.compile of DDP": {f"_orig_mod.module.{name}": value for name, value in STATE.items()},
+    "Lightning": {"state_dict": {f"model.{name}": v for name, v in STATE.items()} | {"loss.weight": torch.ones(3)}},
+    "averaged": {"n_averaged": torch.tensor(5)} | {f"module.{name}": value for name, value in STATE.items()},
+    "parameters": {name: nn.Parameter(value) for name, value in STATE.items()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", LAYOUTS.values(), ids=LAYOUTS)
+def test_state_dict_is_found_in_other_layouts(tmp_path, content):
+    torch.save(content, tmp_path / "theirs.pth")
+    found = read_weights(tmp_path / "theirs.pth")
+    assert found.keys() == STATE.keys() and all(found[name].equal(value) for name, value in STATE.items())
+
+
+def test_prefix_is_removed_from_safetensors(tmp_path):
+    save_file({f"module.{name}": value for name, value in STATE.items()}, tmp_path / "theirs.safetensors")
+    assert read_weights(tmp_path / "theirs.safetensors").keys() == STATE.keys()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (nn.Conv2d(1, 1, 1), "torch.nn.modules.conv.Conv2d"),
+        (nn.DataParallel(nn.Linear(1, 1)), "torch.nn.parallel.data_parallel.DataParallel"),
+        ({"model": STATE, "output_dir": Path("runs")}, "pathlib.*Path"),
+        ({"model": STATE, "best": np.float64(0.7)}, "numpy.*scalar"),
+    ],
+)
+def test_pickled_objects_get_line_that_saves_tensors(tmp_path, monkeypatch, content, named, zipped):
+    """The line that the sentence names does what it says."""
+    path = tmp_path / "whole.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=f"whole.pth holds more than tensors .{named}") as caught:
+        read_weights(path)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and "\x1b" not in sentence and "fetch" not in sentence
+    exec(sentence.partition("alone: ")[2], {})
+    assert read_weights(tmp_path / "whole_tensors.pth")
+
+
+def test_torchscript_is_no_damaged_file(tmp_path):
+    torch.jit.save(torch.jit.script(nn.Conv2d(1, 1, 1)), tmp_path / "traced.pt")
+    with pytest.raises(UserError, match=r"traced.pt holds more than tensors \(TorchScript\)"):
+        read_weights(tmp_path / "traced.pt")
+
+
+@pytest.mark.parametrize("make", [deeplabv3_resnet50, deeplabv3_resnet101])
+def test_network_of_one_output_is_refused(make):
+    with torch.device("meta"):
+        state = make(weights=None, weights_backbone=None, num_classes=1).state_dict()
+    with pytest.raises(UserError, match=r"weights crack\.pth have one output, a sigmoid's"):
+        from_torchvision(state, "weights crack.pth")
 
 
 def test_missing_weights_error_names_file(tmp_path):

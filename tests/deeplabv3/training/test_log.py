@@ -2,13 +2,15 @@
 
 import csv
 import math
+import sys
+import warnings
 
 import pytest
 from training_helpers import logged_steps, new_model, short_config, signal_at, train
 
 from deeplabv3.errors import UserError
 from deeplabv3.signals import Interrupted
-from deeplabv3.training import trainer
+from deeplabv3.training import log, trainer
 
 
 def test_log_equals_the_reported_values(tmp_path, data):
@@ -66,3 +68,42 @@ def test_tensorboard_equals_the_log(tmp_path, data):
         (int(row["step"]), pytest.approx(float(row["loss"]), abs=1e-5)) for row in rows
     ]
     assert [(e.step, e.value) for e in events.Scalars("mIoU")] == [(4, 12.5)]
+
+
+class Broken:
+    """TensorBoard's writer that fails in one of its methods."""
+
+    fails = ""
+
+    def __init__(self, *_, **__):
+        self._do("__init__")
+
+    def add_scalar(self, *_):
+        self._do("add_scalar")
+
+    def close(self):
+        self._do("close")
+
+    def _do(self, name: str) -> None:
+        if name == self.fails:
+            raise TypeError("Descriptors cannot be created directly.")
+
+
+@pytest.mark.parametrize("fails", ["import", "__init__", "add_scalar", "close"])
+def test_broken_tensorboard_does_not_stop_training(tmp_path, data, monkeypatch, fails):
+    if fails == "import":
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    else:
+        monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", type("Writer", (Broken,), {"fails": fails}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(new_model(), data, short_config(iterations=2), tmp_path)
+    assert logged_steps(tmp_path) == [0, 1]
+    told = [str(warning.message) for warning in caught if "TensorBoard" in str(warning.message)]
+    assert len(told) == (fails != "close") and all("log.csv has all values" in text for text in told)
+
+
+def test_missing_tensorboard_is_no_word(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(log, "find_spec", lambda name: None)
+    train(new_model(), data, short_config(iterations=2), tmp_path)
+    assert logged_steps(tmp_path) == [0, 1] and not (tmp_path / "tensorboard").exists()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import kill_worker
@@ -79,7 +80,7 @@ def test_training_equals_sgd_by_hand(tmp_path, data, changes):
 
 def test_training_lowers_the_loss(tmp_path, data):
     losses = []
-    config = short_config(iterations=40, lr=0.2)
+    config = short_config(iterations=60, lr=0.1)
     train(new_model(), data, config, tmp_path, report=lambda step, loss, lr: losses.append(loss))
     assert sum(losses[-5:]) / 5 < 0.6 * losses[0]
 
@@ -193,6 +194,91 @@ def test_batch_size_one_is_refused(tmp_path, data):
 def test_indivisible_batch_is_refused(tmp_path, data):
     with pytest.raises(UserError, match="'batch_size' is 4; 3 processes with 1 parts each do not divide it evenly"):
         train(new_model(), data, short_config(batch_size=4), tmp_path, processes=ProcessGroup(0, 3))
+
+
+def test_compiled_step_is_one_graph(tmp_path, data, monkeypatch):
+    """Also with parts of a batch, and after a validation at another output stride."""
+    graphs, compile_ = [], torch.compile
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda module, **options: compile_(module, backend=backend, **options))
+    config = short_config(batch_size=4, grad_accum_steps=2)
+
+    def score(model: DeepLabV3) -> float:
+        model.set_output_stride(8).set_output_stride(16)
+        return 0.0
+
+    plain, compiled = new_model(head="v2"), new_model(head="v2")
+    train(plain, data, config, tmp_path / "plain")
+    train(compiled, data, config, tmp_path / "compiled", compile=True, validate_every=2, score=score)
+    assert len(graphs) == 1
+    for name, value in compiled.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name], msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_checkpoint_is_written_beside_the_loop(tmp_path, data, monkeypatch):
+    """The writer gets the network of its step, and the next step does not wait for it."""
+    second_step, written = threading.Event(), []
+    model, at_step = new_model(), []
+
+    def slow(path, checkpoint, keep):
+        went_on = second_step.wait(20)
+        written.append((checkpoint.step, went_on, checkpoint.model["head.classifier.weight"].clone()))
+
+    def report(step: int, loss: float, lr: float) -> None:
+        at_step.append(model.head.classifier.weight.detach().clone())
+        if step == 1:
+            second_step.set()
+
+    monkeypatch.setattr(trainer, "save_checkpoint", slow)
+    train(model, data, short_config(), tmp_path, save_every_s=0, report=report)
+    assert [(step, went_on) for step, went_on, _ in written] == [(1, True), (2, True), (3, True), (4, True)]
+    for (_, _, weight), expected in zip(written, at_step, strict=True):
+        assert torch.equal(weight, expected)
+
+
+def test_unwritten_checkpoint_ends_the_run(tmp_path, data, monkeypatch):
+    """With the sentence of the writer, though that is another thread, and soon."""
+    steps = []
+
+    def full(*_):
+        raise UserError("no space left")
+
+    monkeypatch.setattr(trainer, "save_checkpoint", full)
+    with pytest.raises(UserError, match="no space left"):
+        train(new_model(), data, short_config(), tmp_path, save_every_s=0, report=lambda step, *_: steps.append(step))
+    assert steps == [0, 1]
+
+
+def test_data_workers_start_before_anything_else(tmp_path, data, monkeypatch):
+    """CUDA's and TensorBoard's threads could hold locks that a forked process waits for."""
+    children = []
+    setup = trainer.Trainer.setup
+
+    def spy(self):
+        children.append(len(multiprocessing.active_children()))
+        assert not hasattr(self, "log")
+        setup(self)
+
+    monkeypatch.setattr(trainer.Trainer, "setup", spy)
+    train(new_model(), data, short_config(), tmp_path, num_workers=2)
+    assert children == [2]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_switches_of_the_device_hold_while_training(tmp_path, data, deterministic):
+    def switches(*_) -> tuple[bool, bool, bool]:
+        cudnn = torch.backends.cudnn
+        return cudnn.benchmark, cudnn.allow_tf32, torch.are_deterministic_algorithms_enabled()
+
+    seen, before = set(), switches()
+    config = short_config(precision="tf32")
+    train(new_model(), data, config, tmp_path, deterministic=deterministic, report=lambda *_: seen.add(switches()))
+    assert seen == {(not deterministic, True, deterministic)}
+    assert switches() == before
 
 
 def test_gpu_out_of_memory_is_explained(tmp_path, data, monkeypatch):

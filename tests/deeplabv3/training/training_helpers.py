@@ -36,10 +36,14 @@ def train(
     *,
     save_every_s: float = 60.0,
     num_workers: int = 0,
+    compile: bool = False,
+    deterministic: bool = False,
     **options,
 ) -> float:
     """Train to the end. Return the seconds that it took."""
-    runtime = RuntimeConfig(save_every_s=save_every_s, num_workers=num_workers)
+    runtime = RuntimeConfig(
+        save_every_s=save_every_s, num_workers=num_workers, compile=compile, deterministic=deterministic
+    )
     return Trainer(model, data, config, folder, identity or {}, runtime=runtime, **options).run()
 
 

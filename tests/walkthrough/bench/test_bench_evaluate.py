@@ -54,9 +54,18 @@ def test_both_loops_count_equally(make_model, voc_root, workers):
 def test_synthetic_images_are_enlarged_with_labels(tmp_path):
     data = VOCData(enlarged(tmp_path, 5), "val", dict(enumerate(SYNTHETIC_CLASSES)))
     assert len(data) == 5
-    sizes = [data[index][1].shape for index in range(5)]
-    assert sizes == [(375, 500), (333, 500), (375, 500), (500, 375), (375, 500)]
+    sizes = [data[index][1].shape[::-1] for index in range(5)]
+    assert sizes == bench.voc_sizes(5)
     assert len({int(value) for index in range(5) for value in np.unique(data[index][1])}) > 3
+
+
+@pytest.mark.parametrize(("output_stride", "real"), [(8, 59), (16, 43)])
+def test_sizes_are_as_various_as_real_ones(output_stride, real):
+    """445 images of VOC's val, padded tightly, have so many sizes; full batches are then rare, as with real images."""
+    config = EvaluationConfig(output_stride, padding="tight")
+    found = {padded_size(height, width, config) for width, height in bench.voc_sizes(445)}
+    assert 0.75 * real < len(found) < 1.25 * real
+    assert bench.voc_sizes(445)[:100] != bench.voc_sizes(445)[100:200]
 
 
 def test_command_measures_a_checkpoint(checkpoint, tmp_path, capsys):
@@ -112,7 +121,7 @@ def test_differing_pixel_is_counted(make_model, data):
 
 def test_command_measures_resnet50_on_synthetic_images(monkeypatch, capsys):
     """The command needs no file; here the enlarged images are tiny."""
-    monkeypatch.setattr(bench, "SIZES", ((40, 33), (33, 40)))
+    monkeypatch.setattr(bench, "voc_sizes", lambda count: [(40, 33), (33, 40)])
     assert main(["bench", "evaluate", "--images", "2", "--rounds", "3"]) == 0
     printed = capsys.readouterr().out
     assert "torchvision's ResNet-50, random weights, output stride 8" in printed
@@ -147,3 +156,42 @@ def test_missing_file_is_named(tmp_path, capsys):
     assert "no.safetensors do not exist" in capsys.readouterr().err
     assert main(["bench", "evaluate", "--json", str(tmp_path / "none" / "bench.json")]) == 1
     assert "make it first" in capsys.readouterr().err
+
+
+def test_both_loops_have_equal_settings(monkeypatch):
+    """Of cuDNN and TF32, which a GPU has; torchvision's loop gets what the strategy of ours says."""
+    seen = []
+
+    def loop(network, loader, device):
+        seen.append((torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32, device))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(bench, "reference_loop", loop)
+    for device in ("cuda", "cpu"):
+        for padding in ("crop", "tight"):
+            EvaluationBench(padding=padding, device=device)._reference(None, None)
+    assert seen == [(True, True, "cuda"), (False, True, "cuda"), (True, False, "cpu"), (False, False, "cpu")]
+    assert EvaluationBench(device="cuda").strategy().precision == "tf32"
+
+
+def test_failed_compilation_costs_one_row():
+    def fail():
+        raise RuntimeError("no C compiler")
+
+    with pytest.warns(UserWarning, match="no C compiler"):
+        assert not bench._succeeds(fail)
+    assert bench._succeeds(lambda: None)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("padding", ["tight", "crop"])
+def test_command_measures_a_gpu(checkpoint, tmp_path, padding):
+    root, file = write_voc(tmp_path / "images", train=1, val=5), tmp_path / "bench.json"
+    files = ["--weights", str(checkpoint), "--data", str(root), "--json", str(file), "--padding", padding]
+    settings = ["--images", "5", "--batch-size", "2", "--rounds", "3", "--output-stride", "16", "--bf16"]
+    assert main(["bench", "evaluate", *files, *settings, "--device", "cuda"]) == 0
+    result = json.loads(file.read_text())
+    names = [row["name"] for row in result["rows"]]
+    assert names[1:4] == ["ours, unmodified network", "ours", "ours in bf16"]
+    assert names[4:] == (["ours in bf16, compiled"] if padding == "crop" else [])
+    assert result["rows"][2]["differing_pixels"] < 1e-3 * result["pixels"]

@@ -66,7 +66,7 @@ def test_synthetic_images_are_the_default(capsys):
 
 def test_workers_go_up_to_core_count(monkeypatch):
     for cores, expected in ((1, (0, 1)), (2, (0, 1, 2)), (6, (0, 1, 2, 4, 6)), (16, (0, 1, 2, 4, 8, 16))):
-        monkeypatch.setattr(bench, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(bench, "available_cpus", lambda cores=cores: cores)
         assert all_workers() == expected
 
 

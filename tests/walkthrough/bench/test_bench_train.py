@@ -16,7 +16,18 @@ from deeplabv3.errors import UserError
 from deeplabv3.model.weights import from_torchvision
 from deeplabv3.training.step import ModelWithLoss
 from walkthrough.bench import train as bench
-from walkthrough.bench.train import OURS, TrainBench, Variant, reference_loss, render, torchvision_network
+from walkthrough.bench.timing import Variant
+from walkthrough.bench.train import (
+    BARE,
+    CHANNELS_LAST,
+    OURS,
+    TORCHVISION,
+    TrainBench,
+    reference_loss,
+    render,
+    summary,
+    torchvision_network,
+)
 from walkthrough.cli import main
 from walkthrough.commands import bench as command
 
@@ -24,20 +35,23 @@ from walkthrough.commands import bench as command
 class SmallTorchvision(nn.Module):
     """A network with the parts and outputs of torchvision's DeepLabV3."""
 
-    def __init__(self):
+    def __init__(self, auxiliary: bool):
         super().__init__()
         self.backbone = nn.Conv2d(3, 8, 3, padding=1)
-        self.classifier, self.aux_classifier = nn.Conv2d(8, 21, 1), nn.Conv2d(8, 21, 1)
+        self.classifier, self.aux_classifier = nn.Conv2d(8, 21, 1), nn.Conv2d(8, 21, 1) if auxiliary else None
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         features = self.backbone(images)
-        return {"out": self.classifier(features), "aux": self.aux_classifier(features)}
+        heads = {"out": self.classifier, "aux": self.aux_classifier}
+        return {name: head(features) for name, head in heads.items() if head is not None}
 
 
 @pytest.fixture
 def small_networks(monkeypatch):
     """Networks that take milliseconds in place of the ResNets."""
-    monkeypatch.setattr(bench, "torchvision_network", lambda backbone, output_stride: SmallTorchvision())
+    monkeypatch.setattr(
+        bench, "torchvision_network", lambda backbone, output_stride, auxiliary=True: SmallTorchvision(auxiliary)
+    )
     monkeypatch.setattr(TrainBench, "config", small_config(num_classes=21, atrous_rates=(6, 12, 18)))
 
 
@@ -74,6 +88,7 @@ def test_reference_loss_has_half_auxiliary_loss():
     labels = torch.tensor([[[0, 0], [0, VOID]]])
     aux = torch.log(torch.exp(torch.tensor(2.0)) + 3) - 2
     assert reference_loss(logits, labels).item() == pytest.approx(torch.log(torch.tensor(4.0)) + 0.5 * aux)
+    assert reference_loss({"out": logits["out"]}, labels).item() == pytest.approx(torch.log(torch.tensor(4.0)))
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -91,7 +106,7 @@ def test_row_has_its_options_on(monkeypatch, name):
     images, labels = tiny.random_batch()
     tiny.our_step(images, labels, switches)()
     assert torch.equal(seen["images"], images) and torch.equal(seen["labels"], labels)
-    assert hasattr(seen["model_with_loss"], "_orig_mod") is switches.compiled
+    assert hasattr(seen["model_with_loss"], "_orig_mod") is bool(switches.compile_mode)
     model_with_loss = getattr(seen["model_with_loss"], "_orig_mod", seen["model_with_loss"])
     weight = model_with_loss.model.backbone.block1[0].conv2.weight
     normalized = normalize(seen["images"])
@@ -99,7 +114,25 @@ def test_row_has_its_options_on(monkeypatch, name):
         assert tensor.is_contiguous(memory_format=torch.channels_last) is switches.channels_last
         assert tensor.is_contiguous() is not switches.channels_last
     assert seen["settings"].precision == switches.precision
-    assert {group["fused"] for group in seen["optimizer"].param_groups} == {switches.fused}
+    assert {group["fused"] for group in seen["optimizer"].param_groups} == {switches.fused or None}
+    # None leaves the choice to PyTorch, which takes "foreach" on a GPU; False would be its loop over parameters.
+    assert {group["foreach"] for group in seen["optimizer"].param_groups} == {None}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_row_has_its_variant(monkeypatch, small_networks, name):
+    seen = {}
+
+    def reference_loss(outputs, labels):
+        seen.update(outputs)
+        return outputs["out"].sum()
+
+    monkeypatch.setattr(bench, "reference_loss", reference_loss)
+    script = TORCHVISION[name]
+    TrainBench(**TINY).torchvision_step(*TrainBench(**TINY).random_batch(), script)()
+    assert ("aux" in seen) is script.auxiliary
+    assert seen["out"].dtype is (torch.bfloat16 if script.precision == "bfloat16" else torch.float32)
+    assert seen["out"].is_contiguous(memory_format=torch.channels_last) is script.channels_last
 
 
 def test_row_adds_one_option():
@@ -115,8 +148,7 @@ def test_command_writes_measurements(small_networks, tmp_path, capsys):
     printed, result = capsys.readouterr().out, json.loads(file.read_text())
     assert render(result) in printed and "goal on two cores" in printed
     rows = {row["name"]: row for row in result["rows"]}
-    torchvision = ["torchvision, its script", "torchvision, channels last", "torchvision, output stride 8"]
-    assert list(rows) == [*torchvision, *list(OURS)[:-1]]
+    assert list(rows) == [*TORCHVISION, *list(OURS)[:-1]]
     reference = sorted(result["rows"][0]["seconds"])[1]
     for row in rows.values():
         median = sorted(row["seconds"])[1]
@@ -145,6 +177,14 @@ def test_hours_follow_from_step_time():
     }
     (line,) = [line for line in render(result).splitlines() if line.startswith("+ torch.compile")]
     assert line.split()[2:8] == ["30.0", "533.30", "1.50x", "0.25", "3.00", "3.0000"]
+
+
+def test_summary_compares_fastest_row_with_channels_last():
+    seconds = {CHANNELS_LAST: 0.045, BARE: 0.036, "ours": 0.09, "+ fused optimizer": 0.03, "+ torch.compile": 0.04}
+    rows = [{"name": name, "seconds_per_step": value} for name, value in seconds.items()]
+    assert summary({"rows": rows}) == (
+        f"ours at its fastest ('+ fused optimizer'): 30.0 ms a step, 1.50x '{CHANNELS_LAST}', 1.20x '{BARE}'"
+    )
 
 
 def test_peak_memory_excludes_other_variants(monkeypatch):
