@@ -42,6 +42,8 @@ class ProcessGroup:
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """True if ``flag`` is true in any process."""
+        if self.world_size == 1:
+            return flag
         return bool(self.all_reduce(torch.tensor(float(flag), device=device)).item())
 
     def all_gather(self, value: Any) -> list[Any]:
@@ -84,17 +86,24 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def init_distributed(timeout_s: float = 600.0) -> Iterator[ProcessGroup]:
-    """The processes that torchrun started this one with; outside torchrun :data:`SINGLE_PROCESS`."""
+    """The processes that torchrun or ``srun`` started this one with; else :data:`SINGLE_PROCESS`.
+
+    A lost process is a :class:`UserError` in the others where gloo notices it. NCCL's watchdog ends the others itself,
+    with a message of its own.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1:
         yield SINGLE_PROCESS
         return
     backend, device = "gloo", None
     if torch.cuda.is_available():
-        local_rank, num_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        local_rank, num_gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if num_gpus == 1 and not dist.is_torchelastic_launched():
+            local_rank = 0  # srun shows each process its own GPU alone
         if local_rank >= num_gpus:
             raise UserError(
-                f"torchrun started process {local_rank + 1} on a machine with {num_gpus} GPUs; lower --nproc-per-node."
+                f"process {local_rank + 1} was started on a machine with {num_gpus} GPUs; lower --nproc-per-node, or "
+                "srun's --ntasks-per-node."
             )
         torch.cuda.set_device(local_rank)
         backend, device = "nccl", torch.device("cuda", local_rank)
@@ -125,13 +134,10 @@ def _is_connection_error(error: RuntimeError) -> bool:
 
 def convert_sync_batchnorm(model: nn.Module, processes: ProcessGroup) -> nn.Module:
     """``model``, changed in place: batch norm uses the statistics of the whole batch, over all processes."""
-    if processes.world_size == 1:
-        return model
-    if next(model.parameters()).is_cuda:
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = _SyncBatchNormCPU
+    if processes.world_size > 1:
+        for module in model.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = SyncBatchNorm
     return model
 
 
@@ -149,8 +155,11 @@ class _AllReduceSum(torch.autograd.Function):
         return _AllReduceSum.forward(ctx, gradient)
 
 
-class _SyncBatchNormCPU(nn.BatchNorm2d):
-    """Synchronized batch norm by its definition: PyTorch's own is for GPUs only."""
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Synchronized batch norm by its definition, for equal shares of the batch.
+
+    PyTorch's own is for GPUs only, and waits for the GPU in every layer to learn whether the shares are equal.
+    """
 
     running_mean: Tensor
     running_var: Tensor
@@ -160,15 +169,19 @@ class _SyncBatchNormCPU(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W), N of this process
         if not self.training:
             return super().forward(x)
-        count = torch.tensor(float(x.numel() // x.shape[1]))  # (), values per channel
-        dist.all_reduce(count)
+        world_size = dist.get_world_size()
         x_float = x.float()  # under autocast x may be bfloat16, whose sums are too coarse
-        mean = _AllReduceSum.apply(x_float.sum((0, 2, 3))) / count  # (C,)
-        centered = x_float - mean[:, None, None]  # (N, C, H, W)
-        variance = _AllReduceSum.apply(centered.square().sum((0, 2, 3))) / count  # (C,)
+        variance, mean = torch.var_mean(x_float, (0, 2, 3), correction=0)  # (C,) and (C,), of this process
+        # Variances cannot be averaged, squares can; in float64, where little is lost when the mean is subtracted again.
+        mean, variance = mean.double(), variance.double()  # (C,) and (C,)
+        moments = torch.cat([mean, variance + mean.square()])  # (2 C,)
+        mean, square = (_AllReduceSum.apply(moments) / world_size).chunk(2)  # (C,) and (C,), of all processes
+        variance = square - mean.square()  # (C,)
         with torch.no_grad():
+            count = world_size * x.numel() // x.shape[1]  # values per channel
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()  # (C,)
-        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)  # (N, C, H, W)
+            self.running_mean.lerp_(mean.float(), self.momentum)
+            self.running_var.lerp_((variance * count / (count - 1)).float(), self.momentum)
+        scale = (self.weight * (variance + self.eps).rsqrt()).float()  # (C,)
+        shift = (self.bias - mean * scale).float()  # (C,)
+        return (x_float * scale[:, None, None] + shift[:, None, None]).to(x.dtype)  # (N, C, H, W)

@@ -69,6 +69,23 @@ def test_synchronized_bfloat16_statistics_are_float32(tmp_path):
     torch.testing.assert_close(synchronized.running_var, plain.running_var)
 
 
+def test_synchronized_batch_norm_keeps_digits_and_compiles(tmp_path):
+    """Its variance is right where the mean is a thousand times as large, and no part of it leaves the graph."""
+    torch.manual_seed(0)
+    features = torch.randn(4, 3, 9, 9) + 1000
+    plain, synchronized = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)
+    distributed.dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        distributed.convert_sync_batchnorm(synchronized, ProcessGroup(0, 2))
+        expected, found = plain(features), synchronized(features)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+        torch.testing.assert_close(synchronized.running_var, plain.running_var, rtol=1e-5, atol=0)
+        graphs = torch._dynamo.explain(synchronized)(features).graph_count
+    finally:
+        distributed.dist.destroy_process_group()
+    assert graphs == 1
+
+
 def test_killed_process_is_reported_and_run_resumes(voc_root, single, tmp_path):
     """Process 1 is killed in step 4; the same command resumes from the checkpoint."""
     folder = tmp_path / "dying"
@@ -129,6 +146,50 @@ def test_failed_process_does_not_wait_for_others(monkeypatch):
     with init_distributed() as processes:
         assert processes == ProcessGroup(0, 2)
     assert called == ["destroyed"]
+
+
+@pytest.fixture
+def launched(monkeypatch) -> dict:
+    """A process of two with GPUs, as a launcher starts it; what it chooses, by the names of PyTorch's functions."""
+    chosen = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: chosen.update(set_device=number))
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(distributed.dist, name, lambda *_, name=name, **options: chosen.update({name: options}))
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 0)
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("local_rank", "gpus", "launcher", "gpu"),
+    [
+        ("3", 4, {"TORCHELASTIC_RUN_ID": "1"}, 3),
+        ("3", 4, {}, 3),
+        ("3", 1, {}, 0),  # srun --gpus-per-task 1: each process sees its own GPU alone
+        (None, 1, {}, 0),  # a pod for each process
+    ],
+)
+def test_process_takes_its_own_gpu(launched, monkeypatch, local_rank, gpus, launcher, gpu):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    for name, value in (launcher | ({"LOCAL_RANK": local_rank} if local_rank else {})).items():
+        monkeypatch.setenv(name, value)
+    with init_distributed():
+        pass
+    assert launched["set_device"] == gpu
+    assert launched["init_process_group"]["device_id"] == torch.device("cuda", gpu)
+
+
+@pytest.mark.parametrize(("gpus", "launcher"), [(1, {"TORCHELASTIC_RUN_ID": "1"}), (2, {})], ids=["torchrun", "srun"])
+def test_more_processes_than_gpus_are_refused(launched, monkeypatch, gpus, launcher):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    for name, value in (launcher | {"LOCAL_RANK": "2"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"process 3 was started on .* GPUs; lower"), init_distributed():
+        pass
+    assert not launched
 
 
 def test_machines_without_shared_folder_are_refused(data, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Parallel tasks on one machine: one process a core, or one a GPU, or as many as the profile says.
+"""Parallel tasks on one machine: as many processes on each GPU, or on the CPU without one, as the profile says.
 
 Several sweeps of one workspace, on one machine or many (``srun -n 8 deeplabv3 sweep``), share the tasks between them: a
 run that another process works on goes to the end of the queue.
@@ -10,8 +10,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from deeplabv3.errors import UserError
+from deeplabv3.machine import LOCAL_PROCESSES
 from deeplabv3.signals import sigterm_interrupts
 from walkthrough.experiments.progress import Progress
 from walkthrough.experiments.run import evaluate_run, train_run
@@ -50,59 +52,81 @@ def in_processes(
     """
     context = multiprocessing.get_context("spawn")
     other_children = set(multiprocessing.active_children())
-    events, slots = context.Queue(), context.Queue()
-    for slot in range(processes):
-        slots.put(slot)
-    pool = ProcessPoolExecutor(processes, context, _start, (events, slots, threads))
+    events = context.Queue()
+
+    def new_pool(slot: int) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, context, _start, (events, slot, threads, processes))
+
+    pools = [new_pool(slot) for slot in range(processes)]
     failures: dict[Task, BaseException] = {}
-    with Progress(tasks, title) as progress, pool:
+    with Progress(tasks, title) as progress:
         listener = threading.Thread(target=_listen, args=(events, progress), daemon=True)
         listener.start()
         try:
-            for number, error in _results(pool, function, tasks):
+            for number, error in _results(pools, new_pool, function, tasks):
                 if error:
                     failures[tasks[number]] = _explained(error)
                 events.put(("ended", number, error is not None))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for pool in pools:
+                pool.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - other_children:
                 process.terminate()  # SIGTERM: the trainer saves and stops
             raise
         finally:
+            for pool in pools:
+                pool.shutdown()
             events.put(None)
             listener.join()
     return {task: failures[task] for task in tasks if task in failures}
 
 
 def _results(
-    pool: ProcessPoolExecutor, function: TaskFunction, tasks: Sequence[Task]
+    pools: list[ProcessPoolExecutor],
+    new_pool: Callable[[int], ProcessPoolExecutor],
+    function: TaskFunction,
+    tasks: Sequence[Task],
 ) -> Iterator[tuple[int, BaseException | None]]:
-    """Yield the number and the error of each task when it has ended."""
-    futures = {pool.submit(_do, function, number, task): number for number, task in enumerate(tasks)}
+    """Yield the number and the error of each task when it has ended.
+
+    A pool has one process: one that is killed breaks its pool alone, which a new one replaces in ``pools``.
+    """
+    queue = deque((number, 0.0) for number in range(len(tasks)))
+    running: dict[Future, tuple[int, int]] = {}  # number of the task and of its pool
+    idle = deque(range(len(pools)))
     postponed: set[int] = set()
     announced = False
-    while futures:
-        for future in wait(futures, return_when=FIRST_COMPLETED).done:
-            number, error = futures.pop(future), future.exception()
+    while queue or running:
+        while queue and idle:
+            (number, delay_s), slot = queue.popleft(), idle.popleft()
+            try:
+                future = pools[slot].submit(_do, function, number, tasks[number], delay_s)
+            except BrokenProcessPool:  # its process was killed since the last task
+                pools[slot] = new_pool(slot)
+                future = pools[slot].submit(_do, function, number, tasks[number], delay_s)
+            running[future] = number, slot
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            (number, slot), error = running.pop(future), future.exception()
+            idle.append(slot)
             if isinstance(error, Locked):
                 postponed.add(number)
-                try:
-                    futures[pool.submit(_do, function, number, tasks[number], POLL_S)] = number
-                    continue
-                except BrokenProcessPool as broken:
-                    error = broken
+                queue.append((number, POLL_S))
+                continue
+            if isinstance(error, BrokenProcessPool):
+                pools[slot] = new_pool(slot)
             yield number, error
-        if futures and not announced and postponed.issuperset(futures.values()):
+        left = {number for number, _ in (*queue, *running.values())}
+        if left and not announced and postponed.issuperset(left):
             announced = True
-            text = f"other processes are busy with what is left, {len(futures)} of {len(tasks)} runs; waiting."
+            text = f"other processes are busy with what is left, {len(left)} of {len(tasks)} runs; waiting."
             tqdm.write(text, file=sys.stderr)
 
 
 def _explained(error: BaseException) -> BaseException:
     if isinstance(error, BrokenProcessPool):
         return UserError(
-            "a process of those side by side was killed, often for want of memory; lower 'runtime.parallel_runs' and "
-            "give the same command again, which goes on."
+            "its process was killed, often for want of memory; lower 'runtime.parallel_runs' and give the same command "
+            "again, which goes on."
         )
     return error
 
@@ -110,11 +134,12 @@ def _explained(error: BaseException) -> BaseException:
 _events: Any = None
 
 
-def _start(events: Any, slots: Any, threads: int) -> None:
+def _start(events: Any, slot: int, threads: int, processes: int) -> None:
     global _events
     _events = events
+    os.environ[LOCAL_PROCESSES] = str(processes)
     torch.set_num_threads(threads)
-    _select_gpu(slots)
+    _select_gpu(slot)
     # Ctrl-C goes to the whole process group; the parent decides and sends SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
@@ -126,10 +151,10 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def _select_gpu(slots: Any) -> None:
+def _select_gpu(slot: int) -> None:
     """Give this process a GPU; GPUs are shared if there are more processes."""
     if torch.cuda.is_available():
-        torch.cuda.set_device(slots.get() % torch.cuda.device_count())
+        torch.cuda.set_device(slot % torch.cuda.device_count())
 
 
 def _do(function: TaskFunction, number: int, task: Task, delay_s: float = 0.0) -> None:

@@ -73,7 +73,7 @@ class Progress:
 
     def _show(self, change: int) -> None:
         if self._watched:
-            self._bar.set_description(self._describe(), refresh=False)
+            self._bar.set_description_str(self._describe(), refresh=False)
             self._bar.set_postfix_str(self._loss, refresh=False)
             self._bar.update(change)
         elif time.monotonic() - self._written >= LINE_EVERY_S:

@@ -5,6 +5,7 @@ All machines share the workspace. Ray is the extra ``ray``.
 
 import logging
 import os
+import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,11 +13,14 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import torch
+
 from deeplabv3.errors import UserError
+from deeplabv3.machine import LOCAL_PROCESSES
 from deeplabv3.signals import sigterm_interrupts, stop_requests
 from walkthrough import paths
 from walkthrough.experiments.progress import Progress
-from walkthrough.experiments.task import Task, TaskFunction, threads_of
+from walkthrough.experiments.task import Task, TaskFunction, runs_a_gpu, threads_of
 from walkthrough.profiles import Profile
 
 RETRIES = 3
@@ -49,14 +53,15 @@ def on_cluster(
     with (
         _connected(ray, address),
         NamedTemporaryFile(prefix=".sweep-", dir=workspace) as marker,  # a task that lacks it has another workspace
-        stop_requests() as stop,
+        stop_requests(SAVE_TIMEOUT_S + 10) as stop,
         Progress(tasks, title) as progress,
     ):
         from ray.util.queue import Queue
 
         events = Queue(actor_options={"num_cpus": 0, "max_restarts": -1})
-        do = ray.remote(_do).options(max_retries=RETRIES, retry_exceptions=False, **_resources(ray, profile))
-        environment = _environment() | {MARKER: marker.name}
+        resources, bounds = _share(ray, profile)
+        do = ray.remote(_do).options(max_retries=RETRIES, retry_exceptions=False, **resources)
+        environment = _environment() | bounds | {MARKER: marker.name}
         waiting = {do.remote(function, number, task, environment, events): number for number, task in enumerate(tasks)}
         failures: dict[Task, BaseException] = {}
         try:
@@ -109,14 +114,27 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _resources(ray: Any, profile: Profile) -> dict[str, float]:
-    """Resources of a run: a GPU if the cluster has any, else its threads."""
-    if ray.cluster_resources().get("GPU"):
-        return {"num_gpus": 1}
-    largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
-    if not largest:
-        raise UserError("the Ray cluster has no machine with a free GPU or CPU; start one with: ray start --address …")
-    return {"num_cpus": min(threads_of(profile), largest)}  # Ray would wait for ever for a larger machine
+def _share(ray: Any, profile: Profile) -> tuple[dict[str, float], dict[str, str]]:
+    """Resources of a run, and the environment variables that keep it to its share of a machine's cores and memory.
+
+    If the cluster has GPUs, a run has one of them, or a part of one, with its share of the cores; else its threads.
+    """
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if with_gpu := [machine for machine in machines if machine.get("GPU")]:
+        cpus = min(machine.get("CPU", 0) / machine["GPU"] for machine in with_gpu)
+        runs = runs_a_gpu(profile, cpus)
+        resources = {"num_gpus": 1 / runs, "num_cpus": int(cpus / runs) or cpus / runs}  # whole ones, or part of one
+        processes = runs * max(machine["GPU"] for machine in with_gpu)
+    else:
+        largest = max((machine.get("CPU", 0) for machine in machines), default=0)
+        if not largest:
+            raise UserError(
+                "the Ray cluster has no machine with a free GPU or CPU; start one with: ray start --address …"
+            )
+        resources = {"num_cpus": min(threads_of(profile), largest)}  # Ray would wait for ever for a larger machine
+        processes = largest // resources["num_cpus"]
+    threads = max(1, int(resources["num_cpus"]))
+    return resources, {"OMP_NUM_THREADS": str(threads), LOCAL_PROCESSES: str(int(processes))}
 
 
 def _environment() -> dict[str, str]:
@@ -133,10 +151,11 @@ def _do(function: TaskFunction, number: int, task: Task, environment: dict[str, 
     marker = Path(environment[MARKER])
     if not marker.is_file():
         raise UserError(
-            f"machine {os.uname().nodename} does not see the workspace {marker.parent}; set DEEPLABV3_WORKSPACE to a "
+            f"machine {platform.node()} does not see the workspace {marker.parent}; set DEEPLABV3_WORKSPACE to a "
             "folder that all machines of the cluster share."
         )
     os.environ.update(environment)
+    torch.set_num_threads(threads_of(task.run.profile))
     reported_at = 0.0
 
     def report(position: int, loss: float | None = None) -> None:

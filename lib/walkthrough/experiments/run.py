@@ -13,6 +13,7 @@ from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import confusion_per_image
 from deeplabv3.evaluation.metrics import mean_iou
+from deeplabv3.files import abandoned
 from deeplabv3.model.checkpoint import load_checkpoint, load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.deploy import optimize_for_inference
@@ -20,11 +21,15 @@ from deeplabv3.model.weights import load_backbone_weights
 from deeplabv3.signals import sigterm_interrupts
 from deeplabv3.training.trainer import Trainer
 from walkthrough import paths
-from walkthrough.experiments.task import device, threads_of
+from walkthrough.datasets.survey import require_labels, require_learnable
+from walkthrough.experiments.task import device, limit_threads, threads_of
 from walkthrough.records.environment import reset_peak_memory
 from walkthrough.records.lock import LOCK, locked
 from walkthrough.records.run import Run
 from walkthrough.records.store import PartialCounts
+
+COMPILE_FROM = 20_000
+"""Images that a GPU has to evaluate in each scale before the minute is made good that ``torch.compile`` takes."""
 
 
 def train_run(
@@ -45,12 +50,18 @@ def train_run(
     with locked(run.folder / LOCK, f"run {run.name}", processes, wait):
         if _trained(run, processes):
             return
+        for leftover in abandoned(run.folder, seconds=0) if processes.is_main else ():  # nobody else writes there
+            leftover.unlink(missing_ok=True)
         reset_peak_memory()
         profile = run.profile
-        torch.set_num_threads(max(1, threads_of(profile) // processes.world_size))
+        torch.set_num_threads(threads_of(profile))
+        data = profile.open_data(profile.data.train_list)
+        if profile.data.kind != "synthetic":
+            require_learnable(data)
+            require_labels(profile.open_data())
         trainer = Trainer(
             initial_model(run),
-            profile.open_data(profile.data.train_list),
+            data,
             run.training,
             run.folder,
             run.identity,
@@ -144,10 +155,11 @@ def evaluate_run(
     checkpoint, name = checkpoint or run.checkpoint, run.evaluation_name(settings)
     with locked(run.record_folder() / f".{name}{LOCK}", f"{name} of run {run.name}", processes, wait) as waited:
         model, state = load_model(checkpoint)
-        finished = state.step == run.training.iterations
+        finished = state.step == run.training.iterations and run.owns(checkpoint)
         if (waited or not wait) and finished and (record := processes.all_gather(run.evaluation_record(settings))[0]):
             return record
         reset_peak_memory()
+        limit_threads()
         partial = run.partial_counts(settings, checkpoint, device().type, save_every_s, processes)
         values, confusions = _evaluated(run, settings, model, partial, report, processes)
         if processes.is_main and finished:
@@ -155,6 +167,12 @@ def evaluate_run(
         partial.remove()
         processes.barrier()
         return values
+
+
+def compiles(run: Run, settings: EvaluationConfig, images: int) -> bool:
+    """Whether ``torch.compile`` gains time, if the run has it: on a GPU, with very many images of one size."""
+    one_size = settings.padding == "crop" and device().type == "cuda"
+    return run.profile.runtime.compile and one_size and images * (1 + settings.flip) >= COMPILE_FROM
 
 
 def _evaluated(
@@ -175,7 +193,6 @@ def _evaluated(
         report: called with the number of images that are done
         processes: each evaluates its share of the images
     """
-    model = optimize_for_inference(model).to(device())
     data = run.profile.open_data()
     signatures = [data.file_signature(index) for index in range(len(data))]
     share = range(len(data))[processes.rank :: processes.world_size]
@@ -183,6 +200,8 @@ def _evaluated(
     errors: list[UserError] = []
     done = len(share) - len(todo)
     report(done * processes.world_size)
+    compiled = compiles(run, settings, len(todo))
+    model = optimize_for_inference(model, compiled, settings.precision).to(device())
     stream = confusion_per_image(model, data, settings, run.profile.runtime.eval_batch_size, todo)
     with sigterm_interrupts(), closing(stream):
         try:

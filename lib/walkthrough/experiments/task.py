@@ -12,6 +12,7 @@ import torch
 
 from deeplabv3.config import EvaluationConfig, ModelConfig, TrainingConfig
 from deeplabv3.data.voc import find_root, read_list
+from deeplabv3.machine import available_cpus
 from deeplabv3.model.checkpoint import checkpoint_step
 from deeplabv3.model.cost import multiply_adds
 from walkthrough.profiles import Profile
@@ -90,17 +91,41 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+MOST_RUNS_A_GPU = 8
+"""Runs of small networks that share a GPU, where the profile leaves their number open."""
+
+MEMORY_A_RUN = 2 * 2**30
+"""Bytes of a GPU's memory for each of them, CUDA's own included."""
+
+
 def parallel_runs(profile: Profile) -> int:
     """Number of runs that train at once on this machine."""
-    return profile.runtime.parallel_runs or torch.cuda.device_count() or os.cpu_count() or 1
+    if gpus := torch.cuda.device_count():
+        memory = torch.cuda.get_device_properties(0).total_memory
+        return gpus * runs_a_gpu(profile, min(available_cpus() / gpus, memory / MEMORY_A_RUN))
+    return profile.runtime.parallel_runs or available_cpus()
+
+
+def runs_a_gpu(profile: Profile, room: float) -> int:
+    """Number of runs that train at once on a GPU whose cores, and memory if known, have room for so many small ones."""
+    return profile.runtime.parallel_runs or max(1, min(MOST_RUNS_A_GPU, int(room)))
 
 
 def threads_of(profile: Profile) -> int:
-    """Number of threads of a run, its share of the cores, whether or not others train at the same time.
+    """Number of threads of a run's process, its share of the cores, whether or not other runs train at the same time.
 
-    It is fixed because the number of threads changes the order of summation, and so the result.
+    It is fixed because the number of threads changes the order of summation, and so the result. ``OMP_NUM_THREADS`` is
+    an upper bound; torchrun sets it to 1 where it is not set.
     """
-    return max(1, (os.cpu_count() or 1) // parallel_runs(profile))
+    processes = max(parallel_runs(profile), int(os.environ.get("LOCAL_WORLD_SIZE", 1)))  # of a sweep, or torchrun's
+    share = max(1, available_cpus() // processes)
+    bound = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return min(share, int(bound)) if bound.isdecimal() and int(bound) else share
+
+
+def limit_threads() -> None:
+    """Set PyTorch's threads to the cores of this process where it has more: it knows nothing of a container's quota."""
+    torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))
 
 
 def missing(jobs: Iterable[Job]) -> list[Job]:

@@ -1,10 +1,10 @@
 """A sweep for test_sweep.py: PROFILE TABLES. It adds the name of each run that it trains to ``trained``."""
 
-import os
 import sys
 
 from walkthrough import paths
 from walkthrough.cli import main
+from walkthrough.experiments import task
 from walkthrough.records.run import Run
 
 write_training_record = Run.write_training_record
@@ -18,7 +18,7 @@ def write_and_note(run: Run, seconds: float) -> None:
 
 # In the worker processes, too, which import this file. One core: several sweeps with all threads each are slow.
 Run.write_training_record = write_and_note
-os.cpu_count = lambda: 1
+task.available_cpus = lambda: 1
 
 if __name__ == "__main__":
     sys.exit(main(["sweep", "--profile", sys.argv[1], "--tables", sys.argv[2], "--set", "runtime.parallel_runs=1"]))

@@ -16,11 +16,11 @@ from conftest import read_until, write_label
 from kill_evaluation import run_of
 from PIL import Image
 
-from deeplabv3.config import VOID
+from deeplabv3.config import VOID, EvaluationConfig, RuntimeConfig
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation import inference
 from deeplabv3.model.checkpoint import load_checkpoint, save_checkpoint
-from deeplabv3.signals import Interrupted
+from deeplabv3.signals import Terminated
 from walkthrough.cli import main
 from walkthrough.experiments import run as experiments
 from walkthrough.experiments.run import Incomplete, evaluate_run, train_run
@@ -99,7 +99,7 @@ def test_killed_evaluation_resumes_where_it_was(run, profile_file, counted, kill
             process.wait()
     expected = {
         signal.SIGKILL: "",
-        signal.SIGTERM: "Interrupted: stopped on the way",
+        signal.SIGTERM: "Terminated: stopped on the way",
         signal.SIGINT: "KeyboardInterrupt",
     }
     assert process.returncode != 0
@@ -161,7 +161,7 @@ def test_counts_of_another_evaluation_are_ignored(run, counted, change):
     settings = change(run, run.profile.evaluation)
     counted.clear()
     evaluate_run(run, settings)
-    assert counted == list(range(9))
+    assert sorted(counted) == list(range(9))
 
 
 def test_counts_of_another_device_or_version_are_ignored(run, monkeypatch):
@@ -329,7 +329,27 @@ def test_sigterm_interrupts_evaluation_and_handler_is_restored(run):
         if done == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match="the same command goes on"):
+    with pytest.raises(Terminated, match="the same command goes on"):
         evaluate_run(run, run.profile.evaluation, report)
     assert signal.getsignal(signal.SIGTERM) == before
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize(
+    ("changes", "images", "expected"),
+    [
+        ({}, 20_000, True),
+        ({}, 19_999, False),
+        ({"flip": True}, 10_000, True),
+        ({"padding": "tight"}, 20_000, False),
+    ],
+)
+def test_only_long_evaluations_are_compiled(profile_file, monkeypatch, changes, images, expected):
+    """And only on a GPU, where the profile says so."""
+    settings = EvaluationConfig(**changes)
+    run = run_of(str(profile_file))[1]
+    asked = replace(run, profile=replace(run.profile, runtime=RuntimeConfig(compile=True)))
+    assert not experiments.compiles(asked, settings, images)
+    monkeypatch.setattr(experiments, "device", lambda: torch.device("cuda"))
+    assert experiments.compiles(asked, settings, images) == expected
+    assert not experiments.compiles(run, settings, images)

@@ -1,11 +1,14 @@
 """Runs are trained and evaluated in parallel, only if missing; a failure or an interrupt loses nothing."""
 
+import multiprocessing
 import os
 import pickle
-import queue
+import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from signal import SIGINT, SIGKILL
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +16,14 @@ import torch
 from interrupts import assert_ended, interrupt_at_first_step, with_runtime, with_training
 
 from deeplabv3.errors import UserError
+from deeplabv3.machine import LOCAL_PROCESSES
 from deeplabv3.model.checkpoint import load_checkpoint
 from walkthrough.experiments import local, task
 from walkthrough.experiments import run as experiments
 from walkthrough.experiments.local import run_missing
 from walkthrough.experiments.run import Incomplete, evaluate_run, train_run
 from walkthrough.experiments.task import Task, missing, tasks_of
-from walkthrough.profiles import with_data
+from walkthrough.profiles import load_profile, profile_names, with_data
 from walkthrough.records.run import Run
 
 
@@ -32,10 +36,24 @@ def forbid_all_work(monkeypatch) -> None:
         monkeypatch.setattr(local, name, never)
 
 
+@pytest.fixture
+def machine(monkeypatch) -> Callable[..., None]:
+    """``machine(cores, gpus, gib)``: from now on there are so many, the GPUs with so much memory each."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    def change(cores: int, gpus: int = 0, gib: int = 80) -> None:
+        monkeypatch.setattr(task, "available_cpus", lambda: cores)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        properties = SimpleNamespace(total_memory=gib * 2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: properties)
+
+    return change
+
+
 @pytest.mark.parametrize(("parallel_runs", "cores", "threads"), [(0, 8, 1), (1, 8, 8), (3, 8, 2), (4, 2, 1)])
-def test_lone_run_has_threads_of_its_share(profile, monkeypatch, parallel_runs, cores, threads):
+def test_lone_run_has_threads_of_its_share(profile, machine, parallel_runs, cores, threads):
     """Alone in its process pool, or trained by the command: another number of threads would round differently."""
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    machine(cores)
     profile = with_runtime(profile, parallel_runs=parallel_runs)
     assert task.threads_of(profile) == threads
     run = Run.of(profile, profile.model_config())
@@ -119,41 +137,117 @@ def test_ctrl_c_stops_workers_and_saves(profile, monkeypatch, capsys, whole_grou
     assert "\r" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("parallel_runs", "gpus", "runs"), [(0, 0, 8), (0, 2, 2), (3, 2, 3), (1, 0, 1)])
-def test_parallel_runs_follow_cores_gpus_and_profile(profile, monkeypatch, parallel_runs, gpus, runs):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+@pytest.mark.parametrize(
+    ("parallel_runs", "cores", "gpus", "gib", "runs"),
+    [
+        (1, 8, 0, 0, 1), (3, 8, 0, 0, 3), (0, 8, 0, 0, 8),  # on the CPU
+        (1, 8, 8, 80, 8), (2, 8, 2, 80, 4),  # on every GPU
+        (0, 64, 2, 80, 16), (0, 64, 1, 8, 4), (0, 6, 2, 80, 6), (0, 2, 4, 80, 4), (0, 64, 1, 1, 1),
+    ],
+)  # fmt: skip
+def test_parallel_runs_follow_cores_gpus_and_profile(profile, machine, parallel_runs, cores, gpus, gib, runs):
+    """Left open, it is a run for each core and 2 GiB of memory that a GPU has, at most eight."""
+    machine(cores, gpus, gib)
     profile = with_runtime(profile, parallel_runs=parallel_runs)
     assert task.parallel_runs(profile) == runs
-    assert task.threads_of(profile) == 8 // runs
+    assert task.threads_of(profile) == max(1, cores // runs)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_sweep_of_every_profile_uses_every_gpu(name, machine):
+    machine(64, 8)
+    assert task.parallel_runs(load_profile(name)) in (8, 64)
+
+
+@pytest.mark.parametrize(
+    ("variables", "threads"),
+    [
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "3,2"}, 3),
+        ({"OMP_NUM_THREADS": "64"}, 8),
+        ({"OMP_NUM_THREADS": "all"}, 8),
+        ({"LOCAL_WORLD_SIZE": "4"}, 2),  # torchrun's processes on this machine
+        ({"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "16", "OMP_NUM_THREADS": "1"}, 1),
+    ],
+)
+def test_environment_bounds_threads_of_a_run(profile, machine, monkeypatch, variables, threads):
+    machine(8)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert task.threads_of(with_runtime(profile, parallel_runs=1)) == threads
+
+
+def test_threads_respect_quota_of_a_container(profile, machine):
+    """PyTorch counts the machine's cores."""
+    machine(2)
+    torch.set_num_threads(5)
+    task.limit_threads()
+    assert torch.get_num_threads() == 2
+    machine(64)
+    task.limit_threads()
+    assert torch.get_num_threads() == 2
 
 
 def test_processes_take_gpus_in_turn(monkeypatch):
     """Of five processes on two GPUs, three share the first."""
-    taken, slots = [], queue.Queue()
+    taken = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     for slot in range(5):
-        slots.put(slot)
-    for _ in range(5):
-        local._select_gpu(slots)
+        local._select_gpu(slot)
     assert taken == [0, 1, 0, 1, 0]
 
 
-def test_killed_process_is_a_user_error(profile):
-    """Nobody knows whose it was, so all that were not done are named."""
-    profile = with_runtime(profile, parallel_runs=1)
-    runs = [Run.of(replace(profile, seed=seed), profile.model_config()) for seed in (0, 1)]
+def test_killed_process_costs_its_run_alone(profile):
+    """The second of four; the others are done, some in the process that replaces it."""
+    runs = [Run.of(replace(profile, seed=seed), profile.model_config()) for seed in range(4)]
     tasks = tasks_of([(run, profile.evaluation) for run in runs])
-    failures = local.in_processes(die, tasks, 1, 1, "dying")
-    assert list(failures) == tasks
-    for error in failures.values():
-        assert isinstance(error, UserError) and "lower 'runtime.parallel_runs'" in str(error)
+    failures = local.in_processes(die_second, tasks, 2, 1, "dying")
+    assert [task.run.seed for task in failures] == [1]
+    (error,) = failures.values()
+    assert isinstance(error, UserError)
+    assert "its process was killed" in str(error) and "lower 'runtime.parallel_runs'" in str(error)
+    assert [task.run.seed for task in tasks if (task.run.folder / "done").is_file()] == [0, 2, 3]
 
 
-def die(task: Task, report: Callable) -> None:
-    os.kill(os.getpid(), SIGKILL)
+def test_idle_process_that_is_killed_costs_nothing(profile):
+    """Once it has done a task; the pool hears of its death before the next one or with it."""
+    runs = [Run.of(replace(profile, seed=seed), profile.model_config()) for seed in range(2)]
+    tasks = tasks_of([(run, profile.evaluation) for run in runs])
+    context = multiprocessing.get_context("spawn")
+    pools = [ProcessPoolExecutor(1, context)]
+    process_id = pools[0].submit(os.getpid).result()
+    os.kill(process_id, SIGKILL)
+    while not pools[0]._broken:
+        time.sleep(0.01)
+    made = []
+
+    def new_pool(slot):
+        made.append(slot)
+        return ProcessPoolExecutor(1, context, local._start, (context.Queue(), slot, 1, 1))
+
+    assert list(local._results(pools, new_pool, die_second, tasks[:1])) == [(0, None)]
+    assert made == [0]
+    pools[0].shutdown()
+
+
+def test_processes_of_a_sweep_share_memory(profile):
+    run = Run.of(profile, profile.model_config())
+    assert local.in_processes(note_processes, tasks_of([(run, profile.evaluation)]), 7, 1, "noting") == {}
+    assert (run.folder / "processes").read_text() == "7"
+
+
+def note_processes(task: Task, report: Callable) -> None:
+    task.run.folder.mkdir(parents=True)
+    (task.run.folder / "processes").write_text(os.environ[LOCAL_PROCESSES])
+
+
+def die_second(task: Task, report: Callable) -> None:
+    if task.run.seed == 1:
+        os.kill(os.getpid(), SIGKILL)
+    task.run.folder.mkdir(parents=True, exist_ok=True)
+    (task.run.folder / "done").touch()
 
 
 def test_incomplete_evaluation_survives_pickling():

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import torch
 from interrupts import interrupt_at_first_step, with_runtime, with_training
 
 from deeplabv3.errors import UserError
+from deeplabv3.machine import LOCAL_PROCESSES
 from deeplabv3.model.checkpoint import checkpoint_step, load_checkpoint
 from deeplabv3.signals import Interrupted
 from walkthrough.cli import main
 from walkthrough.experiments import local, ray_cluster
 from walkthrough.experiments import run as experiments
+from walkthrough.experiments import task as task_module
 from walkthrough.experiments.ray_cluster import on_cluster
 from walkthrough.experiments.task import Task
 from walkthrough.profiles import Profile
@@ -115,6 +118,56 @@ def test_interrupt_saves_tasks(workers, profile, number, monkeypatch):
         on_cluster(local.run_task, [task], "sweep")
     assert checkpoint_step(task.run.checkpoint) > 0
     assert not is_held(task.run.folder / LOCK), "it trains on unseen"
+
+
+def node(alive: bool = True, **resources: float) -> dict:
+    return {"Alive": alive, "Resources": resources}
+
+
+@pytest.mark.parametrize(
+    ("parallel_runs", "nodes", "resources", "threads", "processes"),
+    [
+        (1, [node(CPU=16)], {"num_cpus": 4}, 4, 4),  # this machine's threads, which Ray need not know
+        (1, [node(CPU=2)], {"num_cpus": 2}, 2, 1),  # not more than the largest machine has
+        (1, [node(CPU=64, GPU=8), node(CPU=4)], {"num_gpus": 1, "num_cpus": 8}, 8, 8),
+        (1, [node(CPU=64, GPU=8), node(CPU=8, GPU=4), node(False, GPU=8)], {"num_gpus": 1, "num_cpus": 2}, 2, 8),
+        (1, [node(CPU=2, GPU=4)], {"num_gpus": 1, "num_cpus": 0.5}, 1, 4),
+        (0, [node(CPU=64, GPU=2)], {"num_gpus": 0.125, "num_cpus": 4}, 4, 16),
+        (0, [node(CPU=9, GPU=2)], {"num_gpus": 0.25, "num_cpus": 1}, 1, 8),
+    ],
+)
+def test_run_has_its_share_of_a_machine(profile, monkeypatch, parallel_runs, nodes, resources, threads, processes):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(task_module, "available_cpus", lambda: 4)
+    cluster = SimpleNamespace(nodes=lambda: nodes)
+    found, variables = ray_cluster._share(cluster, with_runtime(profile, parallel_runs=parallel_runs))
+    assert found == resources
+    assert variables == {"OMP_NUM_THREADS": str(threads), LOCAL_PROCESSES: str(processes)}
+
+
+def test_task_keeps_to_its_share(profile, monkeypatch, tmp_path):
+    """Of a machine with 64 cores."""
+    marker = tmp_path / "marker"
+    marker.touch()
+    variables = {"OMP_NUM_THREADS": "3", LOCAL_PROCESSES: "21", ray_cluster.MARKER: str(marker)}
+    for name in variables:
+        monkeypatch.setenv(name, "")  # what the task sets ends with the test
+    monkeypatch.setattr(task_module, "available_cpus", lambda: 64)
+    found = []
+
+    def work(task: Task, report: Callable) -> None:
+        found.extend((torch.get_num_threads(), os.environ[LOCAL_PROCESSES]))
+
+    one = task_of(profile, 0)
+    one = replace(one, run=replace(one.run, profile=with_runtime(profile, parallel_runs=1)))
+    ray_cluster._do(work, 0, one, variables, None)
+    assert found == [3, "21"]
+
+
+def test_cluster_without_machines_is_a_user_error(profile):
+    cluster = SimpleNamespace(nodes=lambda: [node(False, CPU=4), node(memory=1)])
+    with pytest.raises(UserError, match="no machine with a free GPU or CPU"):
+        ray_cluster._share(cluster, profile)
 
 
 def test_machine_without_workspace_is_a_user_error(profile, tmp_path):

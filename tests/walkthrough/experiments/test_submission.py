@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import CLASSES
 from PIL import Image
 
 from deeplabv3.config import VOC_CLASSES, EvaluationConfig
-from deeplabv3.data.voc import palette
+from deeplabv3.data.reading import palette, read_image
+from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import predict
 from walkthrough.experiments.submission import refuse_other_classes, submit, test_images, weights_hash
@@ -42,6 +44,33 @@ def test_submission_writes_folder_and_archive(devkit, make_model):
         assert label.mode == "P" and label.getpalette() == palette().flatten().tolist()
         assert (np.asarray(label) == predict(model, image, CONFIG)).all()
         assert np.asarray(label).any()
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "turned", "transparent"])
+def test_submission_reads_images_as_all_others_do(devkit, make_model, voc_root, kind):
+    """Training and evaluation, ``predict`` and the submission see the same pixels."""
+    model, path = make_model(num_classes=21), voc_root / "JPEGImages" / "image_2.jpg"
+    with Image.open(path) as image:
+        values = np.asarray(image)
+    path.unlink()
+    path = path.with_suffix(".png")
+    if kind == "16 bits":
+        Image.fromarray(values[..., 0].astype(np.uint16) * 200).save(path)
+        expected = np.repeat((values[..., :1].astype(int) * 200 // 256), 3, axis=2).astype(np.uint8)
+    elif kind == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        Image.fromarray(values[::-1, ::-1]).save(path, exif=exif)
+        expected = values
+    else:
+        Image.fromarray(np.dstack([values, np.where(values[..., 0] > 200, 0, 255).astype(np.uint8)])).save(path)
+        expected = np.where(values[..., :1] > 200, 255, values)
+    assert (VOCData(voc_root, "train", CLASSES)[2][0] == expected).all()
+    submit(model, test_images(devkit), CONFIG, devkit / "out", "w")
+    found = np.asarray(Image.open(devkit / "out" / PLACE / "image_2.png"))
+    assert (found == predict(model, expected, CONFIG)).all() and (
+        found == predict(model, read_image(path), CONFIG)
+    ).all()
 
 
 def test_interrupted_submission_resumes(devkit, make_model):

@@ -1,5 +1,6 @@
 """Sweeps: the plan and its order, its estimated cost, and that it is carried out, resumed, shared and reported."""
 
+import io
 import json
 import os
 import re
@@ -53,7 +54,7 @@ def test_tables_are_parsed_from_numbers_and_ranges():
     assert sweep.parse_tables("5-9") == (5, 6, 8, 9)  # Table 7 is not regenerated
 
 
-@pytest.mark.parametrize("text", ["7", "0", "x", "", "3-1", "1-6;8", "14"])
+@pytest.mark.parametrize("text", ["7", "0", "x", "", "3-1", "1-6;8", "15"])
 def test_unknown_tables_are_a_user_error(text):
     with pytest.raises(UserError, match=r"names no table that is regenerated; choose from 1, 2, 3"):
         sweep.parse_tables(text)
@@ -87,7 +88,7 @@ def test_one_run_fills_cells_of_many_tables(profile):
     """The best network is Table 5's last row, all of Table 6, and a row of each table of Appendix A."""
     sweep_plan = plan(profile)
     (best,) = [task for task in sweep_plan.tasks if 6 in sweep_plan.cells[task.run]]
-    assert list(sweep_plan.cells[best.run]) == [5, 6, 8, 9, 10]
+    assert list(sweep_plan.cells[best.run]) == [5, 6, 8, 9, 10, 14]
     assert "Table 5 (1,2,4) (6,12,18) image pooling; Table 6 output stride 16, output stride 8," in sweep_plan.cells_of(
         best.run
     )
@@ -200,6 +201,19 @@ def test_failed_task_leaves_the_time_left(monkeypatch):
         assert bar.seconds_left() == pytest.approx(10)
         bar.ended(2)
         assert bar.seconds_left() == 0
+
+
+def test_bar_reads_runs_and_percentage(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress([FakeTask(100), FakeTask(100)], "Table 3") as bar:
+        bar.moved(0, 50, loss=1.5)
+        bar._bar.refresh()
+        bar.ended(0)
+        bar._bar.refresh()
+    shown = terminal.getvalue()
+    assert "Table 3, 0 of 2 runs:  25%" in shown and "Table 3, 1 of 2 runs:  50%" in shown and ": :" not in shown
 
 
 class FakeTask:
