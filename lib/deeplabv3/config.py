@@ -1,5 +1,6 @@
 """Everything that can be set: the network, the data, training, evaluation, and how they are computed. No torch."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -28,7 +29,8 @@ MAX_SIZE = 513
 
 HEADS = ("aspp", "cascade", "v2")
 STRIDE_UNITS = ("last", "first")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+"""Of the network's features. On a GPU float32 is IEEE's, and tf32 rounds what a convolution multiplies to 10 bits."""
 
 
 def require_scales(scales: tuple, setting: str = "scales") -> None:
@@ -56,6 +58,7 @@ class ModelConfig:
     stride_unit: str = "last"  # the unit of a block that has its stride: the paper's last, torchvision's first
     align_corners: bool = True  # crops are k * 16 + 1 pixels wide: features and pixels then share their corners
     extra_convolution: bool = False  # a 3x3 convolution before the classifier, which only torchvision has
+    head_batch_norm: bool = True  # in ASPP; DeepLabv2's had none (Section 3.3), and then its convolutions have biases
 
     def __post_init__(self):
         # Lists arrive from YAML and JSON; equal networks should compare equal.
@@ -72,24 +75,44 @@ class ModelConfig:
             raise UserError("head 'v2' needs at least one entry in atrous_rates.")
 
 
+def _refuse_equal_names(classes: Mapping[int, str]) -> None:
+    """Refuse classes of one name, which differ in unicode's forms at most."""
+    values: dict[str, int] = {}
+    for value, name in classes.items():
+        other = values.setdefault(unicodedata.normalize("NFC", name.strip()), value)
+        if other != value:
+            raise UserError(
+                f"classes {other} and {value} have one name, {name!r}; name one of them otherwise, or, to merge them, "
+                f"write {other} for {value} in the label files and leave {value} out of 'classes'."
+            )
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Images and labels of a profile, and their classes."""
 
     kind: str = "synthetic"  # drawn, or "voc": files in VOC's layout
-    root: str = ""  # of kind voc: absolute, or relative to the workspace and overridden by $DEEPLABV3_DATA
+    root: str = ""  # of kind voc; in a YAML file of one's own relative to that file
     train: int = 0  # how many synthetic images to train on
     val: int = 0  # how many synthetic images to evaluate on
     train_list: str = "train"  # ImageSets/Segmentation/NAME.txt; the paper's is trainaug (Section 4)
     val_list: str = "val"
     classes: Mapping[int, str] = field(default_factory=dict)  # label value to name; empty: the kind's own
+    void: int = VOID  # label value of pixels that neither the loss nor the metric counts
     unlisted_labels: str = "error"  # what a label value outside the classes is; "ignore" makes it void
 
     def __post_init__(self):
         require(self.kind in ("synthetic", "voc"), "kind", self.kind, "'synthetic' or 'voc'")
-        numbers = all(isinstance(label, int) and 0 <= label < VOID for label in self.classes)
-        names = all(isinstance(name, str) for name in self.classes.values())
-        require(numbers and names, "classes", self.classes, "label values from 0 to 254, each with a name")
+        numbers = all(isinstance(label, int) and 0 <= label <= 255 for label in self.classes)
+        names = all(isinstance(name, str) and name.strip() for name in self.classes.values())
+        require(numbers and names, "classes", self.classes, "label values from 0 to 255, each with a name")
+        require(isinstance(self.void, int) and 0 <= self.void <= 255, "void", self.void, "a label value from 0 to 255")
+        if self.void in self.class_map():
+            raise UserError(
+                f"label value {self.void} is void and cannot be a class; leave it out of 'classes', or choose another "
+                "value for 'void' that your labels do not have."
+            )
+        _refuse_equal_names(self.classes)
         require(
             self.unlisted_labels in ("error", "ignore"), "unlisted_labels", self.unlisted_labels, "'error' or 'ignore'"
         )
@@ -125,7 +148,7 @@ class TrainingConfig:
     backbone_warmup_steps: int = 0  # steps after that, over which its learning rate rises
     backbone_clip_norm: float | None = None  # its gradient is clipped to this norm
     # Not from the paper: what the hardware wants. Loss and weights are float32 in either precision.
-    precision: str = "float32"  # or bfloat16, of the network's features
+    precision: str = "float32"  # or another of PRECISIONS
     grad_accum_steps: int = 1  # parts of a batch whose gradients are summed; batch norm sees a part at a time (Table 9)
     # Bootstrapping: images with one of these classes are listed so many times (Section 4.3, which gives no factor).
     hard_classes: tuple[str, ...] = ()
@@ -157,6 +180,7 @@ class EvaluationConfig:
     output_stride: int = 16  # the paper's finest is 8
     scales: tuple[float, ...] = (1.0,)  # class probabilities are averaged over them; the paper's are MULTI_SCALE
     flip: bool = False  # average with the flipped image too
+    fusion: str = "mean"  # of scales and flip; "max": the largest logits of any, as DeepLabv2
     crop_size: int = 513  # what "crop" pads to, pixels a side
     padding: str = "crop"  # with the mean pixel to the crop, as the paper; "tight": to the next whole stride plus 1
     precision: str = "float32"  # bfloat16 is twice as fast or more, and changes pixels that are nearly tied
@@ -166,6 +190,7 @@ class EvaluationConfig:
         require_scales(self.scales)
         require(self.crop_size >= 1, "crop_size", self.crop_size, "a whole number of at least 1")
         require(self.padding in ("crop", "tight"), "padding", self.padding, "'crop' or 'tight'")
+        require(self.fusion in ("mean", "max"), "fusion", self.fusion, "'mean' or 'max'")
         require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
 
 
@@ -176,8 +201,9 @@ class RuntimeConfig:
     num_workers: int = 0  # processes that cut training crops; 0: the training process itself
     cache: str = "auto"  # decoded images in memory: always, never, or auto: if a quarter of the free memory suffices
     eval_batch_size: int = 1  # images of one padded size at once
-    parallel_runs: int = 1  # runs that train at once, each with its share of the cores; 0: one a GPU, or one a core
-    compile: bool = False  # torch.compile of the training step
+    parallel_runs: int = 1  # of a sweep, on each GPU, or on the CPU without one; 0: one a core, at most 8 on each GPU
+    compile: bool = False  # torch.compile of the training step, and of very long evaluations
+    deterministic: bool = False  # equal runs end with equal bits on a GPU too, more slowly; on the CPU they always do
     keep_checkpoints: int = 2  # of each run
     save_every_s: float = 60.0  # seconds between checkpoints
 

@@ -132,12 +132,13 @@ def _head(config: ModelConfig, in_channels: int, size: Size) -> Iterator[LayerCo
             yield LayerCost(name, 3, in_channels, config.num_classes, *size, rate, norm=False)
     else:
         channels, branches = config.head_channels, 1 + len(rates) + config.image_pooling
-        yield LayerCost("head.branches.0.0", 1, in_channels, channels, *size)
+        norm = config.head_batch_norm
+        yield LayerCost("head.branches.0.0", 1, in_channels, channels, *size, norm=norm)
         for number, rate in enumerate(rates, start=1):
-            yield LayerCost(f"head.branches.{number}.0", 3, in_channels, channels, *size, rate)
+            yield LayerCost(f"head.branches.{number}.0", 3, in_channels, channels, *size, rate, norm=norm)
         if config.image_pooling:
-            yield LayerCost("head.image_pooling.project.0", 1, in_channels, channels, 1, 1)
-        yield LayerCost("head.project.0", 1, branches * channels, channels, *size)
+            yield LayerCost("head.image_pooling.project.0", 1, in_channels, channels, 1, 1, norm=norm)
+        yield LayerCost("head.project.0", 1, branches * channels, channels, *size, norm=norm)
         if config.extra_convolution:
-            yield LayerCost("head.extra.0", 3, channels, channels, *size)
+            yield LayerCost("head.extra.0", 3, channels, channels, *size, norm=norm)
         yield LayerCost("head.classifier", 1, channels, config.num_classes, *size, norm=False)

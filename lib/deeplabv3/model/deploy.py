@@ -12,7 +12,6 @@ from copy import deepcopy
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -139,14 +138,20 @@ def fold_batch_norm(model: DeepLabV3) -> DeepLabV3:
     return folded.eval().requires_grad_(False)
 
 
-def optimize_for_inference(model: DeepLabV3, compiled: bool = False) -> DeepLabV3:
+def optimize_for_inference(model: DeepLabV3, compiled: bool = False, precision: str = "float32") -> DeepLabV3:
     """Copy of ``model`` for inference with the same logits up to rounding: batch norm folded, channels last.
 
     ``compiled`` adds ``torch.compile`` with frozen weights, which also fuses ReLU and the residual sums into the
     convolutions. Its first call on every new image size takes tens of seconds, and on a CPU it needs a C++ compiler:
-    worth it for many images of one size. Only ``forward`` is compiled, not whole-image evaluation, which uses
-    ``features_to_logits`` at hundreds of sizes. Call the result under ``torch.inference_mode()`` or
-    ``torch.no_grad()``, without which PyTorch does not freeze.
+    worth it for many images of one size. Call the result under ``torch.inference_mode()`` or ``torch.no_grad()``,
+    without which PyTorch does not freeze. With ``precision`` "bfloat16" the copy is for ``torch.autocast``, which would
+    otherwise round every weight anew in each call; the logits are the same.
     """
     folded = fold_batch_norm(model).to(memory_format=torch.channels_last)
-    return cast(DeepLabV3, torch.compile(folded, options={"freezing": True})) if compiled else folded
+    if precision == "bfloat16":
+        folded = folded.to(torch.bfloat16)
+    if compiled:  # this part alone: whole-image evaluation calls it, and so does forward()
+        folded.features_to_logits = torch.compile(  # type: ignore[method-assign]
+            folded.features_to_logits, options={"freezing": True}
+        )
+    return folded

@@ -6,14 +6,17 @@ from html import escape
 from pathlib import Path
 
 import nbformat
+from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 from deeplabv3.files import write_atomically
 
 TITLE = "DeepLabv3, walked through"
 
-# The stock page loads require.js, MathJax and Mermaid from the network; our notebooks use none of them.
+# The stock page loads require.js, MathJax and Mermaid from the network; ours use none of them. A figure's alternative
+# text is in the metadata of its cell.
 PAGE = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js_requirejs -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
@@ -23,8 +26,14 @@ main { max-width: 62rem; margin: 0 auto; }
 nav { display: flex; gap: 2rem; padding: .6rem 1rem; font: 14px system-ui, sans-serif; border-block: 1px solid #ddd; }
 nav a { color: #0b57a4; text-decoration: none; } nav > * { flex: 1; text-align: center; }
 nav > :first-child { text-align: left; } nav > :last-child { text-align: right; }
+math { font-family: "Latin Modern Math", "STIX Two Math", "Cambria Math", math; font-size: 1.12em; }
+mtd { text-align: left; }
 nav > :first-child a::before { content: "← "; } nav > :last-child a::after { content: " →"; }
 </style>{%- endblock -%}
+{%- block data_png scoped -%}
+{%- set alt = 'alt="' ~ (cell.metadata.alt | escape_html) ~ '" ' if cell.metadata.alt else "" -%}
+{{ super() | replace("<img ", "<img " ~ alt) }}
+{%- endblock -%}
 {%- block body_header -%}{{ super() }}{{ resources.bar }}{%- endblock -%}
 {%- block body_footer -%}{{ resources.bar }}{{ super() }}{%- endblock -%}
 """
@@ -54,7 +63,7 @@ def write_pages(
     """
     titles = {name: _title(name, source) for name, source in sources.items()}
     links = {name: f'<a href="{name}.html">{escape(titles[name])}</a>' for name in done}
-    exporter = HTMLExporter(raw_template=PAGE)
+    exporter = HTMLExporter(raw_template=PAGE, filters={"markdown2html": markdown_to_html})
     for place, name in enumerate(done):
         before, after = ("".join(links[other] for other in part) for part in (done[:place][-1:], done[place + 1 :][:1]))
         bar = f'<nav><span>{before}</span><a href="index.html">{TITLE}</a><span>{after}</span></nav>'
@@ -74,6 +83,21 @@ def write_pages(
     parts += [path.read_text("utf-8") for name in ("claims", "tables") if (path := output / f"{name}.html").is_file()]
     values = {"title": TITLE, "rows": rows, "tables": "\n".join(parts)}
     write_atomically(output / "index.html", INDEX % values)
+
+
+class _Renderer(IPythonRenderer):
+    """Formulas in MathML, which a browser draws without a script."""
+
+    def block_math(self, body: str) -> str:
+        return convert(body, display="block")
+
+    def inline_math(self, body: str) -> str:
+        return convert(body)
+
+
+def markdown_to_html(source: str) -> str:
+    """HTML of a Markdown cell."""
+    return MarkdownWithMath(renderer=_Renderer(escape=False)).render(source)
 
 
 def _title(name: str, notebook: NotebookNode) -> str:

@@ -13,12 +13,18 @@ from walkthrough.report import tables as report
 NAMES = ["00_first", "01_second", "02_third"]
 
 
-def write_notebook(folder, name, *sources, parameters="profile = None\nsteps = 1", tags=("parameters",), text=""):
-    """A notebook that notes its execution in ``log.txt`` beside its folder, and then executes ``sources``."""
+def write_notebook(
+    folder, name, *sources, parameters="profile = None\nsteps = 1", tags=("parameters",), text="", alt=""
+):
+    """A notebook that notes its execution in ``log.txt`` beside its folder, and then executes ``sources``.
+
+    The last of them has the alternative text ``alt``.
+    """
     note = f"with open('../log.txt', 'a') as log:\n    print({name!r}, file=log)"
     cells = [new_markdown_cell(f"# About {name} & more\n\n{text}")]
     cells += [new_code_cell(parameters, metadata={"tags": list(tags)} if tags else {}), new_code_cell(note)]
     cells += [new_code_cell(source) for source in sources]
+    cells[-1].metadata.update({"alt": alt} if alt else {})
     folder.mkdir(exist_ok=True)
     nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
 
@@ -30,7 +36,10 @@ def write_notebooks(folder):
     write_notebook(
         folder, "01_second", "import sys\nprint('seen')\nprint('no' + 'ise', file=sys.stderr)\nprint('too')", "6 * 7"
     )
-    write_notebook(folder, "02_third", "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    write_notebook(
+        folder, "02_third", draw, draw, text="A formula, $r_1 < 2$, and $$\\frac{1}{k}$$", alt="A line & more"
+    )
 
 
 def executed(root):

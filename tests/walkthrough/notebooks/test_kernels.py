@@ -4,8 +4,12 @@ import io
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from notebook_helpers import isolate, load, run, state, write_notebook
 
@@ -39,6 +43,60 @@ def test_interrupt_keeps_partial_notebook_and_ends_kernel(root, capfd):
     assert capfd.readouterr().err == ""
     with pytest.raises(ProcessLookupError):
         os.kill(int(re.search(r"pid (\d+)", kept)[1]), 0)
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+from walkthrough import cli
+from walkthrough.commands import walkthrough as command
+from walkthrough.notebooks.run import walkthrough
+root = Path({root!r})
+command.main = lambda options: walkthrough("smoke", [], root / "output", False, {{}}, root / "notebooks")
+sys.argv[1:] = ["walkthrough"]
+cli.script()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "group", "code", "sentence"),
+    [
+        (signal.SIGINT, True, 130, "interrupted; what was finished is kept."),
+        (signal.SIGTERM, False, 1, "stopped on the way; the same command goes on."),
+        (signal.SIGTERM, True, 1, "stopped on the way; the same command goes on."),
+    ],
+)
+def test_stopped_walkthrough_says_one_sentence(root, number, group, code, sentence):
+    """Ctrl-C of a terminal and SIGTERM of a batch system, while a cell works; nothing is left running."""
+    write_notebook(root / "notebooks", "00_first", "import os, time\nopen('../started', 'w').write(str(os.getpid()))",
+                   "time.sleep(600)")  # fmt: skip
+    command = [sys.executable, "-c", STOPPED.format(root=str(root))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        while not (root / "started").is_file() or not (root / "started").read_text():
+            assert process.poll() is None
+            time.sleep(0.05)
+        (os.killpg if group else os.kill)(process.pid, number)
+        stderr = process.communicate(timeout=60)[1].decode()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    assert (process.returncode, stderr) == (code, f"deeplabv3: {sentence}\n")
+    assert state(root / "output") == {"00_first": "interrupted"}
+    assert not psutil.pid_exists(int((root / "started").read_text()))
+    assert not list((root / "output").glob(".kernels-*"))
+
+
+def test_folders_of_killed_walkthroughs_are_removed(root):
+    write_notebook(root / "notebooks", "00_first")
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    old, alive = (root / "output" / f".kernels-{int(pid)}-x" for pid in (dead.stdout, os.getpid()))
+    for folder in (old, alive):
+        folder.mkdir(parents=True)
+        (folder / "kernel-1.json").touch()
+    assert run(root) == 0
+    assert not old.exists() and [*(root / "output").glob(".kernels-*")] == [alive]
 
 
 def test_kernels_get_profile_parameters_and_absolute_paths(root, monkeypatch):

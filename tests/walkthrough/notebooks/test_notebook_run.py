@@ -70,6 +70,16 @@ def test_figures_appear_with_any_matplotlib_backend(finished):
     assert '<img alt="No description' in (finished[0] / "02_third.html").read_text()
 
 
+def test_pages_have_formulas_and_alternative_texts(finished):
+    page = (finished[0] / "02_third.html").read_text()
+    assert re.findall(r'<math[^>]*display="(\w+)"', page) == ["inline", "block"]
+    assert "$" not in page[page.index("A formula") : page.index("</math>")] and "<mfrac>" in page
+    assert re.findall(r'<img alt="([^"]*)"', page) == [
+        "No description has been provided for this image",
+        "A line &amp; more",
+    ]
+
+
 def test_pages_link_each_other_and_work_offline(finished):
     output, _ = finished
     found = {}
@@ -145,10 +155,20 @@ def test_killed_run_leaves_later_notebooks_not_executed(again, monkeypatch):
 
 
 def test_only_executes_named_notebooks_in_order(again, capsys):
-    assert run(again, only=["02", "notebooks/00_first.ipynb"]) == 0
+    assert run(again, only=["02", "notebooks/00_first.ipynb"], fresh=True) == 0
     assert executed(again) == ["00_first", "02_third"]
     assert state(again / "output") == dict.fromkeys(NAMES, "done")
     assert run(again) == 0 and executed(again) == []
+
+
+def test_only_goes_on_where_it_was(again):
+    """From the first of those named that is not done; the others are not looked at."""
+    assert run(again, only=["00", "02"]) == 0 and executed(again) == []
+    write_notebook(again / "notebooks", "01_second", "print('changed')")
+    assert run(again, only=["00", "02"]) == 0 and executed(again) == []
+    (again / "output" / "02_third.ipynb").unlink()
+    assert run(again, only=["00", "02"]) == 0 and executed(again) == ["02_third"]
+    assert run(again, only=["00", "01", "02"]) == 0 and executed(again) == NAMES[1:]
 
 
 def test_only_in_empty_output_leaves_others_pending(root):
