@@ -71,7 +71,13 @@ def export_torch(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> t
     with atomic_path(path) as partial:
         program = torch.export.export(folded, (_example(model),), dynamic_shapes=(size,))
         torch.export.save(program, partial, extra_files={"about.json": json.dumps(dict(about))})
-        return check(folded, torch.export.load(partial).module())
+        try:
+            return check(folded, torch.export.load(partial).module())
+        except AssertionError as error:  # of a guard of the program
+            raise UserError(
+                f"PyTorch {torch.__version__} exports a program that refuses images of other sizes ({error}), so it is "
+                "not kept; export with a newer PyTorch, or to ONNX."
+            ) from error
 
 
 def export_weights(model: DeepLabV3, path: Path, classes: Mapping[int, str]) -> None:

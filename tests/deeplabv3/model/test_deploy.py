@@ -79,7 +79,7 @@ def test_onnx_keeps_logits(tmp_path, make_model, changes):
 
 
 def test_export_leaves_model_unchanged(tmp_path, make_model):
-    model = make_model(output_stride=16).train()
+    model = make_model(backbone="mobilenet_v2").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     export_torch(model, tmp_path / "network.pt2", {})
     assert model.training and model.output_stride == 16
@@ -112,6 +112,18 @@ def test_wrong_export_leaves_no_file(tmp_path, make_model, monkeypatch):
         export_torch(make_model(), path, {})
     assert [file.name for file in tmp_path.iterdir()] == ["network.pt2"]
     assert path.read_bytes() == b"an earlier one"
+
+
+def test_program_of_one_size_is_refused(tmp_path, make_model, monkeypatch):
+    """As PyTorch 2.11 exports max pooling."""
+
+    def refuse(images):
+        raise AssertionError("Guard failed: (-1 + images.size()[2]) // 2 % 2 == 0")
+
+    monkeypatch.setattr(deploy, "check", lambda model, exported: refuse(None))
+    with pytest.raises(UserError, match=r"refuses images of other sizes .* newer PyTorch, or to ONNX"):
+        export_torch(make_model(backbone="mobilenet_v2"), tmp_path / "network.pt2", {})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
