@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ from deeplabv3.errors import UserError
 
 CHECKPOINT = "checkpoint.safetensors"
 """A run's network, in the run's folder."""
+
+FRESH_S = 600.0
+"""A file younger than this may still be written to, on this machine or another one."""
 
 
 @contextmanager
@@ -31,6 +35,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_old(path: Path, seconds: float = FRESH_S) -> bool:
+    """True if a file has not been written to for ``seconds``."""
+    try:
+        return time.time() - path.stat().st_mtime >= seconds
+    except OSError:  # its writer has just renamed it
+        return False
+
+
+def abandoned(folder: Path, seconds: float = FRESH_S) -> list[Path]:
+    """Files in ``folder`` without their final names whose writers were killed: nothing came for ``seconds``."""
+    found = [path for pattern in (".*.partial", ".*.partial.*") for path in folder.glob(pattern)]
+    return sorted(path for path in found if is_old(path, seconds))
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:

@@ -1,28 +1,22 @@
-"""The command ``deeplabv3``: parse the command line, run one command, and word its errors."""
+"""The command ``deeplabv3``: parse the command line, run one command, and word its errors.
 
-import argparse
+What takes time to import is imported in functions, after :func:`script` has taken care of Ctrl-C.
+"""
+
 import os
-import select
+import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import FrameType
 
-from walkthrough.commands import (
-    bench,
-    claims,
-    data,
-    evaluate,
-    export,
-    predict,
-    records,
-    sweep,
-    table,
-    test_set,
-    train,
-    walkthrough,
-)
-from walkthrough.commands.errors import explain
+COMMANDS = (
+    "walkthrough", "data", "train", "evaluate", "predict", "test_set", "export", "table", "claims", "sweep", "records",
+    "bench",
+)  # fmt: skip
+"""Modules of :mod:`walkthrough.commands`."""
 
-COMMANDS = (walkthrough, data, train, evaluate, predict, test_set, export, table, claims, sweep, records, bench)
+INTERRUPTED = "deeplabv3: interrupted; what was finished is kept."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,19 +24,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     An error that the user can mend is one sentence on stderr and exit code 1; a defect keeps its traceback.
     """
+    import argparse
+
     parser = argparse.ArgumentParser(prog="deeplabv3", description="The DeepLabv3 walkthrough (arXiv 1706.05587).")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        module.add(subparsers)
-    options = parser.parse_args(arguments)
     try:
+        for name in COMMANDS:
+            import_module(f"walkthrough.commands.{name}").add(subparsers)
+        options = parser.parse_args(arguments)
         return options.command(options) or 0
-    except KeyboardInterrupt:
-        print("deeplabv3: interrupted; what was finished is kept.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:  # SIGTERM, too, which says what it is
+        print(f"deeplabv3: {stop}" if str(stop) else INTERRUPTED, file=sys.stderr)
+        return 1 if str(stop) else 130
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             return 141  # what a shell reports of a process that SIGPIPE ended
+        from walkthrough.commands.errors import explain
+
         sentence = explain(error)
         if sentence is None:
             raise
@@ -52,16 +50,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _stdout_is_closed() -> bool:
     """True if the reader of stdout, such as ``head``, has gone."""
+    import select
+
     poll = select.poll()
     poll.register(sys.stdout, 0)  # a pipe without a reader is an error, which is always reported
     return bool(poll.poll(0))
 
 
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Ctrl-C: end at once while a module is imported, which cannot be broken off (torch aborts), else as always."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, f"{INTERRUPTED}\n".encode())
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 def script() -> None:
     """Entry point of the console script."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         sys.exit(main())
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to save, and a traceback helps nobody
         try:
             sys.stdout.flush()
         except BrokenPipeError:  # drop the rest, or the interpreter would write it at its end and print a traceback

@@ -12,12 +12,20 @@ from deeplabv3.files import CHECKPOINT
 
 def home() -> Path:
     """Return the checkout: the folder with ``notebooks/`` and the paper's tables in ``data/paper/``."""
-    folder = Path(os.environ.get("DEEPLABV3_HOME") or Path(__file__).resolve().parents[2])
-    if not (folder / "data" / "paper").is_dir():
+    if not is_checkout():
         raise UserError(
-            f"{folder} is no checkout of the walkthrough; set DEEPLABV3_HOME to the folder with notebooks/."
+            f"{_home()} is no checkout of the walkthrough; set DEEPLABV3_HOME to the folder with notebooks/."
         )
-    return folder
+    return _home()
+
+
+def is_checkout() -> bool:
+    """Return whether there is a checkout; predict, export, train and evaluate need none."""
+    return (_home() / "data" / "paper").is_dir()
+
+
+def _home() -> Path:
+    return Path(os.environ.get("DEEPLABV3_HOME") or Path(__file__).resolve().parents[2])
 
 
 def find_checkpoint(named: Path | str) -> Path:
@@ -40,6 +48,9 @@ def find_checkpoint(named: Path | str) -> Path:
 
 
 def workspace() -> Path:
-    """Return the folder of data sets, runs, records and executed notebooks; by default ``data/`` in the checkout."""
+    """Return the folder of data sets, runs, records and executed notebooks.
+
+    By default it is ``data/`` in the checkout, without one in the working folder.
+    """
     named = os.environ.get("DEEPLABV3_WORKSPACE")
-    return Path(named) if named else home() / "data"
+    return Path(named) if named else (home() if is_checkout() else Path()) / "data"

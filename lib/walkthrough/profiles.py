@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "profiles"
 
+VOC_ROOT = "VOCdevkit/VOC2012"
+"""Root of VOC in the profiles that come with the project, in the workspace; $DEEPLABV3_DATA overrides it."""
+
 PAPER_BACKBONES = ("resnet50", "resnet101")
 PAPER_RATES = (6, 12, 18, 24)
 
@@ -38,8 +41,10 @@ class ModelSection:
     output_stride: int = 16  # of ``train``; tables have their own
     backbone_weights: str = ""  # a file, "imagenet" (downloaded), or nothing: from scratch
     init_from: str = ""  # a checkpoint to start from, as stage 2 does; "?" asks for one by name
+    new_classes: bool = False  # with init_from: the checkpoint has other classes, and the last layer is learned anew
 
     def __post_init__(self):
+        require(not self.new_classes or bool(self.init_from), "new_classes", True, "a checkpoint in 'init_from'")
         for paper in PAPER_BACKBONES:
             backbone = self.backbones.get(paper)
             require(backbone in BACKBONES, f"backbones.{paper}", backbone, f"one of {', '.join(BACKBONES)}")
@@ -69,6 +74,9 @@ class Profile:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self):
+        # It names folders in the workspace.
+        plain = self.name.isprintable() and not self.name.startswith(".") and not set(self.name) & set('/\\:*?"<>|')
+        require(plain and bool(self.name.strip()), "name", self.name, "a name without slashes, colons and the like")
         require(self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
         require(self.seeds >= 1, "seeds", self.seeds, "a whole number of at least 1")
 
@@ -76,11 +84,18 @@ class Profile:
         """The seeds that a table's cell is trained with."""
         return range(self.seed, self.seed + self.seeds)
 
+    @property
+    def from_scratch(self) -> bool:
+        """True where no pretrained weights are loaded."""
+        return not (self.model.backbone_weights or self.model.init_from)
+
     def model_config(self, backbone: str = "resnet101", **variant: Any) -> ModelConfig:
         """The profile's substitute for a network of the paper, which has ``backbone`` and ``atrous_rates``."""
         rates = variant.pop("atrous_rates", (6, 12, 18))
+        # DeepLabv2 states its rates for output stride 8; at 16 they are half of those that the profile lists.
+        known = {rate // 2: max(1, round(own / 2)) for rate, own in self.model.rates.items()} | dict(self.model.rates)
         for rate in rates:
-            if rate not in self.model.rates:
+            if rate not in known:
                 raise UserError(
                     f"profile {self.name}: 'model.rates' does not say what stands for ASPP rate {rate}; add it."
                 )
@@ -90,7 +105,7 @@ class Profile:
             head_channels=self.model.head_channels,
             dropout=self.model.dropout,
             stride_unit=self.model.stride_unit,
-            atrous_rates=tuple(self.model.rates[rate] for rate in rates),
+            atrous_rates=tuple(known[rate] for rate in rates),
             **variant,
         )
 
@@ -114,6 +129,7 @@ class Profile:
             self.data.class_map(),
             cache=self._caches(list_name),
             unlisted_labels=self.data.unlisted_labels,
+            void=self.data.void,
         )
 
     def _caches(self, list_name: str | None) -> bool | None:
@@ -140,8 +156,11 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
             raise UserError(f"profile {profile.name!r} is loaded already; give the overrides where it is loaded.")
         return profile
     name = profile or os.environ.get("DEEPLABV3_PROFILE") or "offline"
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    own = name.endswith((".yaml", ".yml"))
+    path = Path(name) if own else FOLDER / f"{name}.yaml"
+    if own and not path.is_file():
+        raise UserError(f"profile {name!r} is no file in {Path.cwd()}; correct the path.")
+    if not own and name not in profile_names():
         raise UserError(
             f"profile {name!r} is unknown; choose one of {', '.join(profile_names())}, or name a YAML file."
         )
@@ -153,11 +172,46 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
     if not isinstance(values, dict):
         raise UserError(f"profile {path} should consist of 'setting: value' lines; correct it.")
     values = {"name": path.stem, **values}
+    if path.parent != FOLDER and isinstance(values.get("data"), dict):
+        values["data"] = _with_own_root(values["data"], path.parent)
     if seeds := os.environ.get("DEEPLABV3_SEEDS"):
         values["seeds"] = int(seeds) if seeds.isdecimal() else seeds
     for key, value in (overrides or {}).items():
+        if whole := next((other for other in overrides or {} if key.startswith(f"{other}.")), None):
+            raise UserError(f"settings {whole!r} and {key!r} are both changed, and one is part of the other; give one.")
         _set(values, key, value, path)
-    return _build(Profile, values, f"profile {path.name}", "")
+    built = _build(Profile, values, f"profile {path.name}", "")
+    _refuse_idle(built, values, path)
+    return built
+
+
+def _refuse_idle(profile: Profile, values: dict, path: Path) -> None:
+    """Raise a :class:`UserError` for a setting that is given and has no effect."""
+    idle = {"evaluation.output_stride": "a network is evaluated at its own, or at that of --output-stride"}
+    if profile.data.kind == "synthetic":
+        reason = "data of kind 'synthetic' is drawn"
+        idle |= {f"data.{name}": reason for name in ("root", "void", "unlisted_labels")}
+    else:
+        reason = "data of kind 'voc' has the images of its lists"
+        idle |= {"data.train": reason, "data.val": reason}
+    if not profile.training.hard_classes:
+        idle["training.hard_class_copies"] = "'training.hard_classes' names no class"
+    for setting, reason in idle.items():
+        section, name = setting.split(".")
+        if name in values.get(section, {}):
+            raise UserError(f"profile {path.name}: setting {setting!r} has no effect ({reason}); leave it out.")
+
+
+def _with_own_root(data: dict, folder: Path) -> dict:
+    """A YAML file's section ``data``, its root absolute: it is relative to the file's folder.
+
+    The root of the project's own profiles, which a copy of one of them may still have, means VOC unless it is there.
+    """
+    root = data.get("root")
+    if not isinstance(root, str) or not root:
+        return data
+    own = (folder / Path(root).expanduser()).resolve()
+    return data if root == VOC_ROOT and not own.exists() else data | {"root": str(own)}
 
 
 class _Loader(yaml.SafeLoader):
@@ -245,7 +299,8 @@ def _checked(kind: Any, value: Any, where: str, name: str) -> Any:
         return value
     wanted = _WORDS.get(kind) or ("a list" if origin is tuple else "'key: value' lines")
     or_null = " or null" if origin is types.UnionType else ""
-    raise UserError(f"{where}: setting {name!r} is {value!r}; it takes {wanted}{or_null}.")
+    quotes = ", in quotes" if kind is str and isinstance(value, bool | int | float) else ""  # YAML's no is False
+    raise UserError(f"{where}: setting {name!r} is {value!r}; it takes {wanted}{quotes}{or_null}.")
 
 
 def with_data(profile: Profile, root: Path | str | None = None, backbone_weights: Path | str | None = None) -> Profile:

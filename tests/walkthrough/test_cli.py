@@ -129,6 +129,110 @@ def test_evaluate_takes_several_runs(profile_file, workspace, capsys):
     assert re.findall(r"^record \S+/(\S+)$", printed, re.MULTILINE) == [first.name, second.name, second.name]
 
 
+@pytest.fixture
+def archived(profile_file, workspace, capsys) -> tuple[Path, Path]:
+    """Folders of a run and of its archive, with other weights than the run's."""
+    command = ["train", "--profile", str(profile_file), "--set", "training.iterations=1"]
+    assert main(command) == 0
+    path = checkpoint_of(workspace)
+    state = load_checkpoint(path)
+    state.model["head.classifier.bias"] += torch.tensor([0.0, 99.0, 0.0])
+    save_checkpoint(path, state)
+    assert main([*command, "--no-resume"]) == 0
+    capsys.readouterr()
+    run, archive = sorted((workspace / "runs" / "tiny-tests").iterdir())
+    return run, archive
+
+
+def records_of(workspace: Path) -> dict[Path, bytes]:
+    """Files of the records but for times."""
+    return {
+        path: re.sub(rb'"(seconds|images_per_second|peak_memory_mib)": [^,]*,', b"", path.read_bytes())
+        for path in (workspace / "records").rglob("eval-*.json")
+    }
+
+
+def test_evaluate_skips_archived_runs(archived, profile_file, workspace, capsys):
+    """README's own command, ``evaluate data/runs/PROFILE/*``."""
+    before = records_of(workspace)
+    assert main(["evaluate", "--profile", str(profile_file), *map(str, archived)]) == 0
+    printed = capsys.readouterr().out
+    assert re.findall(r"^run (\S+)$", printed, re.MULTILINE) == [archived[0].name]
+    assert f"skipped {archived[1]}: --no-resume has put it aside" in printed
+    assert len(before) == 1 and records_of(workspace) == before
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["run trained", "run not trained yet"])
+@pytest.mark.parametrize("how", ["archive's file", "a link to it", "a copy of it"])
+def test_other_weights_write_no_record_of_the_run(archived, profile_file, workspace, tmp_path, capsys, how, lost):
+    """A copy elsewhere is recorded where the run itself is not on this machine: it may have been trained on another."""
+    other = archived[1] / "checkpoint.safetensors"
+    before = records_of(workspace)
+    if how == "a link to it":
+        (tmp_path / "link.safetensors").symlink_to(other)
+        other = tmp_path / "link.safetensors"
+    elif how == "a copy of it":
+        other = other.rename(tmp_path / "copy.safetensors")
+    if lost:
+        (archived[0] / "checkpoint.safetensors").unlink()
+    main(["evaluate", "--profile", str(profile_file), str(other)])
+    assert (records_of(workspace) == before) is (how != "a copy of it" or not lost)
+    if how == "a copy of it" and not lost:
+        assert "not the run's own checkpoint" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("trouble", ["empty folder", "stray file", "damaged", "other classes"])
+def test_run_that_cannot_be_evaluated_stops_no_other(profile_file, workspace, capsys, trouble):
+    command = ["--profile", str(profile_file)]
+    assert main(["train", *command, "--set", "training.iterations=1"]) == 0
+    good = checkpoint_of(workspace).parent
+    bad = good.with_name("aspp-a-first")
+    if trouble == "stray file":
+        bad.write_text("notes")
+    else:
+        bad.mkdir()
+    if trouble == "damaged":
+        (bad / "checkpoint.safetensors").write_bytes(b"damaged")
+    elif trouble == "other classes":
+        state = load_checkpoint(good / "checkpoint.safetensors")
+        state.settings["data"]["classes"] = {"0": "sky"}
+        save_checkpoint(bad / "checkpoint.safetensors", state)
+    capsys.readouterr()
+    assert main(["evaluate", *command, str(bad), str(good)]) == 1
+    out, error = capsys.readouterr()
+    assert f"run {good.name}" in out and miou(out) >= 0
+    assert str(bad) in error and "1 of 2 runs could not be evaluated" in error and "Traceback" not in error
+
+
+def test_damaged_checkpoint_of_finished_run_is_named(profile_file, workspace, capsys):
+    """Without the record of its evaluation, which would otherwise be made of it."""
+    command = ["train", "--profile", str(profile_file)]
+    assert main(command) == 0
+    path = checkpoint_of(workspace)
+    content = bytearray(path.read_bytes())
+    content[-5000:-1000] = b"\xff" * 4000
+    path.write_bytes(content)
+    for record in (workspace / "records").rglob("eval-*"):
+        record.unlink()
+    capsys.readouterr()
+    assert main(command) == 1
+    assert "checkpoint.safetensors is damaged" in capsys.readouterr().err
+    assert not list((workspace / "records").rglob("eval-*"))
+
+
+def test_damaged_counts_are_named_and_made_again(profile_file, workspace, capsys):
+    command = ["train", "--profile", str(profile_file)]
+    assert main(command) == 0
+    (counts,) = (workspace / "records").rglob("eval-*.npz")
+    counts.write_bytes(b"x")
+    first = miou(capsys.readouterr().out)
+    assert main(command) == 0
+    out, error = capsys.readouterr()
+    assert f"its counts {counts.name} are missing or damaged" in error and miou(out) == first
+    assert counts.stat().st_size > 100
+    assert main(command) == 0 and "damaged" not in capsys.readouterr().err
+
+
 def test_ambiguous_run_name_is_an_error(profile_file, workspace, capsys):
     for name in ("one", "two"):
         folder = workspace / "runs" / name / "aspp-small-0123abcd"
@@ -168,6 +272,18 @@ MISTAKES = {
     "no rate for v2": ["train", "PROFILE", "--head", "v2", "--rates"],
     "negative seed": ["train", "PROFILE", "--seed", "-1"],
     "batch of one": ["train", "PROFILE", "--set", "training.batch_size=1"],
+    "rates of a cascade": ["train", "PROFILE", "--head", "cascade", "--rates", "6"],
+    "image pooling of a cascade": ["train", "PROFILE", "--head", "cascade", "--no-image-pooling"],
+    "image pooling of v2": ["train", "PROFILE", "--head", "v2", "--no-image-pooling"],
+    "two initial weights": ["train", "PROFILE", "--init-from", "a.safetensors", "--backbone-weights", "b.safetensors"],
+    "setting twice": ["train", "PROFILE", "--set", "training.lr=0.1", "--set", "training.lr=0.2"],
+    "setting and its part": ["train", "PROFILE", "--set", "training={}", "--set", "training.lr=0.2"],
+    "seed twice": ["train", "PROFILE", "--seed", "1", "--set", "seed=2"],
+    "seeds twice": ["table", "PROFILE", "3", "--seeds", "1", "--set", "seeds=2"],
+    "data twice": ["train", "PROFILE", "--data", ".", "--set", "data.root=."],
+    "path as a name": ["train", "PROFILE", "--set", "name=../../evil"],
+    "Ray without work": ["sweep", "PROFILE", "--dry-run", "--ray"],
+    "setting without effect": ["evaluate", "PROFILE", "CHECKPOINT", "--set", "evaluation.output_stride=8"],
     "batch too large": ["train", "PROFILE", "--set", "training.batch_size=100"],
     "checkpoint missing": ["evaluate", "PROFILE", "nowhere.safetensors"],
     "checkpoint damaged": ["evaluate", "PROFILE", "DAMAGED"],
@@ -268,6 +384,42 @@ def test_closed_pipe_ends_command_quietly(length, unbuffered):
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment)
     os.close(writer)
     assert done.stderr == b""
+
+
+def run_script(code: str, tmp_path: Path) -> subprocess.CompletedProcess:
+    """The console script with ``code`` instead of the command ``table``; ``slow`` is a module to import."""
+    (tmp_path / "slow.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT); import decimal")
+    replaced = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler)
+from walkthrough import cli; from walkthrough.commands import table
+def main(options):
+    {code}
+table.main = main
+cli.script()"""
+    return subprocess.run([sys.executable, "-c", replaced, "table"], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import slow",
+        "__import__('importlib').import_module('slow')",
+        "try: import slow\n    except BaseException: pass",
+        "os.kill(os.getpid(), signal.SIGINT)",
+    ],
+    ids=["import", "lazy import", "import that swallows it", "no import"],
+)
+def test_ctrl_c_in_script_is_one_sentence(code, tmp_path):
+    """An import that is broken off leaves half a module, and torch's aborts the process."""
+    done = run_script(code, tmp_path)
+    assert (done.returncode, done.stderr) == (130, "deeplabv3: interrupted; what was finished is kept.\n")
+
+
+def test_second_ctrl_c_prints_no_traceback(tmp_path):
+    code = "import atexit; atexit.register(os.kill, os.getpid(), signal.SIGINT)"
+    done = run_script(code, tmp_path)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_ctrl_c_exits_with_130(monkeypatch, capsys):

@@ -63,6 +63,17 @@ def test_predict_needs_no_checkout(run_installed, make_model, tmp_path):
     assert (tmp_path / "predictions" / "red_overlay.jpg").is_file()
 
 
+def test_evaluate_and_export_need_no_checkout(run_installed, make_model, profile_file, tmp_path):
+    """The records go into ``data/`` of the working folder, or into the workspace that is named."""
+    printed = run_installed(COMMAND, "train", "--profile", profile_file, "--set", "training.iterations=1")
+    assert "record data/records/tiny-tests/" in printed
+    (file,) = (tmp_path / "data" / "runs").rglob("checkpoint.safetensors")
+    printed = run_installed(COMMAND, "evaluate", "--profile", profile_file, file, DEEPLABV3_WORKSPACE="elsewhere")
+    assert "mIoU" in printed and list((tmp_path / "elsewhere" / "records").rglob("eval-*.json"))
+    run_installed(COMMAND, "export", "weights", "small.safetensors", "--weights", file)
+    assert (tmp_path / "small.safetensors").is_file()
+
+
 def test_train_needs_no_notebook_packages(run_installed, profile_file, workspace):
     """Train, and evaluate the trained network."""
     home = str(Path(cli.__file__).parents[2])

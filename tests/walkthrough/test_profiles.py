@@ -1,6 +1,7 @@
 """Profiles: those of the project work, and every mistake is a sentence that names the profile and the setting."""
 
 import contextlib
+import json
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from deeplabv3.config import SCALES
 from deeplabv3.data import voc
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
-from walkthrough.profiles import Profile, load_profile, profile_names, with_data
+from walkthrough.profiles import FOLDER, Profile, load_profile, profile_names, with_data
 from walkthrough.records.run import Run
 
 
@@ -134,7 +135,7 @@ MISTAKES = [
     ({"data.kind": "cityscapes"}, "data: setting 'kind' is 'cityscapes'; it takes 'synthetic' or 'voc'"),
     ({"data.classes": {"a": "b"}}, "setting 'data.classes' is 'a'; it takes a whole number"),
     ({"data.classes": {0: "background", 300: "far"}}, "data: setting 'classes' is .*; it takes label values"),
-    ({"data.classes": {0: "background", 255: "void"}}, "data: setting 'classes' is .*; it takes label values"),
+    ({"data.classes": {0: "background", 255: "void"}}, "data: label value 255 is void and cannot be a class"),
     ({"data.unlisted_labels": "void"}, "data: setting 'unlisted_labels' is 'void'; it takes 'error' or 'ignore'"),
     ({"evaluation.padding": "mirror"}, "evaluation: setting 'padding' is 'mirror'; it takes 'crop' or 'tight'"),
     ({"runtime.cache": "yes"}, "runtime: setting 'cache' is 'yes'; it takes 'auto', 'always' or 'never'"),
@@ -195,10 +196,75 @@ def test_file_that_is_no_profile_is_named(tmp_path, content, sentence):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["offlin", "nowhere.yaml", "voc/../voc2"])
+@pytest.mark.parametrize("name", ["offlin", "voc/../voc", "../profiles/voc", "voc.yaml/../voc"])
 def test_unknown_profile_is_named_with_known_ones(name):
     with pytest.raises(UserError, match=r"is unknown; choose one of .*offline.*voc"):
         load_profile(name)
+
+
+def test_missing_profile_file_is_named_with_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"profile 'nowhere.yaml' is no file in {tmp_path}"):
+        load_profile("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil", "/tmp/evil", "a\\b", "..", ".hidden", "", "  ", "a\nb", "C:evil", "two\0parts"]
+)
+def test_profile_name_is_no_path(profile_file, name):
+    """It names folders in the workspace."""
+    with pytest.raises(UserError, match=r"setting 'name' is .*; it takes a name without slashes"):
+        load_profile(str(profile_file), {"name": name})
+    profile_file.write_text(f"{profile_file.read_text()}name: {json.dumps(name)}\n")
+    with pytest.raises(UserError, match="setting 'name' is "):
+        load_profile(str(profile_file))
+
+
+@pytest.mark.parametrize("name", ["leaf v2", "crack-2026_01", "裂缝"])
+def test_profile_name_may_have_blanks_and_unicode(profile_file, name):
+    assert load_profile(str(profile_file), {"name": name}).name == name
+
+
+IDLE = [
+    ("PROFILE", {"evaluation.output_stride": 8}, "evaluation.output_stride"),
+    ("PROFILE", {"data.train": 5}, "data.train"),
+    ("PROFILE", {"data.val": 5}, "data.val"),
+    ("PROFILE", {"training.hard_class_copies": 3}, "training.hard_class_copies"),
+    ("smoke", {"data.root": "images"}, "data.root"),
+    ("smoke", {"data.unlisted_labels": "ignore"}, "data.unlisted_labels"),
+    ("smoke", {"data.void": 254}, "data.void"),
+]
+
+
+@pytest.mark.parametrize(("name", "overrides", "setting"), IDLE, ids=[setting for *_, setting in IDLE])
+def test_setting_without_effect_is_an_error(profile_file, name, overrides, setting):
+    with pytest.raises(UserError, match=rf"setting '{setting}' has no effect \(.*\); leave it out"):
+        load_profile(str(profile_file) if name == "PROFILE" else name, overrides)
+
+
+def test_hard_class_copies_work_with_hard_classes(profile_file):
+    overrides = {"training.hard_class_copies": 3, "training.hard_classes": ["disc"]}
+    assert load_profile(str(profile_file), overrides).training.hard_class_copies == 3
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"training": {"iterations": 1}, "training.lr": 0.1},
+        {"training.lr": 0.1, "training": {"iterations": 1}},
+        {"model.rates.6": 1, "model.rates": {6: 2, 12: 2, 18: 2, 24: 2}},
+        {"data.classes": {0: "background"}, "data.classes.1": "disc"},
+    ],
+)
+def test_override_and_its_part_are_an_error(profile_file, overrides):
+    with pytest.raises(UserError, match="are both changed, and one is part of the other"):
+        load_profile(str(profile_file), overrides)
+
+
+@pytest.mark.parametrize("key", ["data.classes.seven", "data.classes.-1", "data.classes.1.5", "model.rates.six"])
+def test_override_with_key_of_another_type_is_an_error(profile_file, key):
+    with pytest.raises(UserError, match=r"it takes a whole number|does not exist"):
+        load_profile(str(profile_file), {key: "disc"})
 
 
 def test_with_data_replaces_root_and_weights(profile, tmp_path, monkeypatch):
@@ -210,6 +276,43 @@ def test_with_data_replaces_root_and_weights(profile, tmp_path, monkeypatch):
     assert with_data(profile) == profile
     with pytest.raises(UserError, match="'offline' draws its own data"):
         with_data(load_profile("offline"), "images")
+
+
+@pytest.mark.parametrize("root", ["VOC2012", "./VOC2012", "../{folder}/VOC2012", "~/VOC2012", "VOCdevkit/VOC2012"])
+def test_root_is_relative_to_the_profile_file(profile_file, voc_root, root, monkeypatch, tmp_path):
+    """Wherever the command is given, and whatever $DEEPLABV3_DATA says of VOC."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DEEPLABV3_DATA", str(tmp_path / "voc"))
+    if root.startswith("VOCdevkit"):
+        (tmp_path / "VOCdevkit").mkdir()
+        voc_root = voc_root.rename(tmp_path / "VOCdevkit" / "VOC2012")
+    values = yaml.safe_load(profile_file.read_text())
+    values["data"]["root"] = root.format(folder=tmp_path.name)
+    profile_file.write_text(yaml.safe_dump(values))
+    (tmp_path / "elsewhere").mkdir()
+    for cwd, name in ((tmp_path, profile_file.name), (tmp_path / "elsewhere", f"../{profile_file.name}")):
+        monkeypatch.chdir(cwd)
+        assert load_profile(name).data_root() == voc_root
+        assert len(load_profile(name).open_data()) == 3
+
+
+def test_copy_of_a_project_profile_still_means_voc(tmp_path, workspace, monkeypatch):
+    copy = tmp_path / "my.yaml"
+    copy.write_text((FOLDER / "mobile.yaml").read_text())
+    assert load_profile(str(copy)).data_root() == load_profile("mobile").data_root() == workspace / "VOCdevkit/VOC2012"
+    monkeypatch.setenv("DEEPLABV3_DATA", str(tmp_path / "voc"))
+    assert load_profile(str(copy)).data_root() == load_profile("mobile").data_root() == tmp_path / "voc"
+
+
+@pytest.mark.parametrize("name", ["no", "on", "7", "1e3"])
+def test_class_names_that_yaml_reads_as_values_want_quotes(profile_file, name):
+    values = yaml.safe_load(profile_file.read_text())
+    values["data"]["classes"] = {0: "background", 1: "REPLACED"}
+    profile_file.write_text(yaml.safe_dump(values).replace("REPLACED", name))
+    with pytest.raises(UserError, match=r"'data\.classes\.1' is .*; it takes text, in quotes\."):
+        load_profile(str(profile_file))
+    profile_file.write_text(yaml.safe_dump(values).replace("REPLACED", f"'{name}'"))
+    assert load_profile(str(profile_file)).data.classes[1] == name
 
 
 def test_synthetic_data_is_drawn_on_first_use(workspace):

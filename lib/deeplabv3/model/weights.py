@@ -1,5 +1,7 @@
 """Weights from elsewhere: ImageNet backbones by torchvision's names, and torchvision's own DeepLabV3."""
 
+import argparse
+import re
 from pathlib import Path
 
 import torch
@@ -14,22 +16,49 @@ from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.mobilenet import MobileNetV2
 from deeplabv3.model.resnet import ResNet
 
+STATE_DICTS = ("model", "state_dict", "model_state_dict", "model_state", "net", "network")
+"""Names that training scripts give to the network's tensors, beside those of the optimizer and others."""
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""What DataParallel, DDP, torch.compile and wrapping modules put before the tensors' names."""
+
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` or ``.pth`` file; pickled objects other than tensors are refused."""
+    """The network's tensors in a ``.safetensors`` or ``.pth`` file, also in a training script's or a wrapped network's.
+
+    Nothing that could run code is unpickled: a file with such objects is a :class:`UserError` that says how to save the
+    tensors alone.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist; check the path.")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            return _unwrapped(load_file(path), path)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # torchvision's script saves its options
+            return _unwrapped(torch.load(path, map_location="cpu", weights_only=True), path)
+    except UserError:
+        raise
     except Exception as error:  # on bytes that are something else an unpickler can fail in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"weights file {path} cannot be read ({reason}); fetch it again.") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        if found := re.search(r"GLOBAL (\S+) was not|(TorchScript)", str(error)):
+            target = path.with_name(f"{path.stem}_tensors.pth")
+            raise UserError(
+                f"weights file {path} holds more than tensors ({found[1] or found[2]}), which could run code, and is "
+                f"not loaded; if you trust it, save its tensors alone: import torch; x = torch.load({str(path)!r}, "
+                "map_location='cpu', weights_only=False); torch.save(x.state_dict() if hasattr(x, 'state_dict') else "
+                f"x['model'], {str(target)!r})"
+            ) from error
+        reason = str(error).partition(".")[0] or type(error).__name__
+        raise UserError(f"weights file {path} cannot be read ({reason}); fetch or save it again.") from error
+
+
+def _unwrapped(state: object, path: Path) -> dict[str, Tensor]:
+    while isinstance(state, dict) and (key := next((k for k in STATE_DICTS if isinstance(state.get(k), dict)), None)):
+        state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"weights file {path} holds no state dict; name a file of tensors by name.")
+    while prefix := next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return state
 
 
@@ -133,9 +162,12 @@ def from_torchvision(source: nn.Module | dict[str, Tensor], name: str = "these w
         raise UserError(
             f"{name} are not those of torchvision's deeplabv3_resnet50 or deeplabv3_resnet101; fetch one of those."
         )
+    num_classes = state["classifier.4.weight"].shape[0]
+    if num_classes == 1:
+        raise UserError(f"{name} have one output, a sigmoid's; name a network with an output for every class.")
     model = DeepLabV3(
         ModelConfig(
-            num_classes=state["classifier.4.weight"].shape[0],
+            num_classes=num_classes,
             backbone="resnet101" if "backbone.layer3.22.conv1.weight" in state else "resnet50",
             output_stride=8,
             multi_grid=(1, 1, 1),

@@ -33,9 +33,9 @@ def add(subparsers: Any) -> None:
 
 
 def get_main(options: argparse.Namespace) -> int:
-    from deeplabv3.data import prepare
     from deeplabv3.model.weights import download_imagenet_weights
     from walkthrough import paths
+    from walkthrough.datasets import prepare
 
     if (options.url or options.archive) and options.what not in (["voc"], ["sbd"]):
         raise UserError("--url and --archive stand for one archive; give them with 'voc' alone or with 'sbd' alone.")
@@ -56,7 +56,7 @@ def get_main(options: argparse.Namespace) -> int:
 
 def check_main(options: argparse.Namespace) -> int:
     from deeplabv3.config import VOC_CLASSES
-    from deeplabv3.data.check import check
+    from walkthrough.datasets.check import check
 
     if options.root and not options.profile:
         print(f"warning  classes: VOC's {len(VOC_CLASSES)}; --profile names others")
@@ -65,7 +65,8 @@ def check_main(options: argparse.Namespace) -> int:
         options.data = options.root
         profile = profile_of(options)
         data = profile.data
-        lines = check(profile.data_root(), data.class_map(), data.unlisted_labels, (data.train_list, data.val_list))
+        used = (data.train_list, data.val_list)
+        lines = check(profile.data_root(), data.class_map(), data.unlisted_labels, used, data.void)
     errors = 0
     for line in lines:
         print(f"{line.level:>7}  {line.text}", flush=True)

@@ -17,6 +17,10 @@ EXTRAS = {
 """Packages that not every command needs, and the extra of pyproject.toml that installs them."""
 
 
+NO_COMPILER = ("No working C++ compiler", "Failed to find C compiler", "Cannot find a working triton installation")
+"""Words of torch.compile's errors on the CPU, on a GPU, and on a GPU without Triton."""
+
+
 def explain(error: BaseException) -> str | None:
     """One sentence that names what is at fault and the remedy; None for a defect, whose traceback is needed."""
     if isinstance(error, UserError):
@@ -51,6 +55,12 @@ def _explain_torch_error(error: RuntimeError) -> str | None:
             "'training.batch_size' or 'training.crop_size'; for evaluation lower 'runtime.eval_batch_size'; for "
             "predict lower '--max-size'. What is done is kept."
         )
-    if "DataLoader worker" in str(error):
-        return "a data worker died, often for want of memory; lower 'runtime.num_workers' and run again."
+    if "DataLoader worker (pid" in str(error):  # an error of its own has other words, which are kept
+        return (
+            "a data worker died, often for want of memory, or of shared memory in a container, which --shm-size=2g or "
+            "--ipc=host gives it; else lower 'runtime.num_workers'. The same command goes on."
+        )
+    if any(words in str(error) for words in NO_COMPILER):
+        reason = str(error).strip().partition("\n")[0]
+        return f"torch.compile finds no compiler ({reason}); install g++, or give --set runtime.compile=false."
     return None

@@ -1,6 +1,7 @@
 """``deeplabv3 evaluate``: evaluate trained networks on whole images."""
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,25 +28,45 @@ def add(subparsers: Any) -> None:
 
 def main(options: argparse.Namespace) -> int:
     profile = profile_of(options)
-    scales = scales_of(options, profile.evaluation.scales)
-    for file in [paths.find_checkpoint(named) for named in options.runs]:
-        run, step = _run_of(profile, file)
-        settings = replace(
-            profile.evaluation,
-            output_stride=run.config.output_stride if options.output_stride is None else options.output_stride,
-            scales=scales,
-            flip=options.flip or profile.evaluation.flip,
-            padding=options.padding or profile.evaluation.padding,
-            precision=options.precision or profile.evaluation.precision,
-        )
-        print(f"run {run.name}")
-        if step < run.training.iterations:
-            print(f"on the way, at step {step} of {run.training.iterations}: not the run's result, and not recorded")
-            _print(_evaluate(run, settings, file))
-        else:
-            _print(_evaluate(run, settings, file))
-            print(f"record {run.record_folder()}")
-    return 0
+    scales_of(options)  # refuses what is not a list of numbers
+    done, failed = 0, 0
+    for named in options.runs:
+        try:
+            done += _evaluate_named(named, profile, options)
+        except UserError as error:  # one run that cannot be evaluated does not hold the others up
+            failed += 1
+            print(f"deeplabv3: {error}", file=sys.stderr)
+    if failed and len(options.runs) > 1:
+        print(f"deeplabv3: {failed} of {len(options.runs)} runs could not be evaluated.", file=sys.stderr)
+    return 0 if done and not failed else 1
+
+
+def _evaluate_named(named: str, profile: "Profile", options: argparse.Namespace) -> bool:
+    """Evaluate a run and print the result; False for one that ``--no-resume`` has put aside."""
+    from walkthrough.records.naming import ARCHIVE
+
+    file = paths.find_checkpoint(named)
+    if ARCHIVE.search(file.resolve().parent.name):
+        print(f"skipped {file.parent}: --no-resume has put it aside; its records are in it")
+        return False
+    run, step = _run_of(profile, file)
+    settings = replace(
+        profile.evaluation,
+        output_stride=run.config.output_stride if options.output_stride is None else options.output_stride,
+        scales=scales_of(options, profile.evaluation.scales),
+        flip=options.flip or profile.evaluation.flip,
+        padding=options.padding or profile.evaluation.padding,
+        precision=options.precision or profile.evaluation.precision,
+    )
+    print(f"run {run.name}")
+    if step < run.training.iterations:
+        print(f"on the way, at step {step} of {run.training.iterations}: not the run's result, and not recorded")
+    elif not run.owns(file):
+        print(f"{file} is not the run's own checkpoint, {run.checkpoint}: not recorded")
+    _print(_evaluate(run, settings, file))
+    if step == run.training.iterations and run.owns(file):
+        print(f"record {run.record_folder()}")
+    return True
 
 
 def _run_of(profile: "Profile", file: Path) -> tuple["Run", int]:

@@ -24,7 +24,7 @@ def main(options: argparse.Namespace) -> int:
     from deeplabv3.data.transforms import MEAN, STD
     from deeplabv3.model.deploy import CHECKED, export_onnx, export_torch, export_weights
 
-    model, classes = load_network(options.weights)
+    model, classes = load_network(options.weights, options.classes)
     if options.output_stride is not None:
         model.set_output_stride(options.output_stride)
     if options.kind == "weights":

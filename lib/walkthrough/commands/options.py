@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from deeplabv3.config import MULTI_SCALE, EvaluationConfig
+from deeplabv3.config import MULTI_SCALE, VOC_CLASSES, EvaluationConfig
 from deeplabv3.errors import UserError
 from walkthrough import paths
 from walkthrough.profiles import Profile, load_profile, parse_value, profile_names, with_data
 
 if TYPE_CHECKING:
     from deeplabv3.model.deeplab import DeepLabV3
+
+
+SETTINGS = {
+    "seeds": "seeds",
+    "seed": "seed",
+    "data": "data.root",
+    "backbone_weights": "model.backbone_weights",
+    "init_from": "model.init_from",
+}
+"""Options that stand for a setting of the profile."""
 
 
 def add_command(subparsers: Any, name: str, main: Callable, text: str) -> argparse.ArgumentParser:
@@ -51,6 +61,8 @@ def pairs(items: list[str], option: str) -> dict[str, Any]:
         name, equals, value = item.partition("=")
         if not equals:
             raise UserError(f"{option} {item!r} should read NAME=VALUE.")
+        if name in values:
+            raise UserError(f"{option} names {name!r} twice; give one value.")
         try:
             values[name] = parse_value(value)
         except yaml.YAMLError as error:
@@ -61,6 +73,9 @@ def pairs(items: list[str], option: str) -> dict[str, Any]:
 def profile_of(options: argparse.Namespace) -> Profile:
     """Load the profile that the options name, with their changes."""
     changes = pairs(options.set, "--set")
+    for option, setting in SETTINGS.items():
+        if getattr(options, option, None) is not None and setting in changes:
+            raise UserError(f"--{option.replace('_', '-')} and --set {setting}=… are one setting; give one of them.")
     if getattr(options, "seeds", None) is not None:
         changes["seeds"] = options.seeds
     profile = load_profile(options.profile, changes)
@@ -75,6 +90,7 @@ def weights_option(parser: argparse.ArgumentParser, required: bool = False) -> N
         help="a run's checkpoint, folder or name; or torchvision, torchvision:resnet50 (downloaded), torchvision:FILE"
         + default,
     )  # fmt: skip
+    parser.add_argument("--classes", metavar="NAMES", help="of a network in torchvision:FILE, such as background,crack")
 
 
 def strategy_options(parser: argparse.ArgumentParser, output_stride: int | None = 8) -> None:
@@ -106,16 +122,28 @@ def strategy_of(options: argparse.Namespace, padding: str) -> EvaluationConfig:
     return EvaluationConfig(options.output_stride, scales_of(options), options.flip, padding=padding)
 
 
-def load_network(weights: str | None) -> "tuple[DeepLabV3, dict[int, str]]":
-    """Load the network that ``--weights`` names, for inference, and its classes: label value to name."""
-    from deeplabv3.evaluation.predict import load_weights
+def load_network(weights: str | None, classes: str | None) -> "tuple[DeepLabV3, dict[int, str]]":
+    """Load the network that ``--weights`` names, for inference, and its classes: label value to name.
+
+    ``classes`` are those of ``--classes``, with commas between.
+    """
+    from deeplabv3.evaluation.predict import TORCHVISION, load_weights
     from deeplabv3.model.pretrained import load_pretrained
 
     if weights is None:
-        model, classes = load_pretrained()
-        print(f"no --weights given: the network that comes with the library ({', '.join(classes.values())})")
-        return model, classes
-    return load_weights(weights if weights.startswith("torchvision") else str(paths.find_checkpoint(weights)))
+        if classes is not None:
+            raise UserError("--classes names those of a network in torchvision:FILE; give that with --weights.")
+        model, known = load_pretrained()
+        print(f"no --weights given: the network that comes with the library ({', '.join(known.values())})")
+        return model, known
+    names = [name.strip() for name in classes.split(",")] if classes is not None else []
+    foreign = weights.startswith("torchvision:") and weights.removeprefix("torchvision:") not in TORCHVISION
+    source = weights if weights.startswith("torchvision") else str(paths.find_checkpoint(weights))
+    model, known = load_weights(source, names)
+    if foreign and not names:
+        guess = "are taken for VOC's" if model.config.num_classes == len(VOC_CLASSES) else "have numbers for names"
+        print(f"note: {weights} does not say what its {len(known)} classes are, and they {guess}; --classes names them")
+    return model, known
 
 
 def prepare(model: "DeepLabV3", strategy: EvaluationConfig) -> "DeepLabV3":
@@ -123,6 +151,8 @@ def prepare(model: "DeepLabV3", strategy: EvaluationConfig) -> "DeepLabV3":
     import torch
 
     from deeplabv3.model.deploy import optimize_for_inference
+    from walkthrough.experiments.task import limit_threads
 
+    limit_threads()
     copy = optimize_for_inference(model).to("cuda" if torch.cuda.is_available() else "cpu")
     return copy.set_output_stride(strategy.output_stride)

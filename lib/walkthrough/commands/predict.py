@@ -1,7 +1,6 @@
 """``deeplabv3 predict``: segment a user's own images."""
 
 import argparse
-import csv
 import io
 import sys
 import time
@@ -38,22 +37,51 @@ def add(subparsers: Any) -> None:
 def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from deeplabv3.evaluation.predict import SHARES, find_images, output_names, refuse_to_overwrite
-    from deeplabv3.files import write_atomically
+    from deeplabv3.data.reading import conversion
+    from deeplabv3.evaluation.predict import (
+        RESULTS,
+        SHARES,
+        find_images,
+        output_names,
+        refuse_to_overwrite,
+        unreadable_images,
+    )
+    from deeplabv3.files import abandoned, write_atomically
+    from deeplabv3.signals import sigterm_interrupts
+    from walkthrough.commands.shares import Shares
+    from walkthrough.experiments.submission import weights_hash
+    from walkthrough.figures.overlay import written_names
 
     require(options.max_size >= 1, "max_size", options.max_size, "a whole number of at least 1")
     images = find_images(options.images, options.output)
     names = output_names(images)
     refuse_to_overwrite(images, names, options.output)
     strategy = strategy_of(options, padding="tight")  # a small image should not be mostly padding
-    model, classes = load_network(options.weights)
-    network = prepare(model, strategy), classes, strategy
+    model, classes = load_network(options.weights, options.classes)
+    if left_out := unreadable_images(options.images):
+        kinds = ", ".join(sorted({file.suffix for file in left_out}))
+        text = f"{len(left_out)} images of a kind that cannot be read ({kinds}) are left out"
+        print(f"deeplabv3: {text}; {conversion(left_out[0])}", file=sys.stderr)
+    written = written_names(classes)
+    for (value, name), text in zip(classes.items(), written, strict=True):
+        if text != name:
+            print(f"deeplabv3: no font here can write {name!r}; overlays show its value {value}.", file=sys.stderr)
+    network = prepare(model, strategy), classes, written, strategy
     options.output.mkdir(parents=True, exist_ok=True)
-    rows, failed = [], 0
-    bar = tqdm(zip(images, names, strict=True), total=len(images), unit="image", desc="predicting",
-               disable=len(images) == 1)  # fmt: skip
+    for leftover in abandoned(options.output):
+        if leftover.name.endswith((*(Path(end).suffix for end in RESULTS), ".csv")):
+            leftover.unlink(missing_ok=True)
+    no_part = ("command", "images", "output", "weights")
+    made_with = {name: str(value) for name, value in vars(options).items() if name not in no_part}
+    table = Shares(options.output, dict(zip(names, images, strict=True)), classes.values(),
+                   [made_with, weights_hash(model)])  # fmt: skip
+    if table.lines:
+        print(f"{len(table.lines)} of {len(images)} images were done before")
+    todo = [(path, name) for path, name in zip(images, names, strict=True) if name not in table.lines]
+    failed = 0
+    bar = tqdm(todo, unit="image", desc="predicting", disable=len(images) == 1)
     try:
-        with bar:
+        with sigterm_interrupts(), bar:
             for path, name in bar:
                 try:
                     row, files = _predict(path, name, network, options.max_size)
@@ -63,16 +91,16 @@ def main(options: argparse.Namespace) -> int:
                     continue
                 for suffix, content in files.items():
                     write_atomically(options.output / (name + suffix), content)
-                rows.append(row)
+                table.add(row)
                 tqdm.write(_line(row, classes), file=sys.stdout)
-    except KeyboardInterrupt:
-        print(f"deeplabv3: interrupted; {len(rows)} of {len(images)} images are done.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:  # or SIGTERM
+        done = f"{len(table.lines)} of {len(images)} images are done"
+        print(f"deeplabv3: interrupted; {done}, and the same command goes on.", file=sys.stderr)
+        return 1 if str(stop) else 130
     finally:
-        if rows:
-            write_atomically(options.output / SHARES, _table(rows))
-    if rows:
-        print(f"overlays, label files and {SHARES} of {len(rows)} of {len(images)} images in {options.output}")
+        table.close()
+    if table.lines:
+        print(f"overlays, label files and {SHARES} of {len(table.lines)} of {len(images)} images in {options.output}")
     return 1 if failed else 0
 
 
@@ -81,43 +109,34 @@ def _predict(path: Path, name: str, network: tuple, max_size: int) -> tuple[dict
     import numpy as np
     from PIL import Image
 
-    from deeplabv3.data.voc import palette, palette_png
-    from deeplabv3.evaluation.predict import ABOUT, CLASSES, OVERLAY, class_shares, predict_photo, read_photo
+    from deeplabv3.data.reading import palette, read_image
+    from deeplabv3.data.voc import palette_png
+    from deeplabv3.evaluation.predict import ABOUT, CLASSES, OVERLAY, class_shares, predict_photo
+    from walkthrough.commands.shares import column
     from walkthrough.figures.overlay import overlay
 
-    model, classes, strategy = network
+    model, classes, written, strategy = network
     start = time.monotonic()
-    photo = read_photo(path)  # (H, W, 3) uint8
+    photo = read_image(path)  # (H, W, 3) uint8
     if max(photo.shape) > JPEG_LIMIT:
         raise UserError(f"image {path} is {max(photo.shape)} pixels long, a JPEG {JPEG_LIMIT} at most; cut it.")
     prediction = predict_photo(model, photo, strategy, max_size)  # (H, W) class indices
     label_values = np.array(list(classes), dtype=np.uint8)
     colors = palette()[label_values]
-    painted = Image.fromarray(overlay(photo, prediction, colors, list(classes.values())))
+    painted = Image.fromarray(overlay(photo, prediction, colors, written))
     jpeg = io.BytesIO()
     painted.save(jpeg, "JPEG", quality=92, subsampling=0)
     files = {CLASSES: palette_png(label_values[prediction]), OVERLAY: jpeg.getvalue()}
     about = (str(path), name, photo.shape[1], photo.shape[0], round(time.monotonic() - start, 2))
     shares = class_shares(prediction, len(classes)).round(2)
-    columns = map(_column, classes.values())
+    columns = map(column, classes.values())
     return dict(zip(ABOUT, about, strict=True)) | dict(zip(columns, shares, strict=True)), files
-
-
-def _column(name: str) -> str:
-    """The column of a class; never equal to one of the columns about the image."""
-    return f"{name} %"
 
 
 def _line(row: dict[str, Any], classes: dict[int, str]) -> str:
     """One line about an image: its classes, the largest share first."""
-    shares = sorted(((row[_column(name)], name) for name in classes.values()), reverse=True)
+    from walkthrough.commands.shares import column
+
+    shares = sorted(((row[column(name)], name) for name in classes.values()), reverse=True)
     present = ", ".join(f"{name} {share:.1f} %" for share, name in shares if share >= 0.05)
     return f"{row['file']}  {row['width']} x {row['height']}  {row['seconds']:.2f} s  {present}"
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -40,6 +40,8 @@ def main(options: argparse.Namespace) -> int:
 
     profile = profile_of(options)
     numbers = sweep.parse_tables(options.tables) if options.tables is not None else tables.NUMBERS
+    if options.dry_run and options.ray is not None:
+        raise UserError("--ray has no effect with --dry-run, which estimates this machine's hours; give one of them.")
     if options.dry_run:
         _show_plan(profile, numbers)
         return 0

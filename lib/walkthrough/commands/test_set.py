@@ -37,7 +37,7 @@ def main(options: argparse.Namespace) -> int:
     require(options.batch_size >= 1, "batch_size", options.batch_size, "a whole number of at least 1")
     images = test_images(options.data)
     strategy = strategy_of(options, options.padding)
-    model, classes = load_network(options.weights)
+    model, classes = load_network(options.weights, options.classes)
     refuse_other_classes(classes)
     network = prepare(model, strategy)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -26,13 +26,16 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("--init-from", type=Path, metavar="CHECKPOINT", help="start from its weights, as stage 2 does")
     parser.add_argument(
+        "--new-classes", action="store_true", help="with --init-from: its classes are others, the last layer is new"
+    )
+    parser.add_argument(
         "--backbone", choices=("resnet50", "resnet101"), default="resnet101", help="as the paper names it"
     )
     parser.add_argument("--head", choices=("aspp", "cascade", "v2"), default="aspp")
     parser.add_argument("--output-stride", type=int, help="by default the profile's")
     parser.add_argument("--multi-grid", type=int, nargs=3, metavar="RATE", help="unit rates (aspp: 1 2 4, else 1 1 1)")
     parser.add_argument("--last-block", type=int, default=4, help="4, or 5 to 7 for the cascade")
-    parser.add_argument("--rates", type=int, nargs="*", default=[6, 12, 18], help="ASPP rates as the paper has them")
+    parser.add_argument("--rates", type=int, nargs="*", help="ASPP rates as the paper has them (6 12 18)")
     parser.add_argument("--no-image-pooling", action="store_true")
     parser.add_argument("--seed", type=int)
     parser.add_argument(
@@ -64,6 +67,8 @@ def main(options: argparse.Namespace) -> int:
         run = _run(profile, options)
         if processes.is_main:
             print(f"run {run.name}\nfolder {run.folder}")
+            if note := crop_note(run.training.crop_size, run.config.output_stride, run.config.align_corners):
+                print(note)
             if not options.resume and not is_elastic_restart():
                 _archive(run)
         processes.barrier()
@@ -77,6 +82,8 @@ def _profile(options: argparse.Namespace) -> "Profile":
         profile = replace(profile, seed=options.seed)
     if options.init_from is not None:
         profile = replace(profile, model=replace(profile.model, init_from=str(options.init_from)))
+    if options.new_classes:
+        profile = replace(profile, model=replace(profile.model, new_classes=True))
     if profile.model.init_from == "?":
         raise UserError(f"profile {profile.name!r} starts from a checkpoint; name it with --init-from.")
     return profile
@@ -85,6 +92,7 @@ def _profile(options: argparse.Namespace) -> "Profile":
 def _run(profile: "Profile", options: argparse.Namespace) -> "Run":
     from walkthrough.records.run import Run
 
+    _refuse_idle(options)
     grid = options.multi_grid or ((1, 2, 4) if options.head == "aspp" else (1, 1, 1))
     config = profile.model_config(
         options.backbone,
@@ -92,10 +100,34 @@ def _run(profile: "Profile", options: argparse.Namespace) -> "Run":
         output_stride=options.output_stride or profile.model.output_stride,
         multi_grid=tuple(grid),
         last_block=options.last_block,
-        atrous_rates=tuple(options.rates),
+        atrous_rates=(6, 12, 18) if options.rates is None else tuple(options.rates),
         image_pooling=not options.no_image_pooling,
     )
     return Run.of(profile, config)
+
+
+def _refuse_idle(options: argparse.Namespace) -> None:
+    """Raise a :class:`UserError` for an option that has no effect with the others."""
+    head = f"head {options.head!r}"
+    idle = (
+        ("--rates", options.rates is not None and options.head == "cascade", f"{head} has no ASPP"),
+        ("--no-image-pooling", options.no_image_pooling and options.head != "aspp", f"{head} has none"),
+        ("--backbone-weights", options.backbone_weights and options.init_from, "--init-from has all weights"),
+    )
+    for option, given, reason in idle:
+        if given:
+            raise UserError(f"{option} has no effect ({reason}); leave it out.")
+
+
+def crop_note(crop_size: int, output_stride: int, align_corners: bool = True) -> str:
+    """What to say of a crop whose corners are not those of the features; empty where nothing is."""
+    fitting = -(-(crop_size - 1) // output_stride) * output_stride + 1
+    if fitting == crop_size or not align_corners:
+        return ""
+    return (
+        f"note: a crop of {crop_size} is no multiple of output stride {output_stride} plus 1, so features and pixels "
+        f"do not share their corners; --set training.crop_size={fitting} is the next that is"
+    )
 
 
 def _archive(run: "Run") -> None:

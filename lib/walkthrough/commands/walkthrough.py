@@ -15,7 +15,9 @@ def add(subparsers: Any) -> None:
         subparsers, "walkthrough", main, "execute the notebooks in order and build their pages"
     )
     seeds_option(parser)
-    parser.add_argument("--only", nargs="+", default=[], metavar="NOTEBOOK", help="notebooks such as 03 or 03_cascade")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NOTEBOOK", help="notebooks such as 03 or 03_cascade, unless done"
+    )
     parser.add_argument("--fresh", action="store_true", help="execute notebooks again that are done already")
     parser.add_argument("--update", action="store_true", help="replace the notebooks by the executed ones")
     parser.add_argument("--output", type=Path, help="folder for notebooks, pages and tables")

@@ -90,7 +90,15 @@ def initial_model(run: Run) -> DeepLabV3:
     torch.manual_seed(run.seed)
     model = DeepLabV3(run.config)
     if profile.model.init_from:
-        state = load_checkpoint(Path(profile.model.init_from)).model
+        checkpoint = load_checkpoint(Path(profile.model.init_from))
+        state, theirs = checkpoint.model, list(checkpoint.settings.get("data", {}).get("classes", {}).values())
+        if profile.model.new_classes:
+            state |= {name: value for name, value in model.state_dict().items() if name.startswith("head.classifier")}
+        elif theirs and theirs != list(profile.data.class_map().values()):
+            raise UserError(
+                f"checkpoint {profile.model.init_from} was trained for other classes ({', '.join(theirs)}); give "
+                "--new-classes to learn the last layer anew, or choose its profile."
+            )
         try:
             model.load_state_dict(state)
         except RuntimeError as error:

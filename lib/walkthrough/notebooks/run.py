@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 import nbformat
 import papermill
+import psutil
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbconvert.filters import strip_ansi
@@ -27,7 +29,8 @@ from tqdm import tqdm
 from traitlets import default
 
 from deeplabv3.errors import UserError
-from deeplabv3.files import write_atomically
+from deeplabv3.files import abandoned, write_atomically
+from deeplabv3.signals import sigterm_interrupts
 from walkthrough import paths
 from walkthrough.notebooks.clean import clean
 from walkthrough.notebooks.pages import write_pages
@@ -35,6 +38,9 @@ from walkthrough.profiles import Profile, load_profile
 
 PACKAGES = tuple(Path(__file__).parents[2] / name for name in ("deeplabv3", "walkthrough"))
 """Folders whose sources a notebook's result depends on."""
+
+KERNELS = ".kernels-"
+"""Beginning of the names of folders in the output folder with the kernels' own files; a process's number follows."""
 
 
 def walkthrough(
@@ -46,6 +52,8 @@ def walkthrough(
     notebooks: Path | None = None,
 ) -> int:
     """Execute the notebooks that are not done yet, make pages and tables, and return the exit code.
+
+    Ctrl-C and SIGTERM end the kernels; pages of what is done are made all the same.
 
     Args:
         profile: name or YAML file; every notebook gets it.
@@ -73,9 +81,10 @@ def walkthrough(
 
     hashes = {name: _hash(sources[name], chosen, values) for name in names}
     current = [_is_done(output, name, state) and state[name]["hash"] == hashes[name] for name in names]
-    first = 0 if only or fresh else [*current, False].index(False)
+    first = 0 if fresh else [*current, False].index(False)
     try:
-        trouble = _execute_all(names, first, folder, output, values, hashes, state)
+        with sigterm_interrupts():
+            trouble = _execute_all(names, first, folder, output, values, hashes, state)
         if not trouble:
             from walkthrough.report.claims import write_claims
             from walkthrough.report.tables import write_tables
@@ -149,6 +158,8 @@ def _open_output(output: Path, folder: Path, names: Iterable[str]) -> dict[str, 
         state.setdefault(name, {"state": "not executed", "minutes": 0.0, "hash": ""})
     try:
         output.mkdir(parents=True, exist_ok=True)
+        for leftover in abandoned(output):
+            leftover.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"output folder {output} cannot be written ({error}); name another with --output.") from error
     _write_state(output, state)
@@ -194,7 +205,7 @@ def _execute_all(names: list, first: int, folder: Path, output: Path, values: di
         state[name]["state"] = "not executed"  # also if this run is killed
     _write_state(output, state)
     with (
-        _kernel_environment(values["profile"]),
+        _kernel_environment(values["profile"], output),
         tqdm(total=len(names), initial=first, unit="notebook", disable=not terminal) as bar,
     ):
         for name in names[first:]:
@@ -250,9 +261,16 @@ class _ThisPython(AsyncKernelManager):
 
 
 @contextmanager
-def _kernel_environment(profile: str) -> Iterator[None]:
-    """Environment variables of the kernels: the profile, absolute folders, and nothing of the user's own set-up."""
-    with tempfile.TemporaryDirectory(prefix="deeplabv3-", ignore_cleanup_errors=True) as private:
+def _kernel_environment(profile: str, output: Path) -> Iterator[None]:
+    """Environment variables of the kernels: the profile, absolute folders, and nothing of the user's own set-up.
+
+    Their own files are in a folder of ``output``, and those that killed processes have left there are deleted.
+    """
+    for folder in output.glob(f"{KERNELS}*"):
+        if not psutil.pid_exists(int(folder.name.removeprefix(KERNELS).partition("-")[0])):
+            shutil.rmtree(folder, ignore_errors=True)
+    prefix = f"{KERNELS}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=output, ignore_cleanup_errors=True) as private:
         values = {"DEEPLABV3_PROFILE": profile, "IPYTHONDIR": private, "JUPYTER_RUNTIME_DIR": private}
         # With an MPLBACKEND such as Agg, usual on servers, the notebooks would have no figures.
         values["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"

@@ -9,7 +9,7 @@ from walkthrough.records.catalogue import Evaluation, RunRecord
 from walkthrough.records.naming import DEFAULTS
 
 _MEASURED = ("seconds", "images_per_second", "peak_memory_mib")
-_MACHINE = ("device", "threads", "commit")
+_MACHINE = ("device", "cpu", "threads", "compile", "tf32", "cuda", "cudnn", "driver_version", "commit")
 
 
 def settings_of(record: RunRecord) -> dict[str, Any]:
@@ -64,6 +64,7 @@ def label(evaluation: Evaluation, profile: Profile) -> str:
         count = len(settings.scales)
         words.append(f"{count} scales" if count > 2 else f"scale {','.join(map(str, settings.scales))}")
     words += ["flip"] if settings.flip else []
+    words += [settings.fusion] if settings.fusion != "mean" else []
     if (settings.padding, settings.crop_size) != (default.padding, default.crop_size):
         words.append("tight" if settings.padding == "tight" else f"crop {settings.crop_size}")
     words += [settings.precision] if settings.precision != "float32" else []
@@ -83,6 +84,7 @@ def sentence(settings: EvaluationConfig) -> str:
     return (
         f"{settings.padding} padding, output stride {settings.output_stride}, "
         f"scales {', '.join(map(str, settings.scales))}{', flip' if settings.flip else ''}"
+        f"{'' if settings.fusion == 'mean' else f', {settings.fusion} of them'}"
         f"{'' if settings.precision == 'float32' else f', {settings.precision}'}"
     )
 

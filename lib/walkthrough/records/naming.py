@@ -8,6 +8,7 @@ strategy and the images.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from walkthrough import paths
 
 RESULTS_VERSION = 1
 """Part of every run's name: raise it when a change of the code changes results, so that earlier ones are not used."""
+
+ARCHIVE = re.compile(r"\.\d{8}-\d{6}$")
+"""End of the name of a run's folder that ``--no-resume`` has put aside: the time."""
 
 _FIRST_STRATEGY = ("output_stride", "scales", "flip", "crop_size", "padding")
 """Settings that are always in an evaluation's name; later ones are in it where they differ from their default."""
@@ -63,5 +67,6 @@ def partial_stem(settings: EvaluationConfig, list_name: str) -> str:
 
 
 def record_bases(profile_name: str) -> list[Path]:
-    """Folders of a profile's records: in the workspace, and of those that come with the project."""
-    return [base / "records" / profile_name for base in (paths.workspace(), paths.home() / "data")]
+    """Folders of a profile's records: in the workspace, and in the checkout if there is one."""
+    bases = [paths.workspace(), paths.home() / "data"] if paths.is_checkout() else [paths.workspace()]
+    return [base / "records" / profile_name for base in bases]

@@ -6,20 +6,17 @@ stay. Runs that another process trains or evaluates stay, too.
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deeplabv3.errors import UserError
+from deeplabv3.files import abandoned, is_old
 from deeplabv3.model.checkpoint import read_header
 from walkthrough import paths
 from walkthrough.records import catalogue, naming
 from walkthrough.records.catalogue import RunRecord
 from walkthrough.records.lock import LOCK, is_held
-
-FRESH_S = 600.0
-"""A file younger than this may still be written to, on this machine or another one."""
 
 
 @dataclass
@@ -44,6 +41,7 @@ def plan(profile_name: str, runs: bool = False, include_unfinished: bool = False
     result = PrunePlan()
     records = {record.name: record for record in catalogue.run_records(profile_name)}
     _plan_records(result, paths.workspace() / "records" / profile_name, records)
+    result.delete |= dict(_leftovers(paths.workspace() / "walkthrough" / profile_name))
     for folder in _folders(paths.workspace() / "runs" / profile_name):
         if is_held(folder / LOCK):
             result.keep[folder] = "another process is training the run"
@@ -112,10 +110,9 @@ def _finished_partials(folder: Path, record: RunRecord) -> Iterator[tuple[Path, 
 
 def _leftovers(folder: Path) -> Iterator[tuple[Path, str]]:
     """Files that killed writers have left: without their final name, or counts without their JSON file."""
-    for pattern in (".*.partial", ".*.partial.*"):
-        yield from ((path, "its writer was killed") for path in folder.glob(pattern) if _is_old(path))
+    yield from ((path, "its writer was killed") for path in abandoned(folder))
     for path in folder.glob("eval-*.npz"):
-        if not path.with_suffix(".json").exists() and _is_old(path):
+        if not path.with_suffix(".json").exists() and is_old(path):
             yield path, "there is no record beside its counts"
 
 
@@ -123,10 +120,9 @@ def _reason_to_delete(folder: Path) -> str:
     """Return why no command can use a run's folder, or an empty text."""
     header = read_header(folder)
     if header is None:
-        return "it holds no checkpoint that can be read" if all(map(_is_old, folder.iterdir())) else ""
+        return "it holds no checkpoint that can be read" if all(map(is_old, folder.iterdir())) else ""
     try:
-        # The name of an archived folder ends in a dot and the time.
-        reason = catalogue.why_stale(header[1], folder.name.partition(".")[0])
+        reason = catalogue.why_stale(header[1], naming.ARCHIVE.sub("", folder.name))
     except KeyError as error:
         reason = f"its checkpoint does not state {error}."
     return reason and f"stale: {reason}"
@@ -134,7 +130,7 @@ def _reason_to_delete(folder: Path) -> str:
 
 def _reason_to_keep(folder: Path) -> str:
     """Return why a usable run's folder is not simply that of a finished run, or an empty text."""
-    if "." in folder.name:
+    if naming.ARCHIVE.search(folder.name):
         return "put aside by --no-resume"
     if (header := read_header(folder)) and header[0] < (last := header[1]["training"].get("iterations", 0)):
         return f"goes on at step {header[0]} of {last}"
@@ -156,10 +152,3 @@ def _tracked(base: Path) -> set[Path]:
             f"{base} is part of a git checkout, and git does not say which files it tracks ({error}); see to git first."
         ) from error
     return {base / name for name in listed.stdout.split("\0") if name}
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > FRESH_S
-    except OSError:  # its writer has just renamed it
-        return False

@@ -12,14 +12,16 @@ all records of a profile.
 import hashlib
 import io
 import json
+import sys
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tqdm import tqdm
 
-from deeplabv3.config import EvaluationConfig, ModelConfig, TrainingConfig
+from deeplabv3.config import VOID, EvaluationConfig, ModelConfig, TrainingConfig
 from deeplabv3.data import synthetic
 from deeplabv3.data.voc import fingerprint
 from deeplabv3.errors import UserError
@@ -46,6 +48,11 @@ def _list_fingerprint(profile: Profile, list_name: str) -> str:
     data = profile.data
     known = synthetic.fingerprint(data.train, data.val, list_name) if data.kind == "synthetic" else None
     return known or _fingerprint(profile.data_root(), list_name)
+
+
+@lru_cache
+def _say_once(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)
 
 
 @lru_cache
@@ -79,6 +86,7 @@ def _classes(profile: Profile) -> dict[str, str]:
 def identity_of(profile: Profile, config: ModelConfig) -> dict:
     """Return everything that determines a run's result, as JSON values."""
     images, weights = _inputs(profile)
+    void = {} if profile.data.void == VOID else {"void": profile.data.void}
     values = {
         "results_version": RESULTS_VERSION,
         "model": asdict(config),
@@ -87,12 +95,15 @@ def identity_of(profile: Profile, config: ModelConfig) -> dict:
             "fingerprint": images,
             "list": profile.data.train_list,
             "classes": _classes(profile),
+            **void,
         },
         "backbone_weights": weights,
         "seed": profile.seed,
     }
     if profile.model.init_from:
         values["init_from"] = _file_hash("model.init_from", profile.model.init_from)
+    if profile.model.new_classes:
+        values["new_classes"] = True
     return json.loads(json.dumps(values))
 
 
@@ -139,6 +150,12 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         return self.folder / CHECKPOINT
+
+    def owns(self, checkpoint: Path) -> bool:
+        """True unless a checkpoint of the run's settings holds other weights: an archived one, or a copy beside it."""
+        if naming.ARCHIVE.search(checkpoint.resolve().parent.name):
+            return False
+        return not self.checkpoint.exists() or self.checkpoint.samefile(checkpoint)
 
     def record_folder(self) -> Path:
         """Folder that the run's record is written to."""
@@ -209,7 +226,13 @@ class Run:
         values = store.read_json(path)
         counts = store.counts_beside(path, values)
         values.pop(COUNTS, None)
-        return None if counts is None else (values, path.with_suffix(".npz"), counts)
+        if counts is None:
+            _say_once(
+                f"record {path} is not used: its counts {path.stem}.npz are missing or damaged; evaluating the run "
+                "again makes it anew, 'deeplabv3 records prune' deletes it."
+            )
+            return None
+        return values, path.with_suffix(".npz"), counts
 
     def write_training_record(self, seconds: float) -> None:
         """Write ``run.json`` for a run whose training took ``seconds``."""
@@ -220,7 +243,8 @@ class Run:
             "seconds": round(seconds, 1),
             "images_per_second": round(self.training.iterations * self.training.batch_size / max(seconds, 1e-9), 2),
             "peak_memory_mib": peak_memory_mib(),
-            **environment(),
+            "compile": self.profile.runtime.compile,
+            **environment(self.training.precision),
         }
         write_atomically(self.record_folder() / "run.json", json.dumps(values, indent=2) + "\n")
 
@@ -242,7 +266,7 @@ class Run:
             "seconds": round(seconds, 1),
             "images_per_second": round(len(confusions) / max(seconds, 1e-9), 2),
             "peak_memory_mib": peak_memory_mib(),
-            **environment(),
+            **environment(settings.precision),
         }
 
     def write_evaluation_record(self, settings: EvaluationConfig, values: dict, confusions: np.ndarray) -> None:

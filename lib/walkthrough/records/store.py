@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, attempt
 from deeplabv3.files import write_atomically
 
 COUNTS = "counts"
@@ -41,7 +41,7 @@ def counts_hash(content: bytes) -> str:
 
 
 def counts_beside(path: Path, values: dict) -> bytes | None:
-    """Content of the NPZ file beside the evaluation ``path`` with ``values``; None if it is missing or another.
+    """Content of the NPZ file beside the evaluation ``path`` with ``values``; None if missing, damaged or another.
 
     It is another one while a writer is between its two files, or if it was killed there: then there is no record.
     """
@@ -49,7 +49,9 @@ def counts_beside(path: Path, values: dict) -> bytes | None:
         content = path.with_suffix(".npz").read_bytes()
     except OSError:
         return None
-    return content if values.get(COUNTS, counts_hash(content)) == counts_hash(content) else None
+    if COUNTS not in values:
+        return content if attempt(read_counts, path, content)[0] is not None else None
+    return content if values[COUNTS] == counts_hash(content) else None
 
 
 class PartialCounts:

@@ -302,7 +302,9 @@ def test_dead_data_worker_is_explained(tmp_path, data):
 
     with pytest.raises(RuntimeError, match="DataLoader worker") as caught:
         train(new_model(), data, short_config(iterations=50), tmp_path, num_workers=1, report=kill)
-    assert explain(caught.value).startswith("a data worker died, often for want of memory; lower 'runtime.num_workers'")
+    sentence = explain(caught.value)
+    assert sentence.startswith("a data worker died, often for want of memory")
+    assert "--shm-size=2g" in sentence and "lower 'runtime.num_workers'" in sentence
 
 
 def test_failure_does_not_wait_for_data_workers(tmp_path, voc_root):

@@ -3,9 +3,11 @@
 import errno
 import os
 import pickle
+import signal
 
 import pytest
 import torch
+from torch._inductor.exc import InductorError, InvalidCxxCompiler, TritonMissing
 from torch.utils.data import DataLoader, Dataset
 
 from deeplabv3.errors import UserError
@@ -43,18 +45,48 @@ def test_out_of_memory_names_the_settings():
         assert repr(name) in sentence
 
 
-class KilledWorker(Dataset):
+class BadWorker(Dataset):
+    """Data whose worker dies, or fails by itself."""
+
+    def __init__(self, number: int | None):
+        self.number = number
+
     def __len__(self) -> int:
         return 1
 
     def __getitem__(self, index: int):
-        os._exit(1)
+        if self.number is None:
+            raise RuntimeError("an error of its own")
+        os.kill(os.getpid(), self.number)
 
 
-def test_dead_data_worker_names_the_setting():
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS])
+def test_dead_data_worker_names_the_remedies(number):
     with pytest.raises(RuntimeError) as caught:
-        list(DataLoader(KilledWorker(), num_workers=1))
-    assert "lower 'runtime.num_workers'" in explain(caught.value)
+        list(DataLoader(BadWorker(number), num_workers=1))
+    sentence = explain(caught.value)
+    assert "--shm-size" in sentence and "lower 'runtime.num_workers'" in sentence
+
+
+def test_data_workers_own_error_keeps_its_text():
+    with pytest.raises(RuntimeError, match="an error of its own") as caught:
+        list(DataLoader(BadWorker(None), num_workers=1))
+    assert explain(caught.value) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidCxxCompiler(),
+        RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
+        TritonMissing(None),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_missing_compiler_names_the_setting(error):
+    """On the CPU, on a GPU, and on a GPU without Triton; torch.compile wraps them."""
+    sentence = explain(InductorError(error, None))
+    assert "install g++, or give --set runtime.compile=false" in sentence and "\n" not in sentence
 
 
 @pytest.mark.parametrize(

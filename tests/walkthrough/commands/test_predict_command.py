@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from deeplabv3.config import VOC_CLASSES
 from deeplabv3.model.checkpoint import Checkpoint, save_checkpoint
 from walkthrough.cli import main
+from walkthrough.commands import predict as module
 
 
 def save(path: Path, model, classes: dict[int, str]) -> Path:
@@ -184,30 +186,200 @@ def test_images_of_odd_shapes(tmp_path, weights, size):
     assert Image.open(tmp_path / "out" / "odd_classes.png").size == size[::-1]
 
 
-def test_ctrl_c_leaves_whole_files_and_table(tmp_path, weights):
-    for number in range(200):
-        make_photo(tmp_path / "photos" / f"{number:03}.png", 200, 300, number)
+def lines_of(path: Path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def predicted(monkeypatch) -> list[str]:
+    """Names of the images that are segmented from now on."""
+    names, original = [], module._predict
+
+    def note(path, name, *others):
+        result = original(path, name, *others)
+        names.append(name)
+        return result
+
+    monkeypatch.setattr(module, "_predict", note)
+    return names
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_prediction_leaves_table_and_goes_on(tmp_path, weights, capsys, predicted, number):
+    count = 40
+    for image in range(count):
+        make_photo(tmp_path / "photos" / f"{image:03}.png", 200, 300, image)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "walkthrough", "predict", str(tmp_path / "photos"), "--weights", weights,
-               "--output", str(out), "--flip"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-                               env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})  # fmt: skip
+    arguments = ["predict", str(tmp_path / "photos"), "--weights", weights, "--output", str(out), "--flip"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "walkthrough", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
     try:
         read_until(process.stdout, b"001.png")
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         stderr = process.communicate(timeout=60)[1].decode()
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
-    assert process.returncode == 130 and "Traceback" not in stderr
-    assert re.search(r"interrupted; \d+ of 200 images are done", stderr)
-    done = [row["results"] for row in table(out)]
-    assert 2 <= len(done) < 200
-    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 1, signal.SIGKILL: -9}[number]
+    lines = lines_of(out / "shares.unfinished.csv")
+    done = [line["results"] for line in lines if len(line["made from"] or "") == 12]
+    assert 2 <= len(done) < count and "Traceback" not in stderr
+    if number != signal.SIGKILL:
+        told = f"deeplabv3: interrupted; {len(done)} of {count} images are done, and the same command goes on."
+        assert stderr.rstrip().splitlines()[-1] == told
+        assert [row["results"] for row in table(out)] == done
+        assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
     for name in done:
         Image.open(out / f"{name}_overlay.jpg").load()
         assert Image.open(out / f"{name}_classes.png").size == (300, 200)
+
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert f"{len(done)} of {count} images were done before" in capsys.readouterr().out
+    assert len(predicted) == count - len(done) and not set(predicted) & set(done)
+    assert [row["results"] for row in table(out)] == [f"{image:03}" for image in range(count)]
+    for row, line in zip(table(out), lines, strict=False):
+        assert row == {name: line[name] for name in row}
+    assert not (out / "shares.unfinished.csv").exists()
+
+
+@pytest.fixture
+def half_done(tmp_path, weights, capsys) -> list[str]:
+    """The command of a prediction that went well for a and c, and not for b, which is mended."""
+    for number, name in enumerate("abc"):
+        make_photo(tmp_path / "photos" / f"{name}.png", seed=number)
+    broken = tmp_path / "photos" / "b.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:300])
+    command = ["predict", str(tmp_path / "photos"), "--weights", weights, "--output", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert [line["results"] for line in lines_of(tmp_path / "out" / "shares.unfinished.csv")] == ["a", "c"]
+    broken.write_bytes(whole)
+    capsys.readouterr()
+    return command
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ("nothing", "b"),
+        ("another stride", "abc"),
+        ("another network", "abc"),
+        ("another image", "bc"),
+        ("results gone", "ab"),
+        ("line broken off", "bc"),
+        ("table damaged", "abc"),
+    ],
+)
+def test_only_what_is_done_with_these_inputs_is_kept(half_done, tmp_path, make_model, predicted, change, again):
+    out, unfinished = tmp_path / "out", tmp_path / "out" / "shares.unfinished.csv"
+    if change == "another stride":
+        half_done += ["--output-stride", "16"]
+    elif change == "another network":
+        model = make_model()
+        model.head.classifier.bias.data[1] += 9
+        save(tmp_path / "checkpoint.safetensors", model, CLASSES)
+    elif change == "another image":
+        make_photo(tmp_path / "photos" / "c.png", seed=9)
+    elif change == "results gone":
+        (out / "a_overlay.jpg").unlink()
+    elif change == "line broken off":
+        unfinished.write_bytes(unfinished.read_bytes()[:-4])
+    elif change == "table damaged":
+        unfinished.write_bytes(b"file,results,width,height,seconds\xff\xfe\n\x00")
+    assert main(half_done) == 0
+    assert "".join(predicted) == again
+    assert [row["results"] for row in table(out)] == ["a", "b", "c"]
+    files = [f"{name}_{kind}" for name in "abc" for kind in ("classes.png", "overlay.jpg")]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*files, "shares.csv"])
+
+
+def test_full_disk_on_the_way_leaves_what_is_done(tmp_path, weights, monkeypatch, full_disk, capsys, predicted):
+    for number in range(4):
+        make_photo(tmp_path / "photos" / f"{number}.png", seed=number)
+    original = module._predict
+    monkeypatch.setattr(module, "_predict", lambda *values: (len(predicted) == 2 and full_disk(), original(*values))[1])
+    command = ["predict", str(tmp_path / "photos"), "--weights", weights, "--output", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert [line["results"] for line in lines_of(tmp_path / "out" / "shares.unfinished.csv")] == ["0", "1"]
+    monkeypatch.undo()
+    assert main(command) == 0
+    assert "2 of 4 images were done before" in capsys.readouterr().out
+    assert [row["results"] for row in table(tmp_path / "out")] == ["0", "1", "2", "3"]
+
+
+def test_closed_pipe_keeps_what_is_done(tmp_path, weights):
+    """``predict … | head -1``."""
+    for number in range(30):
+        make_photo(tmp_path / "photos" / f"{number:02}.png", 200, 300, number)
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "walkthrough", "predict", str(tmp_path / "photos"), "--weights", weights, "--output",
+         str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert b"00.png" in process.stdout.readline()
+    process.stdout.close()
+    stderr = process.stderr.read()
+    assert process.wait(timeout=60) == 141 and b"Error" not in stderr
+    assert 1 <= len(table(out)) < 30
+
+
+def test_leftovers_of_killed_predictions_are_removed(tmp_path, weights):
+    photo, out = make_photo(tmp_path / "cat.png"), tmp_path / "out"
+    command = ["predict", str(photo), "--weights", weights, "--output", str(out)]
+    assert main(command) == 0
+    names = (".cat_overlay.0123abcd.partial.jpg", ".cat_classes.0123abcd.partial.png", ".shares.0123abcd.partial.csv")
+    old, fresh, own = [out / name for name in names], out / ".dog_overlay.89abcdef.partial.jpg", out / ".own.jpg"
+    for path in (*old, fresh, own):
+        path.touch()
+    for path in (*old, own):
+        os.utime(path, (1, 1))
+    assert main(command) == 0
+    assert not any(path.exists() for path in old) and fresh.exists() and own.exists()
+
+
+@pytest.fixture
+def foreign(tmp_path, make_model, monkeypatch) -> Callable[[int], list[str]]:
+    """``foreign(count)``: a command on a file that is taken for torchvision's network for so many classes."""
+
+    def command(count: int) -> list[str]:
+        from deeplabv3.evaluation import predict
+
+        torch.save({"a": torch.zeros(1)}, tmp_path / "theirs.pth")
+        monkeypatch.setattr(predict, "from_torchvision", lambda state, name: make_model(num_classes=count).eval())
+        photo = make_photo(tmp_path / "cat.png")
+        file = f"torchvision:{tmp_path / 'theirs.pth'}"
+        return ["predict", str(photo), "--weights", file, "--output", str(tmp_path / "out")]
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("count", "named", "note", "first"),
+    [
+        (21, None, "its 21 classes are, and they are taken for VOC's; --classes names them", "background"),
+        (3, None, "its 3 classes are, and they have numbers for names; --classes names them", "0"),
+        (3, "wall, crack,leaf", "", "wall"),
+        (21, ",".join(f"class {number}" for number in range(21)), "", "class 0"),
+    ],
+)
+def test_classes_of_foreign_network_are_given_or_a_guess(tmp_path, capsys, foreign, count, named, note, first):
+    assert main([*foreign(count), *(["--classes", named] if named else [])]) == 0
+    printed = capsys.readouterr().out
+    assert ("note: " in printed) is bool(note) and note in printed
+    assert list(table(tmp_path / "out")[0])[5] == f"{first} %"
+
+
+@pytest.mark.parametrize("named", ["wall,crack", "wall,crack,leaf,sky", "wall,crack,crack", "wall,,leaf", ""])
+def test_classes_that_do_not_fit_are_an_error(capsys, foreign, named):
+    assert main([*foreign(3), "--classes", named]) == 1
+    assert "have 3 classes, which" in capsys.readouterr().err
 
 
 def test_predict_test_end_to_end(tmp_path, voc_root, make_model, capsys):
@@ -232,11 +404,46 @@ def test_export_end_to_end(tmp_path, weights, kind, name, capsys):
     assert file.stat().st_size > 1e5
 
 
+def test_images_to_convert_are_named_once(tmp_path, weights, capsys):
+    make_photo(tmp_path / "trip" / "cat.png")
+    for name in ("IMG_1.HEIC", "IMG_2.HEIC", "._cat.png"):
+        (tmp_path / "trip" / name).write_bytes(b"\0\0\0\x20ftypheic")
+    assert main(["predict", str(tmp_path / "trip"), "--weights", weights, "--output", str(tmp_path / "out")]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "HEIC" in line]
+    assert "deeplabv3: 2 images of a kind that cannot be read (.HEIC) are left out; convert such files" in line
+    assert [row["results"] for row in table(tmp_path / "out")] == ["cat"]
+
+
+def test_classes_without_background_and_letters(tmp_path, make_model, capsys, monkeypatch):
+    """Chinese names, with 255 among the values; no class is a background."""
+    monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", [])
+    classes = {0: "路面", 7: "car", 255: "裂缝"}
+    weights = save(tmp_path / "checkpoint.safetensors", make_model(), classes)
+    photo, out = make_photo(tmp_path / "road.png"), tmp_path / "out"
+    assert main(["predict", str(photo), "--weights", str(weights), "--output", str(out)]) == 0
+    told = capsys.readouterr()
+    assert "no font here can write '路面'; overlays show its value 0" in told.err
+    assert "no font here can write '裂缝'; overlays show its value 255" in told.err
+    labels = np.asarray(Image.open(out / "road_classes.png"))
+    assert set(np.unique(labels)) <= set(classes) and 255 in labels
+    (row,) = table(out)
+    for value, name in classes.items():
+        assert float(row[f"{name} %"]) == pytest.approx(100 * (labels == value).mean(), abs=0.01)
+    shown, image = (
+        np.asarray(Image.open(out / "road_overlay.jpg")).astype(int),
+        np.asarray(Image.open(photo)).astype(int),
+    )
+    assert (np.abs(shown - image).max(axis=2) > 8).mean() > 0.9, "every class is painted"
+
+
 MISTAKES = {
     "empty folder": ["predict", "EMPTY", "--weights", "WEIGHTS"],
     "no match": ["predict", "nothing*.jpg", "--weights", "WEIGHTS"],
     "no such image": ["predict", "nowhere.jpg", "--weights", "WEIGHTS"],
     "no such weights": ["predict", "PHOTO", "--weights", "nowhere.safetensors"],
+    "classes of one's own": ["predict", "PHOTO", "--weights", "WEIGHTS", "--classes", "a,b,c"],
+    "classes of the network in the box": ["predict", "PHOTO", "--classes", "a,b,c"],
+    "torchvision's without its name": ["predict", "PHOTO", "--weights", "theirs.pth"],
     "weights damaged": ["predict", "PHOTO", "--weights", "PHOTO"],
     "torchvision's of another kind": ["predict", "PHOTO", "--weights", "torchvision:resnet18"],
     "output stride": ["predict", "PHOTO", "--weights", "WEIGHTS", "--output-stride", "12"],

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deeplabv3.model.checkpoint import load_checkpoint
 from walkthrough import cli
+from walkthrough.commands.train import crop_note
 
 
 @pytest.fixture
@@ -54,6 +56,44 @@ def test_second_stage_starts_from_first_weights(arguments, workspace, monkeypatc
     assert all(value.equal(after[name]) for name, value in before.items())
 
 
+@pytest.mark.parametrize("head", ["aspp", "cascade", "v2"])
+def test_new_classes_replace_the_last_layer_alone(arguments, profile_file, workspace, capsys, head):
+    """With a learning rate of 0 everything else ends as it began; without the option the sentence names it."""
+    frozen = ["--head", head, "--set", "training.lr=0.0", "--set", "training.iterations=1"]
+    frozen += ["--set", "training.freeze_batch_norm=true"]
+    assert cli.main([*arguments, *frozen]) == 0
+    (first,) = runs(workspace)
+    start = ["--init-from", str(first / "checkpoint.safetensors")]
+    values = yaml.safe_load(profile_file.read_text())
+    values["data"]["classes"] = {0: "background", 7: "disc"}
+    values["data"]["unlisted_labels"] = "ignore"
+    profile_file.write_text(yaml.safe_dump(values))
+    capsys.readouterr()
+    assert cli.main([*arguments, *frozen, *start]) == 1
+    assert "was trained for other classes (background, square, disc); give --new-classes" in capsys.readouterr().err
+    assert cli.main([*arguments, *frozen, *start, "--new-classes"]) == 0
+    (second,) = {path.parent for path in (workspace / "runs").rglob("checkpoint.safetensors")} - {first}
+    before, after = (load_checkpoint(folder / "checkpoint.safetensors").model for folder in (first, second))
+    assert before.keys() == after.keys()
+    changed = {name for name, value in before.items() if not value.equal(after[name])}
+    assert changed and all(name.startswith("head.classifier") for name in changed)
+    assert all(len(after[name]) == 2 for name in changed)
+
+
+def test_other_names_of_as_many_classes_are_an_error(arguments, workspace, capsys):
+    assert cli.main([*arguments, "--set", "training.iterations=1"]) == 0
+    (first,) = runs(workspace)
+    names = ["--set", "data.classes={0: background, 3: red, 7: green}"]
+    capsys.readouterr()
+    assert cli.main([*arguments, *names, "--init-from", str(first / "checkpoint.safetensors")]) == 1
+    assert "other classes (background, square, disc)" in capsys.readouterr().err
+
+
+def test_new_classes_need_a_checkpoint(arguments, capsys):
+    assert cli.main([*arguments, "--new-classes"]) == 1
+    assert "setting 'new_classes' is True; it takes a checkpoint in 'init_from'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "options", "sentence"),
     [
@@ -76,3 +116,18 @@ def test_unusable_initial_checkpoint_is_one_sentence(
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith(f"deeplabv3: checkpoint {start} ")
     assert sentence in message
+
+
+@pytest.mark.parametrize(("crop", "stride", "next_fitting"), [
+    (512, 16, 513), (513, 16, None), (32, 16, 33), (257, 8, None), (256, 8, 257), (321, 32, None), (1, 16, None),
+    (500, 32, 513),
+])  # fmt: skip
+def test_crop_whose_corners_do_not_fit_is_noted(crop, stride, next_fitting):
+    """512 is everybody's habit; 513 is the paper's."""
+    note = crop_note(crop, stride)
+    assert (
+        (note == "")
+        if next_fitting is None
+        else note.endswith(f"training.crop_size={next_fitting} is the next that is")
+    )
+    assert crop_note(crop, stride, align_corners=False) == ""

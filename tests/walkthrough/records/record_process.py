@@ -15,7 +15,7 @@ from walkthrough.records.run import Run
 
 
 def write_without_torch(run: Run, mark: int) -> None:
-    records.environment, records.peak_memory_mib = dict, int
+    records.environment, records.peak_memory_mib = lambda precision: {}, int
     write(run, mark)
 
 

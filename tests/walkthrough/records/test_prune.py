@@ -1,6 +1,7 @@
 """Pruning: stale and unfinished files go, everything that is used, tracked or locked stays."""
 
 import os
+import shutil
 import subprocess
 import time
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from record_helpers import PROFILE, make_old, make_trained, recorded, run_of, setting, write
 
+from walkthrough.experiments.run import train_run
 from walkthrough.records import catalogue, naming, prune
 from walkthrough.records.lock import LOCK, locked
 from walkthrough.records.run import Run
@@ -135,3 +137,28 @@ def test_prune_deletes_links_not_targets(run, workspace, tmp_path):
     prune.delete(prune.plan(PROFILE, True))
     assert not run.folder.is_symlink()
     assert (elsewhere / "checkpoint.safetensors").exists()
+
+
+def test_prune_names_leftovers_of_every_writer(run, workspace):
+    """Of a training, of its archive, of an evaluation and of a walkthrough; one that is fresh stays."""
+    recorded(run)
+    make_trained(run)
+    archive = run.folder.with_name(f"{run.name}.20260101-120000")
+    shutil.copytree(run.folder, archive)
+    walk = workspace / "walkthrough" / PROFILE
+    walk.mkdir(parents=True)
+    folders = (run.folder, archive, run.record_folder(), walk)
+    old = [folder / ".state.0123abcd.partial.json" for folder in folders]
+    for path in (*old, walk / ".state.89abcdef.partial.json"):
+        path.touch()
+    for path in old:
+        make_old(path)
+    assert set(prune.plan(PROFILE).delete) == set(old)
+
+
+def test_training_removes_leftovers_of_killed_ones(run):
+    run.folder.mkdir(parents=True)
+    leftover = run.folder / ".checkpoint.0123abcd.partial.safetensors"
+    leftover.touch()
+    train_run(run)
+    assert not leftover.exists() and run.checkpoint.is_file()
