@@ -1,5 +1,6 @@
 """Everything that can be set: the network, the data, training, evaluation, and how they are computed. No torch."""
 
+import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -163,7 +164,7 @@ class TrainingConfig:
             require(isinstance(value, int) and value >= 1, name, value, "a whole number of at least 1")
         not_negative = ("lr", "power", "weight_decay", "backbone_lr_factor", "backbone_freeze_steps")
         for name in (*not_negative, "backbone_warmup_steps"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "a number of at least 0")
+            require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a number of at least 0")
         clip = self.backbone_clip_norm
         require(clip is None or clip > 0, "backbone_clip_norm", clip, "a number above 0, or null")
         for name in ("momentum", "batch_norm_momentum"):

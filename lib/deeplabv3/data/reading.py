@@ -28,6 +28,9 @@ TO_8_BITS = "np.uint8(255 * np.clip((a - LOW) / (HIGH - LOW), 0, 1))"
 MANY_COLORS = 32
 """An RGB label with more colors has soft borders, or is a photograph."""
 
+ENOUGH_LABELS = 200
+"""So many labels are searched for colors, for the line that turns all of them into palette PNGs."""
+
 ORIENTATION = 0x0112
 """Number of the EXIF entry that says how an image is turned."""
 
@@ -122,12 +125,17 @@ def _refuse_label(image: Image.Image, path: Path) -> NoReturn:
     colors = [tuple(color) for _, color in Image.fromarray(pixels).getcolors(MANY_COLORS) or []]  # type: ignore[arg-type]
     if not colors:
         raise UserError(f"{what}; it has more than {MANY_COLORS} colors: export it as PNG, without soft borders.")
+    for other in sorted(path.parent.glob(f"*{path.suffix}"))[:ENOUGH_LABELS]:  # one may lack a class
+        with suppress(OSError), Image.open(other) as label:
+            more = label.convert("RGB").getcolors(MANY_COLORS) or []
+            colors += [color for _, color in more if color not in colors]  # type: ignore[misc]
     values = [np.flatnonzero((palette() == color).all(axis=1)) for color in colors]
     call, known = f"write_values({str(path.parent)!r}", all(map(len, values))
     if known:
         hint = f"its colors are VOC's of {', '.join(str(value[0]) for value in sorted(values))}: "
     else:
-        hint, call = "name its colors in the order of the values that they stand for: ", f"{call}, {sorted(colors)}"
+        hint = "put the colors in the order of the values that they stand for, which is not known here, and run "
+        call = f"{call}, {sorted(colors)}"
     raise UserError(f'{what}; {hint}python -c "from deeplabv3.data.voc import write_values; {call})"')
 
 

@@ -224,19 +224,23 @@ def short_hash(*texts: str) -> str:
 def write_values(folder: Path | str, colors: Sequence[tuple[int, int, int]] | None = None) -> None:
     """Replace the RGB labels of a folder by palette PNGs; a color's value is its place in ``colors``.
 
-    By default they are VOC's 256. A color that is not among them is a :class:`UserError`, and its file stays.
+    By default they are VOC's 256. A color that is not among them is a :class:`UserError`, and all files stay.
     """
     table = np.array(palette() if colors is None else colors, dtype=np.uint8)  # (n, 3)
     keys = table.astype(int) @ (1 << 16, 1 << 8, 1)
     order = np.argsort(keys)
     files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    values: dict[Path, np.ndarray] = {}  # of all files before one is written
     for path in files:
         with readable(path), Image.open(path) as image:
             if image.mode not in ("RGB", "RGBA"):
                 continue
             pixels = np.asarray(image.convert("RGB"))  # (H, W, 3)
         found = pixels.astype(int) @ (1 << 16, 1 << 8, 1)  # (H, W)
-        values = order[np.searchsorted(keys[order], found).clip(max=len(keys) - 1)]
-        if (unknown := keys[values] != found).any():
-            raise UserError(f"label {path} has the color {tuple(pixels[unknown][0].tolist())}; add it to the colors.")
-        write_atomically(path.with_suffix(".png"), palette_png(values.astype(np.uint8), table))
+        nearest = order[np.searchsorted(keys[order], found).clip(max=len(keys) - 1)]
+        if (unknown := keys[nearest] != found).any():
+            color = tuple(pixels[unknown][0].tolist())
+            raise UserError(f"label {path} has the color {color}; add it to the colors. Nothing is written.")
+        values[path] = nearest.astype(np.uint8)
+    for path, label in values.items():
+        write_atomically(path.with_suffix(".png"), palette_png(label, table))

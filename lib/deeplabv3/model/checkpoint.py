@@ -102,7 +102,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise SafetensorError("it holds values that are not finite")
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"checkpoint {path} is damaged ({error}); name another, or train again with --no-resume."
+            f"checkpoint {path} is damaged or none ({error}); name another, or delete a run's: its training goes on "
+            "from the one before, if there is one."
         ) from error
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is no checkpoint of this project; name a checkpoint.safetensors of a run.") from error

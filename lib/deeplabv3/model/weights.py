@@ -59,6 +59,8 @@ def _unwrapped(state: object, path: Path) -> dict[str, Tensor]:
         raise UserError(f"weights file {path} holds no state dict; name a file of tensors by name.")
     while prefix := next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if broken := next((name for name, value in state.items() if not value.isfinite().all()), None):
+        raise UserError(f"weights file {path} holds values that are not finite, in {broken}; fetch or save it again.")
     return state
 
 

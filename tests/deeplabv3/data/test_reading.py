@@ -284,6 +284,14 @@ def test_label_in_own_colors_is_converted_by_the_line(tmp_path):
     assert (read_label(tmp_path / "a.png") == VALUES % 3).all()
 
 
+def test_line_names_the_colors_of_all_labels(tmp_path):
+    """The first label lacks a class; numbers that were given by its colors alone would change from file to file."""
+    for name, colors in (("a", [(0, 0, 0), (255, 0, 0)]), ("b", [(0, 0, 0), (0, 255, 0)])):
+        Image.fromarray(np.array([colors], np.uint8)).save(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match=r"\[\(0, 0, 0\), \(0, 255, 0\), \(255, 0, 0\)\]"):
+        read_label(tmp_path / "a.png")
+
+
 def test_label_with_soft_borders_has_too_many_colors(tmp_path):
     Image.fromarray(scene(40, 60)).resize((170, 150), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"a\.png .*more than 32 colors: export it as PNG, without soft borders"):

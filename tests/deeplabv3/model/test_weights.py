@@ -209,6 +209,18 @@ def test_network_of_one_output_is_refused(make):
         from_torchvision(state, "weights crack.pth")
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_that_are_not_finite_are_refused(tmp_path, suffix):
+    state = {"a.weight": torch.ones(3), "b.weight": torch.tensor([1.0, float("nan")]), "count": torch.tensor(3)}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    with pytest.raises(UserError, match=r"not finite, in b\.weight"):
+        read_weights(path)
+
+
 def test_missing_weights_error_names_file(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         load_backbone_weights(mobilenet(), tmp_path / "nowhere.safetensors")

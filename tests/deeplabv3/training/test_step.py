@@ -64,6 +64,8 @@ def test_optimizer_has_the_settings_and_two_groups():
         {"crop_size": -1},
         {"batch_size": 2.5},
         {"lr": -1.0},
+        {"lr": float("inf")},
+        {"weight_decay": float("nan")},
         {"momentum": -0.1},
         {"weight_decay": -1.0},
         {"scales": ()},
