@@ -1,4 +1,4 @@
-"""How a device computes: the precision of its convolutions, cuDNN's choice of algorithms, equal bits for equal runs."""
+"""Settings of a device: precision of convolutions, cuDNN's choice of algorithms, equal bits for equal runs."""
 
 import os
 import warnings

@@ -68,7 +68,7 @@ class Files:
         return next((path for folder in LABELS if (path := self._find(folder, name))), None)
 
     def has_image(self, name: str) -> bool:
-        """Whether there is an image of this name."""
+        """Return True if there is an image of this name."""
         return self._find(IMAGES, name) is not None
 
     def below_images(self, name: str) -> str:

@@ -198,5 +198,5 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def conversion(path: Path) -> str:
-    """How to convert the files of a kind that lie beside ``path``."""
+    """Shell line that converts the files of a kind that lie beside ``path``."""
     return f"convert such files with ImageMagick: magick mogrify -format png '{path.parent}/*{path.suffix}'"

@@ -162,7 +162,7 @@ class VOCData:
 
 
 def size_error(image_path: Path, label_path: Path, image: Sequence[int], label: Sequence[int]) -> str:
-    """What is wrong with a label of another shape ``(H, W)`` than its image."""
+    """Error sentence for a label of another shape ``(H, W)`` than its image, with the remedy."""
     text = f"label {label_path} is {label[1]} x {label[0]} pixels and its image {image[1]} x {image[0]}"
     with readable(image_path), Image.open(image_path) as file:
         turned = orientation(file) > 4
@@ -229,18 +229,22 @@ def write_values(folder: Path | str, colors: Sequence[tuple[int, int, int]] | No
     table = np.array(palette() if colors is None else colors, dtype=np.uint8)  # (n, 3)
     keys = table.astype(int) @ (1 << 16, 1 << 8, 1)
     order = np.argsort(keys)
-    files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
-    values: dict[Path, np.ndarray] = {}  # of all files before one is written
-    for path in files:
+
+    def values(path: Path) -> np.ndarray | None:  # (H, W); None for a label that is not RGB
         with readable(path), Image.open(path) as image:
             if image.mode not in ("RGB", "RGBA"):
-                continue
+                return None
             pixels = np.asarray(image.convert("RGB"))  # (H, W, 3)
         found = pixels.astype(int) @ (1 << 16, 1 << 8, 1)  # (H, W)
         nearest = order[np.searchsorted(keys[order], found).clip(max=len(keys) - 1)]
         if (unknown := keys[nearest] != found).any():
             color = tuple(pixels[unknown][0].tolist())
             raise UserError(f"label {path} has the color {color}; add it to the colors. Nothing is written.")
-        values[path] = nearest.astype(np.uint8)
-    for path, label in values.items():
+        return nearest.astype(np.uint8)
+
+    files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    in_color = [path for path in files if values(path) is not None]  # all are looked at before one is written
+    for path in in_color:
+        label = values(path)
+        assert label is not None
         write_atomically(path.with_suffix(".png"), palette_png(label, table))

@@ -20,7 +20,7 @@ STATE_DICTS = ("model", "state_dict", "model_state_dict", "model_state", "net", 
 """Names that training scripts give to the network's tensors, beside those of the optimizer and others."""
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-"""What DataParallel, DDP, torch.compile and wrapping modules put before the tensors' names."""
+"""Prefixes that DataParallel, DDP, torch.compile and wrapping modules give the tensors' names."""
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:

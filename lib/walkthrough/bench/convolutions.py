@@ -40,7 +40,7 @@ class ConvolutionBench(TrainBench):
         return {"bench": "convolutions", "settings": asdict(self), "machine": machine, "rows": rows}
 
     def _kinds(self) -> Counter:
-        """How often each kind is computed: shapes of input and weight, stride, padding, rate, groups."""
+        """Number of times that each kind is computed: shapes of input and weight, stride, padding, rate, groups."""
         kinds: Counter = Counter()
 
         def count(conv: nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:

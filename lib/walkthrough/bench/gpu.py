@@ -40,7 +40,7 @@ PLAN = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 STEPS: dict[str, dict[str, Any]] = PLAN["steps"]
 
 MODULES = ("filelock", "PIL", "psutil", "safetensors", "scipy", "tqdm", "torchvision", "pytest")
-"""What the steps import besides torch, numpy and yaml."""
+"""Packages that the steps import besides torch, numpy and yaml."""
 
 REPORT = "report.md"
 SMALL = (".json", ".txt", ".csv", ".npz")
@@ -83,13 +83,13 @@ class GPUBench:
         return {name: state_of(self.folder / name) for name in STEPS}
 
     def _obstacle(self, each: dict[str, Any], end: float) -> str:
-        """Why a step is not begun now; empty if it is."""
+        """Reason why a step is not begun now; empty if it is."""
         if each.get("needs_data") and not self.toy and not os.environ.get("DEEPLABV3_DATA"):
             return "set DEEPLABV3_DATA to the folder of the images"
         return f"takes about {each['minutes']} minutes" if 60 * each["minutes"] > end - time.monotonic() else ""
 
     def _values(self) -> dict[str, str]:
-        """What stands for the names in braces, besides the sizes."""
+        """Values of the names in braces, besides the sizes."""
         # Other test files may import what is not installed.
         tests = (file for file in (paths.home() / "tests").rglob("test_*.py") if "mark.gpu" in file.read_text())
         values = PLAN["toy" if self.toy else "sizes"] | {
@@ -198,7 +198,7 @@ def report(folder: Path, obstacles: dict[str, str]) -> str:
 
 
 def _figures(folder: Path) -> str:
-    """What a step found, or the end of its log."""
+    """Result of a step, or the end of its log."""
     figures: dict[str, Callable[[], str]] = {
         "convolutions": lambda: convolutions.summary(_result(folder)),
         "step": lambda: step.summary(_result(folder)),

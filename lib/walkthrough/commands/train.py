@@ -120,7 +120,7 @@ def _refuse_idle(options: argparse.Namespace) -> None:
 
 
 def crop_note(crop_size: int, output_stride: int, align_corners: bool = True) -> str:
-    """What to say of a crop whose corners are not those of the features; empty where nothing is."""
+    """Note on a crop whose corners are not those of the features; empty for others."""
     fitting = -(-(crop_size - 1) // output_stride) * output_stride + 1
     if fitting == crop_size or not align_corners:
         return ""

@@ -1,4 +1,4 @@
-"""What labels hold that can all be read, and what of it would make a result wrong."""
+"""Values of labels that can all be read, and errors for those that would make a result wrong."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +54,7 @@ class LabelSurvey:
         return {value: name for value, name in self.classes.items() if value not in self._seen}
 
     def is_void(self) -> bool:
-        """Whether no pixel has a class."""
+        """True if no pixel has a class."""
         return len(self.missing()) == len(self.classes)
 
     def color_errors(self) -> list[str]:
@@ -67,7 +67,7 @@ class LabelSurvey:
         ]
 
     def class_errors(self) -> list[str]:
-        """What keeps a network from learning the classes."""
+        """Errors that keep a network from learning the classes."""
         missing = ", ".join(f"{value} ({name})" for value, name in self.missing().items())
         if self.is_void():
             return [self.void_error()]
@@ -90,7 +90,7 @@ class LabelSurvey:
         ]
 
     def void_error(self) -> str:
-        """What to do about a list without a class."""
+        """Remedy for a list without a class."""
         return (
             f"{self.where} is void throughout: none of its pixels has a class; check its labels and the profile's "
             "classes."

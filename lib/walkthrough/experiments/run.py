@@ -178,7 +178,7 @@ def evaluate_run(
 
 
 def compiles(run: Run, settings: EvaluationConfig, images: int) -> bool:
-    """Whether ``torch.compile`` gains time, if the run has it: on a GPU, with very many images of one size."""
+    """Return True if ``torch.compile`` gains time and the run has it: on a GPU, with very many images of one size."""
     one_size = settings.padding == "crop" and device().type == "cuda"
     return run.profile.runtime.compile and one_size and images * (1 + settings.flip) >= COMPILE_FROM
 

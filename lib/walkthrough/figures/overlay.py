@@ -122,6 +122,6 @@ def _font(size: int, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _has_letters(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> bool:
-    """Whether the font draws each letter otherwise than one that does not exist."""
+    """Return True if the font draws each letter otherwise than one that does not exist."""
     missing = bytes(font.getmask("\U0010fffd"))
     return all(bytes(font.getmask(letter)) != missing for letter in {*text} - {" "})

@@ -1,4 +1,4 @@
-"""What a claim consists of: weighted sums of cells, each said to lie above a bound."""
+"""Parts of a claim: weighted sums of cells, each said to lie above a bound."""
 
 from dataclasses import dataclass
 

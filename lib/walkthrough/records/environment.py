@@ -72,7 +72,7 @@ def gpu_environment() -> dict:
 
 
 def _nvidia_smi() -> dict[str, str]:
-    """What nvidia-smi says of the current GPU, with units; empty where the program is missing or fails."""
+    """Values of the current GPU by nvidia-smi, with units; empty where the program is missing or fails."""
     import torch
 
     names = ("driver_version", "clocks.sm", "clocks.max.sm", "power.limit")

@@ -100,7 +100,7 @@ def bootstrap(confusions: np.ndarray) -> Estimate:
 
 
 def small_list_warning(confusions: np.ndarray) -> str:
-    """Why intervals from these images ``(images, K, K)`` are rough, in one sentence; empty where they are many."""
+    """Sentence that says why intervals from these images ``(images, K, K)`` are rough; empty where they are many."""
     truth = (confusions.sum(axis=2) > 0).sum(axis=0)  # images with each class
     rarest = truth[truth > 0].min(initial=len(confusions))
     few = [f"{len(confusions)} images (fewer than {FEW_IMAGES})"] if len(confusions) < FEW_IMAGES else []

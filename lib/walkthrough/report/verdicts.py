@@ -144,7 +144,7 @@ def _asks_otherwise(comparison: Comparison, results: CellResults) -> bool:
 
 
 def holm(found: list[Verdict]) -> tuple[int, int]:
-    """How many of the supported claims are so at a family-wise 5 % (Holm), and of how many claims that were decided on.
+    """Number of claims that are supported at a family-wise 5 % (Holm), and of claims that were decided on.
 
     The family are the counted claims that are measured in full with several seeds.
     """
