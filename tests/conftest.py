@@ -173,6 +173,9 @@ def randomize(model: nn.Module, seed: int = 1) -> nn.Module:
             if module.bias is not None:  # the logits: centered, lest one class wins everywhere
                 draw(module.bias, -0.5, 0.5)
                 module.weight.data -= module.weight.mean(1, keepdim=True).detach()
+        elif isinstance(module, nn.Linear):  # a classifier of ImageNet: memory that nobody filled may hold anything
+            draw(module.weight, -0.1, 0.1)
+            draw(module.bias, -0.1, 0.1)
     return model
 
 
