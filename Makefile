@@ -1,22 +1,26 @@
 # make walkthrough   executes the notebooks and builds their pages   (PROFILE=smoke|offline|mobile|voc, SEEDS=3, ARGS="--fresh")
+# make reproduce     makes the records that ship anew and compares them   (PROFILE=, SEEDS=, ARGS="--tables 5", "--ray", "--fresh")
 # make lab           JupyterLab on notebooks/
 # make test          ruff, mypy, pytest, nbval
-# make test-all      make test, and tests/mutants.py, which breaks a copy of the code and sees that tests fail (an hour)
+# make test-all      make test, the slow tests, and tests/mutants.py, which breaks a copy of the code and sees that tests fail (an hour)
 # make notebooks     executes the notebooks offline and writes their outputs back to notebooks/
+# make readme        fills the tables of README.md and docs/ from the records   (ARGS=--check)
 # make gpu           measures all that only a GPU can show, and goes on if repeated   (MINUTES=30, ARGS="--toy", "--output FOLDER")
 # Each sets up .venv first; nothing is installed or registered outside it.
 
 PYTHON ?= python3
 PROFILE ?= offline
-SEEDS ?= 1
 MINUTES ?= 30
 BIN := .venv/bin
 RAY := tests/walkthrough/experiments/test_ray_cluster.py  # starts a cluster, which wants the machine for itself
 
-.PHONY: walkthrough lab test test-all notebooks gpu clean
+.PHONY: walkthrough reproduce lab test test-all notebooks readme gpu clean
 
 walkthrough: .venv/notebooks-installed
-	$(BIN)/deeplabv3 walkthrough --profile $(PROFILE) --seeds $(SEEDS) $(ARGS)
+	$(BIN)/deeplabv3 walkthrough --profile $(PROFILE) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+
+reproduce: .venv/notebooks-installed
+	$(BIN)/deeplabv3 reproduce --profile $(PROFILE) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 lab: .venv/notebooks-installed
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
@@ -32,10 +36,14 @@ test: .venv/test-installed
 		--nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
 
 test-all: test
+	$(BIN)/python -m pytest -n auto --dist loadscope -m slow tests
 	$(BIN)/python tests/mutants.py
 
 notebooks: .venv/notebooks-installed
 	$(BIN)/deeplabv3 walkthrough --profile offline --update $(ARGS)
+
+readme: .venv/notebooks-installed
+	$(BIN)/python docs/fill.py $(ARGS)
 
 gpu: .venv/test-installed
 	$(BIN)/deeplabv3 bench gpu --minutes $(MINUTES) $(ARGS)
@@ -50,4 +58,4 @@ gpu: .venv/test-installed
 	touch $@ .venv/notebooks-installed
 
 clean:
-	rm -rf .venv data/synthetic data/runs data/gpu-toy data/walkthrough data/records/offline data/records/smoke
+	rm -rf .venv data/synthetic data/runs data/gpu-toy data/walkthrough data/reproduction data/local_records

@@ -19,6 +19,7 @@ from torch import nn
 from deeplabv3.config import VOID, ModelConfig
 from deeplabv3.data.voc import VOCData, palette
 from deeplabv3.model.deeplab import DeepLabV3
+from walkthrough import paths
 from walkthrough.profiles import Profile, load_profile
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and every child process inherits that.
@@ -124,6 +125,21 @@ def profile_file(tmp_path: Path, voc_root: Path) -> Path:
 def profile(profile_file: Path) -> Profile:
     """That profile, loaded."""
     return load_profile(str(profile_file))
+
+
+@pytest.fixture
+def ship(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+    """``ship()``: what the workspace has of records ships with a project of the test's own; the folder of these."""
+    home = tmp_path / "project"
+    paper = paths.home() / "data" / "paper"
+
+    def move() -> Path:
+        (home / "data").mkdir(parents=True)
+        (home / "data" / "paper").symlink_to(paper)
+        monkeypatch.setenv("DEEPLABV3_HOME", str(home))
+        return (workspace / "records").rename(home / "data" / "records")
+
+    return move
 
 
 def small_config(**changes) -> ModelConfig:

@@ -248,6 +248,21 @@ one seed supports and contradicts | walkthrough/report/verdicts.py | walkthrough
 no gain is an order | walkthrough/paper/comparisons.py | walkthrough/report/test_verdicts.py -k margin
     return Comparison(name, ((1, kept), (-1, changed)), -DELTA)
     return Comparison(name, ((1, kept), (-1, changed)))
+no result is outside the seeds' spread | walkthrough/report/reproduction.py | walkthrough/report/test_reproduction.py -k told_by_their_size
+    outcome = UNKNOWN if np.isnan(low) else SPREAD if low <= mean <= high else OUTSIDE
+    outcome = UNKNOWN if np.isnan(low) else SPREAD
+many reproduced cells are judged as one | walkthrough/report/reproduction.py | walkthrough/report/test_reproduction.py -k many_comparisons
+    level = 1 - (1 - intervals.LEVEL) / max(1, sum(not outcome for outcome, _ in examined))
+    level = intervals.LEVEL
+records of other labels are compared | walkthrough/report/reproduction.py | walkthrough/report/test_reproduction.py -k broken_record
+    if a.shape != b.shape or (a.sum(axis=2) != b.sum(axis=2)).any():
+    if a.shape != b.shape:
+what ships passes for what was made here | walkthrough/records/naming.py | walkthrough/records/test_run_records.py -k apart_from_shipped
+    if base and only in ("", source)]
+    if base]
+a network that is gone is not made again | walkthrough/experiments/local.py | walkthrough/experiments/test_live.py -k deleted_network
+    _run(_not_made_here(jobs), title)
+    _run(missing(jobs), title)
 cells of different seeds are compared | walkthrough/report/results.py | walkthrough/report/test_verdicts.py
     seeds = [seed for seed in self.profile.all_seeds() if all(seed in estimates for _, estimates in found)]
     seeds = [seed for seed in self.profile.all_seeds() if any(seed in estimates for _, estimates in found)]
@@ -257,6 +272,12 @@ Table 4 evaluates the vanilla cascade | walkthrough/paper/tables.py | walkthroug
 the season shows on the pond | deeplabv3/data/synthetic.py | deeplabv3/data/test_synthetic.py -k season
     gray = 120 + _value_noise(random, height, width, cell=24, strength=20)
     gray = 110 + 20 * (season == WATER) + _value_noise(random, height, width, cell=24, strength=20)
+tiles begin off the grid of the whole image's features | deeplabv3/evaluation/inference.py | deeplabv3/evaluation/test_tiles.py -k away_from_borders
+    unit = 4 * config.output_stride
+    unit = 4 + 4 * config.output_stride
+a tile keeps what only its neighbor sees whole | deeplabv3/evaluation/inference.py | deeplabv3/evaluation/test_tiles.py -k every_pixel_once
+    margin = -(-(tile - 1) // (8 * unit)) * unit
+    margin = 0
 """
 
 

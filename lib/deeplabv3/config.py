@@ -159,9 +159,11 @@ class TrainingConfig:
         object.__setattr__(self, "scales", tuple(self.scales))
         object.__setattr__(self, "hard_classes", tuple(self.hard_classes))
         require_scales(self.scales)
-        for name in ("iterations", "batch_size", "crop_size", "grad_accum_steps", "hard_class_copies"):
+        # A smaller crop is a single feature, even at output stride 8.
+        lowest = {"iterations": 1, "batch_size": 1, "crop_size": 9, "grad_accum_steps": 1, "hard_class_copies": 1}
+        for name, least in lowest.items():
             value = getattr(self, name)
-            require(isinstance(value, int) and value >= 1, name, value, "a whole number of at least 1")
+            require(isinstance(value, int) and value >= least, name, value, f"a whole number of at least {least}")
         not_negative = ("lr", "power", "weight_decay", "backbone_lr_factor", "backbone_freeze_steps")
         for name in (*not_negative, "backbone_warmup_steps"):
             require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a number of at least 0")
@@ -185,10 +187,14 @@ class EvaluationConfig:
     crop_size: int = 513  # what "crop" pads to, pixels a side
     padding: str = "crop"  # with the mean pixel to the crop, as the paper; "tight": to the next whole stride plus 1
     precision: str = "float32"  # bfloat16 is twice as fast or more, and changes pixels that are nearly tied
+    tile_size: int = 0  # larger images go through the network in overlapping tiles of this many pixels a side; 0: whole
 
     def __post_init__(self):
         object.__setattr__(self, "scales", tuple(self.scales))
         require_scales(self.scales)
+        least = 16 * self.output_stride + 1
+        wanted = f"at output stride {self.output_stride} a number of at least {least}, or 0 for whole images"
+        require(self.tile_size == 0 or self.tile_size >= least, "tile_size", self.tile_size, wanted)
         require(self.crop_size >= 1, "crop_size", self.crop_size, "a whole number of at least 1")
         require(self.padding in ("crop", "tight"), "padding", self.padding, "'crop' or 'tight'")
         require(self.fusion in ("mean", "max"), "fusion", self.fusion, "'mean' or 'max'")

@@ -19,6 +19,12 @@ def require(fits: bool, setting: str, value: Any, wanted: str) -> None:
         raise UserError(f"setting {setting!r} is {value!r}; it takes {wanted}.")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True for an error for want of memory; torch's are RuntimeErrors."""
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+
+
 def attempt(function: Callable[..., T], *args: Any) -> tuple[T | None, str]:
     """Call ``function``: return its result and an empty text, or None and the text of its :class:`UserError`."""
     try:

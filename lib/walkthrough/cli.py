@@ -6,13 +6,15 @@ What takes time to import is imported in functions, after :func:`script` has tak
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 
 COMMANDS = (
-    "walkthrough", "data", "train", "evaluate", "predict", "test_set", "export", "table", "claims", "sweep", "records",
-    "bench",
+    "walkthrough", "data", "train", "evaluate", "predict", "test_set", "export", "table", "claims", "sweep",
+    "reproduce", "records", "bench", "info",
 )  # fmt: skip
 """Modules of :mod:`walkthrough.commands`."""
 
@@ -67,8 +69,23 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of this project as a sentence, without file and line, which only those of libraries keep."""
+    lib = Path(__file__).resolve().parents[1]
+    own = any(Path(filename).resolve().is_relative_to(lib / package) for package in ("deeplabv3", "walkthrough"))
+    if own and category is UserWarning:
+        return f"deeplabv3: {message}\n"
+    return _formatted(message, category, filename, lineno, line)
+
+
+_formatted = warnings.formatwarning
+
+
 def script() -> None:
     """Entry point of the console script."""
+    warnings.formatwarning = _warning
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
         signal.signal(signal.SIGINT, _interrupt)
     try:

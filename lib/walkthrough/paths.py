@@ -4,6 +4,8 @@
 """
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from deeplabv3.errors import UserError
@@ -45,6 +47,33 @@ def find_checkpoint(named: Path | str) -> Path:
     if len(found) > 1:
         raise UserError(f"there are {len(found)} runs {named} ({', '.join(map(str, found))}); name one of the files.")
     return found[0]
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, such as ``DEEPLABV3_WORKSPACE``, here and in processes that start meanwhile."""
+    before = {name: os.environ[name] for name in values if name in os.environ}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+def shipped_records() -> Path | None:
+    """Return the folder of the records that come with the project; None without a checkout."""
+    return _home() / "data" / "records" if is_checkout() else None
+
+
+def local_records() -> Path:
+    """Return the folder of the records that are made here, which is never that of :func:`shipped_records`.
+
+    It is ``records/`` in the workspace, or ``local_records/`` where the workspace is the checkout's ``data/``.
+    """
+    folder, shipped = workspace() / "records", shipped_records()
+    return workspace() / "local_records" if shipped and folder.resolve() == shipped.resolve() else folder
 
 
 def workspace() -> Path:

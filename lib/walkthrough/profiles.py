@@ -165,7 +165,7 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
             f"profile {name!r} is unknown; choose one of {', '.join(profile_names())}, or name a YAML file."
         )
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = parse_value(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"profile {path} is not valid YAML ({reason}); correct it.") from error
@@ -235,8 +235,13 @@ _Loader.add_implicit_resolver(
 
 
 def parse_value(text: str) -> Any:
-    """Parse a YAML value such as ``[0.5, 1]`` or ``1e-3``."""
-    return yaml.load(text, _Loader)
+    """Parse YAML such as ``[0.5, 1]`` or ``1e-3``; whatever is not valid is a :class:`yaml.YAMLError`."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # a date such as 2001-99-99 or lists too deep fail in PyYAML in other ways
+        raise yaml.YAMLError(str(error) or type(error).__name__) from error
 
 
 def _set(values: dict, dotted: str, value: Any, path: Path) -> None:

@@ -18,6 +18,7 @@ from deeplabv3.model.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.signals import Interrupted
 from deeplabv3.training.trainer import Trainer
+from walkthrough import cli
 from walkthrough.cli import main
 from walkthrough.commands import table
 from walkthrough.experiments.task import missing
@@ -39,7 +40,7 @@ def test_train_evaluate_records_end_to_end(profile_file, workspace, capsys):
     assert main(["train", *profile]) == 0
     trained = capsys.readouterr()
     assert "Traceback" not in trained.err
-    assert "mIoU" in trained.out and "3 classes, 3 images, output stride 16" in trained.out
+    assert "mIoU" in trained.out and "3 classes, 3 images of list 'val', output stride 16" in trained.out
     path = checkpoint_of(workspace)
     assert f"run {path.parent.name}" in trained.out
     assert load_checkpoint(path).step == 3
@@ -153,7 +154,7 @@ def records_of(workspace: Path) -> dict[Path, bytes]:
 
 
 def test_evaluate_skips_archived_runs(archived, profile_file, workspace, capsys):
-    """README's own command, ``evaluate data/runs/PROFILE/*``."""
+    """As ``evaluate data/runs/PROFILE/*`` meets them."""
     before = records_of(workspace)
     assert main(["evaluate", "--profile", str(profile_file), *map(str, archived)]) == 0
     printed = capsys.readouterr().out
@@ -284,6 +285,9 @@ MISTAKES = {
     "path as a name": ["train", "PROFILE", "--set", "name=../../evil"],
     "Ray without work": ["sweep", "PROFILE", "--dry-run", "--ray"],
     "setting without effect": ["evaluate", "PROFILE", "CHECKPOINT", "--set", "evaluation.output_stride=8"],
+    "training of a trained network": ["evaluate", "PROFILE", "CHECKPOINT", "--set", "training.lr=0.1"],
+    "tile too small": ["evaluate", "PROFILE", "CHECKPOINT", "--tile", "100"],
+    "crop of one feature": ["train", "PROFILE", "--set", "training.crop_size=2"],
     "batch too large": ["train", "PROFILE", "--set", "training.batch_size=100"],
     "checkpoint missing": ["evaluate", "PROFILE", "nowhere.safetensors"],
     "checkpoint damaged": ["evaluate", "PROFILE", "DAMAGED"],
@@ -447,3 +451,12 @@ def raises(error: BaseException):
         raise error
 
     return main
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_own_warning_is_a_sentence(tmp_path, own):
+    """Those of libraries keep file and line."""
+    file = cli.__file__ if own else str(tmp_path / "library.py")
+    done = run_script(f"import warnings; warnings.warn_explicit('Mind this.', UserWarning, {file!r}, 7)", tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ("deeplabv3: Mind this.\n" if own else f"{file}:7: UserWarning: Mind this.\n")

@@ -1,4 +1,5 @@
 """Images and labels: reading, drawing, downloading, checking, cropping.
 
-A data set of your own needs no code here: a profile with ``data: {kind: voc, root: ..., classes: ...}`` (README).
+A data set of your own needs no code here: a profile with ``data: {kind: voc, root: ..., classes: ...}``
+(docs/own-data.md).
 """

@@ -154,6 +154,8 @@ def _names(line: str, files: Files) -> list[str] | None:
         return names[:1] if names[1] != "-1" else []
     if len(set(names)) == 1:
         return names[:1]
+    if len(names) == 2 and {*LABELS} & {*PurePosixPath(parts[1]).parts}:  # both names may have images
+        return None
     if images == names:
         return names
     if len(names) == 2 and images == names[:1] and (parts[1] != names[1] or files.label_or_none(names[1])):

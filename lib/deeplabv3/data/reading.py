@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -122,21 +122,28 @@ def _refuse_label(image: Image.Image, path: Path) -> NoReturn:
     if (pixels == pixels[..., :1]).all():
         line = python_line(path, "a if a.ndim == 2 else a[..., 0]")
         raise UserError(f"{what}; its channels are equal, so keep one: {line}")
-    colors = [tuple(color) for _, color in Image.fromarray(pixels).getcolors(MANY_COLORS) or []]  # type: ignore[arg-type]
+    colors: list[tuple] = [tuple(color) for _, color in Image.fromarray(pixels).getcolors(MANY_COLORS) or []]  # type: ignore[arg-type]
     if not colors:
         raise UserError(f"{what}; it has more than {MANY_COLORS} colors: export it as PNG, without soft borders.")
-    for other in sorted(path.parent.glob(f"*{path.suffix}"))[:ENOUGH_LABELS]:  # one may lack a class
-        with suppress(OSError), Image.open(other) as label:
-            more = label.convert("RGB").getcolors(MANY_COLORS) or []
-            colors += [color for _, color in more if color not in colors]  # type: ignore[misc]
+    colors = sorted({*colors, *_colors_in(path.parent, path.suffix, path.parent.stat().st_mtime_ns)})
     values = [np.flatnonzero((palette() == color).all(axis=1)) for color in colors]
     call, known = f"write_values({str(path.parent)!r}", all(map(len, values))
     if known:
         hint = f"its colors are VOC's of {', '.join(str(value[0]) for value in sorted(values))}: "
     else:
         hint = "put the colors in the order of the values that they stand for, which is not known here, and run "
-        call = f"{call}, {sorted(colors)}"
+        call = f"{call}, {colors}"
     raise UserError(f'{what}; {hint}python -c "from deeplabv3.data.voc import write_values; {call})"')
+
+
+@lru_cache(maxsize=1)
+def _colors_in(folder: Path, suffix: str, _changed: int) -> set[tuple]:
+    """Colors of a folder's labels, of which one may lack a class; they are looked for once, not for every label."""
+    found: set[tuple] = set()
+    for path in sorted(folder.glob(f"*{suffix}"))[:ENOUGH_LABELS]:
+        with suppress(OSError), Image.open(path) as label:
+            found.update(color for _, color in label.convert("RGB").getcolors(MANY_COLORS) or [])  # type: ignore[misc]
+    return found
 
 
 def python_line(path: Path, expression: str) -> str:

@@ -5,7 +5,7 @@ It is made so that the paper's mechanisms matter in seconds of training:
 - rings and rods are a few pixels thin, and discs and crates range from tiny to half the image (output stride,
   multi-scale inference);
 - a pond is water in summer and ice in winter, which look the same; the season shows in the frame around the image,
-  up to five features of output stride 16 away on every side (deeper cascades, larger rates);
+  up to eight features of output stride 16 away on every side (deeper cascades, larger rates);
 - a lamp is dark by day and lit by night, and close by the two look the same; only the sun or the moon in one of the
   other three corners tells (image-level features).
 
@@ -30,23 +30,23 @@ from deeplabv3.errors import UserError
 
 DISC, RING, ROD, CRATE, SUN, MOON, DARK_LAMP, LIT_LAMP, WATER, ICE = range(1, 11)
 
-VERSION = 2
+VERSION = 3
 """Raise it, and state the new hashes, with any change of the pixels: records of other pixels are other records."""
 
 HASHES = {
-    (600, 200): "739ebeb40946e63526c050a2f4a8081b665b7766a897e038854f69f8541f4900",
-    (16, 6): "68688ac0abbb19c01016334e27127578389e0871737948c60c14ef4e55f8cbef",
+    (600, 400): "33f6db780f3ebc782bd093e05c98c0b81d3b8ca7cb21df5ad2624ca0cd3b34d2",
+    (16, 6): "979f4b9dc350b36f76da59e031e922e3fc173de6fda8e79cd809c90358ad3b20",
 }
 """SHA-256 of all pixels of the profiles' data sets, by their numbers of training and validation images."""
 
-SIZES = ((160, 160), (128, 160), (160, 128), (144, 160))
-"""Height and width of images; the crop of the offline profile, 161, holds each of them whole."""
+SIZES = ((256, 256), (208, 256), (256, 208), (232, 256))
+"""Height and width of images; the crop of the offline profile, 257, holds each of them whole."""
 
 LAMP_COLOR = (160, 70, 180)
 SKY_COLORS = {SUN: (255, 225, 60), MOON: (80, 210, 235)}
 LAMP_UNDER = {SUN: DARK_LAMP, MOON: LIT_LAMP}
 FRAME_COLORS = {WATER: (250, 220, 90), ICE: (40, 50, 150)}
-FRAME = 10
+FRAME = 12
 
 
 def make(root: Path, train: int, val: int) -> Path:
@@ -139,16 +139,16 @@ def _size(random: np.random.RandomState, smallest: int, largest: int) -> int:
 def _shape(random: np.random.RandomState, kind: int, height: int, width: int) -> np.ndarray:
     """Mask ``(H, W)`` of one object."""
     y, x = np.mgrid[:height, :width]
-    center_y, center_x = random.randint(8, height - 8), random.randint(8, width - 8)
+    center_y, center_x = random.randint(12, height - 12), random.randint(12, width - 12)
     dy, dx = y - center_y, x - center_x
     if kind == DISC:
-        return dy * dy + dx * dx <= _size(random, 4, 36) ** 2
+        return dy * dy + dx * dx <= _size(random, 4, 64) ** 2
     if kind == RING:
-        radius, thickness = _size(random, 8, 32), random.randint(4, 7)
+        radius, thickness = _size(random, 8, 52), random.randint(4, 7)
         squared = dy * dy + dx * dx
         return (squared <= radius**2) & (squared > (radius - thickness) ** 2)
     if kind == CRATE:
-        return (abs(dy) <= _size(random, 4, 32)) & (abs(dx) <= _size(random, 4, 32))
+        return (abs(dy) <= _size(random, 4, 60)) & (abs(dx) <= _size(random, 4, 60))
     return _rod(random, dy, dx)
 
 
@@ -158,7 +158,7 @@ def _rod(random: np.random.RandomState, dy: np.ndarray, dx: np.ndarray) -> np.nd
     distance = abs(dy * along - dx * across)
     position = abs(dy * across + dx * along)
     squared = across * across + along * along
-    width, half_length = random.randint(4, 7), random.randint(14, 60)
+    width, half_length = random.randint(4, 7), random.randint(20, 96)
     return (4 * distance**2 <= width**2 * squared) & (position**2 <= half_length**2 * squared)
 
 
@@ -166,10 +166,10 @@ def _draw_pond(random: np.random.RandomState, image: np.ndarray, label: np.ndarr
     """A gray pond near the middle, under everything else; its surface is the same in summer and winter."""
     height, width = label.shape
     y, x = np.mgrid[:height, :width]
-    radius = random.randint(16, 37)
-    center_y, center_x = height // 2 + random.randint(-24, 25), width // 2 + random.randint(-24, 25)
+    radius = random.randint(24, 81)
+    center_y, center_x = height // 2 + random.randint(-40, 41), width // 2 + random.randint(-40, 41)
     dy, dx = y - center_y, x - center_x
-    gray = 120 + _value_noise(random, height, width, cell=24, strength=20)
+    gray = 120 + _value_noise(random, height, width, cell=40, strength=20)
     _paint(image, label, dy * dy + dx * dx <= radius**2, season, np.repeat(gray[..., None], 3, axis=2))
 
 
@@ -183,12 +183,12 @@ def _draw_lamp(random: np.random.RandomState, image: np.ndarray, label: np.ndarr
     if random.randint(2):
         x = x[:, ::-1]
 
-    radius = random.randint(14, 26)
+    radius = random.randint(20, 41)
     dy, dx = y - random.randint(radius, height // 3), x - random.randint(radius, width // 3)
     stripes = 24 * (((x + y) // 3) % 2)[..., None]
     _paint(image, label, abs(dy) + abs(dx) <= radius, LAMP_UNDER[sky], np.array(LAMP_COLOR) + stripes)
 
-    radius = random.randint(15, 23)
+    radius = random.randint(22, 36)
     margin = FRAME + 2 + radius
     above, beside = ((False, False), (True, False), (False, True))[random.randint(3)]
     dy, dx = y - (margin if above else height - margin), x - (margin if beside else width - margin)
@@ -219,7 +219,7 @@ def _surface(random: np.random.RandomState, kind: int, height: int, width: int) 
 def _texture(random: np.random.RandomState, height: int, width: int) -> np.ndarray:
     """A soft background ``(H, W, 3)``: coarse and fine value noise over one color."""
     base = random.randint(80, 160) + random.randint(-20, 21, size=3)
-    coarse = _value_noise(random, height, width, cell=24, strength=40)
+    coarse = _value_noise(random, height, width, cell=40, strength=40)
     fine = _value_noise(random, height, width, cell=6, strength=24)
     return base + (coarse + fine)[..., None]
 

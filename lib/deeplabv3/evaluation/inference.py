@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial, reduce
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -79,6 +79,38 @@ def _tta_logits(model: DeepLabV3, images: Tensor, config: EvaluationConfig) -> I
             yield resize(logits, (height, width), model.config.align_corners)  # (N, K, 513, 513)
 
 
+def predict_parts(model: DeepLabV3, images: Tensor, config: EvaluationConfig) -> Iterator[tuple[slice, slice, Tensor]]:
+    """The classes of padded images ``(N, H, W, 3)`` part by part: rows, columns, and ``(N, h, w)`` uint8.
+
+    One part is all of images that are no larger than ``config.tile_size``; others are cut into tiles, so that logits
+    and scaled copies take a tile's memory. Away from a tile's borders by the network's receptive field, the classes are
+    those of the whole image, if corners are aligned and a tile has whole strides in every scale. Image-level features
+    are a tile's own, so with image pooling they differ everywhere.
+    """
+    for seen_rows, rows, inner_rows in tile_spans(images.shape[1], config):
+        for seen_columns, columns, inner_columns in tile_spans(images.shape[2], config):
+            classes = predict_classes(model, images[:, seen_rows, seen_columns], config)  # (N, tile, tile)
+            yield rows, columns, classes[:, inner_rows, inner_columns]
+
+
+def tile_spans(length: int, config: EvaluationConfig) -> list[tuple[slice, slice, slice]]:
+    """Tiles along a side of ``length`` padded pixels: what the network sees, what is kept, and where that is in a tile.
+
+    Neighbors overlap by a quarter of a tile or more; each keeps its inner part, an eighth away from its borders.
+    """
+    unit = 4 * config.output_stride  # whole strides in scales of quarters, too
+    tile = (config.tile_size - 1) // unit * unit + 1
+    if config.tile_size == 0 or length <= tile:
+        return [(slice(0, length),) * 3]
+    margin = -(-(tile - 1) // (8 * unit)) * unit
+    starts = [*range(0, length - tile, tile - 1 - 2 * margin), length - tile]
+    borders = [0, *(start + margin for start in starts[1:]), length]
+    return [
+        (slice(start, start + tile), slice(first, last), slice(first - start, last - start))
+        for start, (first, last) in zip(starts, pairwise(borders), strict=True)
+    ]
+
+
 def _in_strides(side: int, scale: float, stride: int) -> int:
     """``side`` scaled to the nearest size that whole strides and one pixel fill; 513 at the paper's scales is exact."""
     return side if scale == 1 else round((side - 1) * scale / stride) * stride + 1
@@ -129,8 +161,12 @@ def predict_batches(
             predictions: dict[int, np.ndarray] = {}
             sizes = {index: image.shape[:2] for index, image in enumerate(window)}
             for size, indices in plan_batches(sizes, config, batch_size):
-                padded = torch.from_numpy(np.stack([pad(window[index], size) for index in indices]))
-                classes = predict_classes(model, padded, config).cpu().numpy()  # (N, 513, 513)
+                padded = torch.empty(len(indices), *size, 3, dtype=torch.uint8)  # (N, 513, 513, 3)
+                for index, image in zip(indices, padded.numpy(), strict=True):
+                    pad(window[index], size, image)
+                classes = np.empty(padded.shape[:3], dtype=np.uint8)  # (N, 513, 513)
+                for rows, columns, part in predict_parts(model, padded, config):
+                    classes[:, rows, columns] = part.cpu().numpy()
                 for index, padded_classes in zip(indices, classes, strict=True):
                     height, width = sizes[index]
                     predictions[index] = padded_classes[:height, :width]  # (H, W)
@@ -205,9 +241,11 @@ class _Batch:
     def count(self, model: DeepLabV3, config: EvaluationConfig) -> "_Batch":
         """Wait for the images and let the device count. Nothing here waits for a GPU."""
         self._errors = list(self._reading)
-        classes = predict_classes(model, self.images, config)  # (N, 513, 513)
-        truth = self.labels.to(classes.device, non_blocking=True)  # (N, 513, 513)
-        counts = confusion_matrices(truth, classes, model.config.num_classes)  # (N, K, K)
+        parts = []
+        for rows, columns, classes in predict_parts(model, self.images, config):  # (N, 513, 513)
+            truth = self.labels[:, rows, columns].to(classes.device, non_blocking=True)  # (N, 513, 513)
+            parts.append(confusion_matrices(truth, classes, model.config.num_classes))  # (N, K, K)
+        counts = reduce(torch.add, parts)  # (N, K, K)
         self._counts = counts.to("cpu", non_blocking=True)
         self._done = torch.cuda.current_stream(counts.device).record_event() if counts.is_cuda else None
         return self
@@ -227,9 +265,13 @@ def _read(data: VOCData, index: int, image: np.ndarray, label: np.ndarray) -> Us
         unpadded, truth = data[index]
     except UserError as error:
         return error
+    (height, width), (room, room_across) = truth.shape, label.shape
+    if height > room or width > room_across:  # another program writes it, or its header is wrong
+        name = f"image {data.names[index]!r} of list {data.list_name!r}"
+        return UserError(f"{name} has {width} x {height} pixels, more than its header said; save it anew.")
     pad(unpadded, image.shape[:2], image)
     label[:] = VOID
-    label[: truth.shape[0], : truth.shape[1]] = truth
+    label[:height, :width] = truth
     return None
 
 

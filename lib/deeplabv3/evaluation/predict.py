@@ -153,11 +153,11 @@ def predict_photo(
 
     An image whose longer side exceeds ``max_size`` pixels is reduced to it, since the network knows objects of the size
     that VOC's images show; the class *probabilities* are then enlarged, which leaves smooth borders. Any other
-    image is predicted as in evaluation.
+    image is predicted as in evaluation, and so is every image where ``config`` has a ``tile_size``.
     """
     height, width, _ = photo.shape
     scale = max_size / max(height, width)
-    if scale >= 1:
+    if scale >= 1 or config.tile_size:
         return predict(model, photo, config)
     small_width, small_height = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.asarray(Image.fromarray(photo).resize((small_width, small_height), Image.Resampling.BILINEAR))
@@ -185,4 +185,4 @@ def _enlarged(probabilities: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def class_shares(classes: np.ndarray, num_classes: int) -> np.ndarray:
     """Percentage of the pixels that each class has, ``(num_classes,)``."""
-    return 100 * np.bincount(classes.ravel(), minlength=num_classes) / classes.size
+    return 100 * np.array(Image.fromarray(classes).histogram()[:num_classes]) / classes.size

@@ -8,7 +8,7 @@ from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 
 FILE = Path(__file__).parents[1] / "pretrained" / "mobilenet_v2_animals.safetensors"
-SHA256 = "c1cb3ed3f9905d16a4e32c3f054c8ba476db7b97ec08ea22f6b8f5d7692f73b5"
+SHA256 = "2da1596bf0b0c029de9e2cc1e74fa5d00c805258a0b546ec7e8dcaccd4d76839"
 
 
 def load_pretrained() -> tuple[DeepLabV3, dict[int, str]]:

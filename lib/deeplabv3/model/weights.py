@@ -4,6 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -22,6 +23,13 @@ STATE_DICTS = ("model", "state_dict", "model_state_dict", "model_state", "net", 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """Prefixes that DataParallel, DDP, torch.compile and wrapping modules give the tensors' names."""
 
+_SCALAR = np.float64().__reduce__()[0]
+PLAIN_OBJECTS: list = [
+    argparse.Namespace, np.dtype, type(np.dtype("f8")),
+    (_SCALAR, "numpy.core.multiarray.scalar"), (_SCALAR, "numpy._core.multiarray.scalar"),
+]  # fmt: skip
+"""What scripts save beside tensors and cannot run code: torchvision's its options, VainF's its best score."""
+
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
     """The network's tensors in a ``.safetensors`` or ``.pth`` file, also in a training script's or a wrapped network's.
@@ -35,7 +43,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return _unwrapped(load_file(path), path)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # torchvision's script saves its options
+        with torch.serialization.safe_globals(PLAIN_OBJECTS):
             return _unwrapped(torch.load(path, map_location="cpu", weights_only=True), path)
     except UserError:
         raise
@@ -156,11 +164,17 @@ def from_torchvision(source: nn.Module | dict[str, Tensor], name: str = "these w
     torchvision trains and runs at output stride 8 with ASPP rates (12, 24, 36), that is (6, 12, 18) at 16, without a
     multi-grid, with strides in the first units, one more 3x3 convolution in the head, and corners not aligned. The
     auxiliary classifier, which only training uses, is left out. Weights of another network, or incomplete ones, are a
-    :class:`UserError` that calls them ``name``.
+    :class:`UserError` that calls them ``name``. The backbone may be torchvision's MobileNetV2 as well.
     """
     state = source.state_dict() if isinstance(source, nn.Module) else source
+    units = {
+        "resnet101": "backbone.layer3.22.conv1.weight",
+        "resnet50": "backbone.layer1.0.conv1.weight",
+        "mobilenet_v2": "backbone.features.1.conv.0.0.weight",
+    }
+    backbone = next((one for one, unit in units.items() if unit in state), "")
     # FCN's weights have the first and the last of these names too, MobileNetV3's the first two.
-    if not {"classifier.4.weight", "classifier.0.convs.0.0.weight", "backbone.layer1.0.conv1.weight"} <= state.keys():
+    if not ({"classifier.4.weight", "classifier.0.convs.0.0.weight"} <= state.keys() and backbone):
         raise UserError(
             f"{name} are not those of torchvision's deeplabv3_resnet50 or deeplabv3_resnet101; fetch one of those."
         )
@@ -170,7 +184,7 @@ def from_torchvision(source: nn.Module | dict[str, Tensor], name: str = "these w
     model = DeepLabV3(
         ModelConfig(
             num_classes=num_classes,
-            backbone="resnet101" if "backbone.layer3.22.conv1.weight" in state else "resnet50",
+            backbone=backbone,
             output_stride=8,
             multi_grid=(1, 1, 1),
             dropout=0.5,

@@ -1,4 +1,4 @@
-"""``deeplabv3 data``: download VOC 2012, SBD and ImageNet weights, and check a data set."""
+"""``deeplabv3 data``: download VOC 2012, SBD and ImageNet weights, import other tools' exports, check a data set."""
 
 import argparse
 import os
@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from deeplabv3.errors import UserError
+from walkthrough.commands import import_data
 from walkthrough.commands.options import add_profile_command, profile_of
 
 
 def add(subparsers: Any) -> None:
-    text = "download VOC 2012, SBD or ImageNet weights; check a data set"
+    text = "download VOC 2012, SBD or ImageNet weights; import labels of other tools; check a data set"
     data = subparsers.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".")
-    parts = data.add_subparsers(required=True, metavar="get|check")
+    parts = data.add_subparsers(required=True, metavar="get|import|check")
     get = add_profile_command(
         parts, "get", get_main, "download VOC 2012, SBD's labels (and make trainaug), or a profile's ImageNet weights"
     )
@@ -24,6 +25,7 @@ def add(subparsers: Any) -> None:
         "--url", action="append", default=[], help="download from here instead of the known hosts; may be repeated"
     )
     get.add_argument("--archive", type=Path, metavar="FILE", help="an archive that is on this machine already")
+    import_data.add(parts)
     check = add_profile_command(
         parts, "check", check_main, "check a data set: lists, files, sizes, label values, classes"
     )

@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, is_out_of_memory
 
 EXTRAS = {
     **dict.fromkeys(
@@ -21,6 +21,15 @@ NO_COMPILER = ("No working C++ compiler", "Failed to find C compiler", "Cannot f
 """Words of torch.compile's errors on the CPU, on a GPU, and on a GPU without Triton."""
 
 
+OLD_RUNTIME = "Unsupported model IR version"
+"""Words of ONNX Runtime's error for a file that is newer than it."""
+
+OUT_OF_MEMORY = (
+    "the computer's memory does not suffice; for training lower 'training.batch_size', 'training.crop_size' or "
+    "'runtime.num_workers'; for evaluate and predict give --tile 1025. What is done is kept."
+)
+
+
 def explain(error: BaseException) -> str | None:
     """One sentence that names what is at fault and the remedy; None for a defect, whose traceback is needed."""
     if isinstance(error, UserError):
@@ -30,6 +39,10 @@ def explain(error: BaseException) -> str | None:
         return f"package {package} is not installed; install the extra {extra!r}: pip install -e '.[{extra}]'."
     if isinstance(error, OSError):
         return _explain_os_error(error)
+    if OLD_RUNTIME in str(error):
+        return f"ONNX Runtime is older than the exporter ({error}); upgrade it: pip install -U onnxruntime."
+    if isinstance(error, MemoryError):
+        return OUT_OF_MEMORY
     if isinstance(error, RuntimeError):
         return _explain_torch_error(error)
     return None
@@ -55,6 +68,8 @@ def _explain_torch_error(error: RuntimeError) -> str | None:
             "'training.batch_size' or 'training.crop_size'; for evaluation lower 'runtime.eval_batch_size'; for "
             "predict lower '--max-size'. What is done is kept."
         )
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
     if "DataLoader worker (pid" in str(error):  # an error of its own has other words, which are kept
         return (
             "a data worker died, often for want of memory, or of shared memory in a container, which --shm-size=2g or "

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from deeplabv3.config import PRECISIONS
 from deeplabv3.errors import UserError
 from walkthrough import paths
-from walkthrough.commands.options import add_profile_command, data_options, profile_of, scales_of, strategy_options
+from walkthrough.commands.options import (
+    add_profile_command,
+    data_options,
+    note_tiles,
+    pairs,
+    profile_of,
+    scales_of,
+    strategy_options,
+)
 
 if TYPE_CHECKING:
     from deeplabv3.config import EvaluationConfig
@@ -28,6 +36,9 @@ def add(subparsers: Any) -> None:
 
 def main(options: argparse.Namespace) -> int:
     profile = profile_of(options)
+    for setting in pairs(options.set, "--set"):
+        if setting.partition(".")[0] in ("model", "training", "seed", "seeds"):
+            raise UserError(f"--set {setting}=… has no effect on a network that is trained; leave it out.")
     scales_of(options)  # refuses what is not a list of numbers
     done, failed = 0, 0
     for named in options.runs:
@@ -57,8 +68,10 @@ def _evaluate_named(named: str, profile: "Profile", options: argparse.Namespace)
         flip=options.flip or profile.evaluation.flip,
         padding=options.padding or profile.evaluation.padding,
         precision=options.precision or profile.evaluation.precision,
+        tile_size=profile.evaluation.tile_size if options.tile is None else options.tile,
     )
     print(f"run {run.name}")
+    note_tiles(run.config, settings)
     if step < run.training.iterations:
         print(f"on the way, at step {step} of {run.training.iterations}: not the run's result, and not recorded")
     elif not run.owns(file):
@@ -120,7 +133,7 @@ def _print(record: dict) -> None:
         print(f"{name:>14}  {'never seen' if value is None else f'{value:6.2f}'}")
     print(
         f"mIoU {record['miou']:.2f} over the {present} classes present, {over_all:.2f} over all {len(iou)} classes, "
-        f"{record['images']} images, output stride {record['settings']['output_stride']} "
+        f"{record['images']} images of list {record['list']!r}, output stride {record['settings']['output_stride']} "
         f"({record['seconds']:.0f} s)"
     )
     print(f"pixel accuracy {record['pixel_accuracy']:.2f}")

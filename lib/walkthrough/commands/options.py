@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from deeplabv3.config import MULTI_SCALE, VOC_CLASSES, EvaluationConfig
+from deeplabv3.config import MULTI_SCALE, VOC_CLASSES, EvaluationConfig, ModelConfig
 from deeplabv3.errors import UserError
 from walkthrough import paths
 from walkthrough.profiles import Profile, load_profile, parse_value, profile_names, with_data
@@ -103,6 +103,10 @@ def strategy_options(parser: argparse.ArgumentParser, output_stride: int | None 
     scales.add_argument("--scales", metavar="LIST", help="average over the image in these sizes, such as 0.5,1,1.5")
     scales.add_argument("--multi-scale", action="store_true", help="the paper's: 0.5,0.75,1,1.25,1.5,1.75")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored image")
+    parser.add_argument(
+        "--tile", type=int, metavar="PIXELS",
+        help="cut larger images into overlapping tiles of this many pixels a side, in the memory of one (such as 1025)",
+    )  # fmt: skip
 
 
 def scales_of(options: argparse.Namespace, default: tuple[float, ...] = (1.0,)) -> tuple[float, ...]:
@@ -119,7 +123,17 @@ def scales_of(options: argparse.Namespace, default: tuple[float, ...] = (1.0,)) 
 
 def strategy_of(options: argparse.Namespace, padding: str) -> EvaluationConfig:
     """The inference strategy that the options name."""
-    return EvaluationConfig(options.output_stride, scales_of(options), options.flip, padding=padding)
+    scales, tile_size = scales_of(options), options.tile or 0
+    return EvaluationConfig(options.output_stride, scales, options.flip, padding=padding, tile_size=tile_size)
+
+
+def note_tiles(config: ModelConfig, strategy: EvaluationConfig) -> None:
+    """Print that image-level features are those of tiles, where there are tiles."""
+    if strategy.tile_size and config.head == "aspp" and config.image_pooling:
+        print(
+            f"note: tiles of {strategy.tile_size} pixels: this network's image-level features are those of a tile, not "
+            "of the whole image, and so are results of images that are larger"
+        )
 
 
 def load_network(weights: str | None, classes: str | None) -> "tuple[DeepLabV3, dict[int, str]]":

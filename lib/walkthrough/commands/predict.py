@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from deeplabv3.config import MAX_SIZE
-from deeplabv3.errors import UserError, require
+from deeplabv3.errors import UserError, is_out_of_memory, require
 from walkthrough.commands.options import (
     add_command,
     load_network,
+    note_tiles,
     prepare,
     strategy_of,
     strategy_options,
@@ -29,8 +30,9 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--output", type=Path, default=Path("predictions"), metavar="DIR", help="default: predictions")
     strategy_options(parser)
     parser.add_argument(
-        "--max-size", type=int, default=MAX_SIZE, metavar="PIXELS",
-        help=f"the network sees larger images reduced to this ({MAX_SIZE}); results have the image's own size",
+        "--max-size", type=int, metavar="PIXELS",
+        help=f"the network sees larger images reduced to this ({MAX_SIZE}); results have the image's own size. With "
+        "--tile it sees them at their own size",
     )  # fmt: skip
 
 
@@ -52,7 +54,10 @@ def main(options: argparse.Namespace) -> int:
     from walkthrough.experiments.submission import weights_hash
     from walkthrough.figures.overlay import written_names
 
-    require(options.max_size >= 1, "max_size", options.max_size, "a whole number of at least 1")
+    if options.tile and options.max_size is not None:
+        raise UserError("--max-size has no effect with --tile, which leaves images at their size; give one of them.")
+    max_size = MAX_SIZE if options.max_size is None else options.max_size
+    require(max_size >= 1, "max_size", max_size, "a whole number of at least 1")
     images = find_images(options.images, options.output)
     names = output_names(images)
     refuse_to_overwrite(images, names, options.output)
@@ -66,6 +71,7 @@ def main(options: argparse.Namespace) -> int:
     for (value, name), text in zip(classes.items(), written, strict=True):
         if text != name:
             print(f"deeplabv3: no font here can write {name!r}; overlays show its value {value}.", file=sys.stderr)
+    note_tiles(model.config, strategy)
     network = prepare(model, strategy), classes, written, strategy
     options.output.mkdir(parents=True, exist_ok=True)
     for leftover in abandoned(options.output):
@@ -84,8 +90,12 @@ def main(options: argparse.Namespace) -> int:
         with sigterm_interrupts(), bar:
             for path, name in bar:
                 try:
-                    row, files = _predict(path, name, network, options.max_size)
-                except UserError as error:  # a broken image does not hold the others up
+                    row, files = _predict(path, name, network, max_size)
+                except (UserError, MemoryError, RuntimeError) as error:  # an image does not hold the others up
+                    if is_out_of_memory(error):
+                        error = UserError(f"image {path} takes more memory than there is; give --tile 1025.")
+                    if not isinstance(error, UserError):
+                        raise
                     failed += 1
                     tqdm.write(f"deeplabv3: {error}", file=sys.stderr)
                     continue
@@ -126,7 +136,9 @@ def _predict(path: Path, name: str, network: tuple, max_size: int) -> tuple[dict
     painted = Image.fromarray(overlay(photo, prediction, colors, written))
     jpeg = io.BytesIO()
     painted.save(jpeg, "JPEG", quality=92, subsampling=0)
-    files = {CLASSES: palette_png(label_values[prediction]), OVERLAY: jpeg.getvalue()}
+    # numpy's own indexing would take eight bytes a pixel.
+    values = np.asarray(Image.fromarray(prediction).point([*label_values, *[0] * (256 - len(classes))]))
+    files = {CLASSES: palette_png(values), OVERLAY: jpeg.getvalue()}
     about = (str(path), name, photo.shape[1], photo.shape[0], round(time.monotonic() - start, 2))
     shares = class_shares(prediction, len(classes)).round(2)
     columns = map(column, classes.values())

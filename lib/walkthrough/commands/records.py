@@ -19,6 +19,9 @@ def add(subparsers: Any) -> None:
     parts = records.add_subparsers(metavar="list|show|diff|card|prune")
     listed = _part(parts, "list", list_main, "one line a run: what it is, what it took, and its mIoU")
     listed.add_argument("--stale", action="store_true", help="only those that are not used, with the reason")
+    listed.add_argument(
+        "--format", choices=("text", "csv"), default="text", help="csv: one line an evaluation, in full"
+    )
     show = _part(parts, "show", show_main, "everything that is known of a run")
     show.add_argument("run", metavar="RUN", help=RUN_HELP)
     diff = _part(parts, "diff", diff_main, "in which settings two runs differ, and what of it came out")
@@ -74,9 +77,18 @@ def long_main(options: argparse.Namespace) -> int:
 
 
 def list_main(options: argparse.Namespace) -> int:
+    from deeplabv3.errors import UserError
     from walkthrough.records.catalogue import run_records
+    from walkthrough.records.frame import as_csv
 
     profile = profile_of(options)
+    if options.format == "csv":
+        if options.stale:
+            raise UserError(
+                "--stale lists records with their problems, which --format csv leaves out; give one of them."
+            )
+        print(as_csv(profile), end="")
+        return 0
     records = run_records(profile.name)
     invalid = [record for record in records if record.has_problem]
     shown = invalid if options.stale else records

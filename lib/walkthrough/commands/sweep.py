@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def add(subparsers: Any) -> None:
-    parser = add_profile_command(subparsers, "sweep", main, "make every run that the paper's tables still lack")
+    plan_options(add_profile_command(subparsers, "sweep", main, "make every run that the paper's tables still lack"))
+
+
+def plan_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which runs are made, and where."""
     data_options(parser)
     parser.add_argument("--tables", metavar="NUMBERS", help="such as 1-6,8 (default: every table that is regenerated)")
     seeds_option(parser)
@@ -34,22 +38,31 @@ def add(subparsers: Any) -> None:
     )
 
 
-def main(options: argparse.Namespace) -> int:
+def tables_of(options: argparse.Namespace) -> tuple[int, ...]:
+    """Numbers of the tables that the options name."""
     from walkthrough.experiments import sweep
     from walkthrough.paper import tables
 
-    profile = profile_of(options)
-    numbers = sweep.parse_tables(options.tables) if options.tables is not None else tables.NUMBERS
     if options.dry_run and options.ray is not None:
         raise UserError("--ray has no effect with --dry-run, which estimates this machine's hours; give one of them.")
+    return sweep.parse_tables(options.tables) if options.tables is not None else tables.NUMBERS
+
+
+def main(options: argparse.Namespace) -> int:
+    from walkthrough.experiments import sweep
+
+    profile, numbers = profile_of(options), tables_of(options)
     if options.dry_run:
-        _show_plan(profile, numbers)
+        show_plan(profile, numbers)
         return 0
     plan = sweep.plan(profile, numbers)
-    return _summarize(plan, _run(plan, options.ray))
+    failures = run_plan(plan, options.ray)
+    _print_tables(plan)
+    return print_failures(plan, failures)
 
 
-def _show_plan(profile: "Profile", numbers: Sequence[int]) -> None:
+def show_plan(profile: "Profile", numbers: Sequence[int]) -> None:
+    """Print the missing runs with their cells and hours."""
     from walkthrough.experiments import sweep
 
     try:
@@ -74,18 +87,19 @@ def _print_plan(profile: "Profile", plan: "SweepPlan", names: bool = True) -> No
     print(sweep.describe(plan, speed, workers, names))
 
 
-def _run(plan: "SweepPlan", ray: str | None) -> "dict[Task, BaseException]":
+def run_plan(plan: "SweepPlan", ray: str | None, title: str = "sweep") -> "dict[Task, BaseException]":
+    """Do a plan's tasks, here or on the cluster at ``ray``, and return the errors of failed ones."""
     from walkthrough.experiments.local import run_task, run_tasks
 
     if ray is None:
-        return run_tasks(plan.tasks, "sweep")
+        return run_tasks(plan.tasks, title, plan.names())
     from walkthrough.experiments.ray_cluster import on_cluster
 
-    return on_cluster(run_task, plan.tasks, "sweep", ray)
+    return on_cluster(run_task, plan.tasks, title, ray, plan.names())
 
 
-def _summarize(plan: "SweepPlan", failures: "dict[Task, BaseException]") -> int:
-    """Print which tables are complete and which runs failed; the exit code."""
+def _print_tables(plan: "SweepPlan") -> None:
+    """Print which tables are complete."""
     from walkthrough.experiments.sweep import missing_per_table
 
     complete, incomplete = missing_per_table(plan.profile, plan.numbers)
@@ -95,6 +109,10 @@ def _summarize(plan: "SweepPlan", failures: "dict[Task, BaseException]") -> int:
         print(f"{word} {', '.join(map(str, complete))} complete; {hint}")
     for number, (missing, total) in incomplete.items():
         print(f"Table {number} lacks {missing} of {total} evaluations")
+
+
+def print_failures(plan: "SweepPlan", failures: "dict[Task, BaseException]") -> int:
+    """Print which runs failed, and why; the exit code."""
     for task, error in failures.items():
         sentence = explain(error)
         if sentence is None:

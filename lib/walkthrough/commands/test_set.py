@@ -7,6 +7,7 @@ from typing import Any
 from walkthrough.commands.options import (
     add_command,
     load_network,
+    note_tiles,
     prepare,
     strategy_of,
     strategy_options,
@@ -39,6 +40,7 @@ def main(options: argparse.Namespace) -> int:
     strategy = strategy_of(options, options.padding)
     model, classes = load_network(options.weights, options.classes)
     refuse_other_classes(classes)
+    note_tiles(model.config, strategy)
     network = prepare(model, strategy)
     options.output.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(images), desc="predicting", unit="image") as bar:

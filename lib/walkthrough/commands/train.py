@@ -4,7 +4,6 @@ import argparse
 import shutil
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplabv3.errors import UserError
@@ -24,17 +23,20 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--backbone-weights", metavar="FILE", help="ImageNet weights: a file, or 'imagenet' to download"
     )
-    parser.add_argument("--init-from", type=Path, metavar="CHECKPOINT", help="start from its weights, as stage 2 does")
     parser.add_argument(
-        "--new-classes", action="store_true", help="with --init-from: its classes are others, the last layer is new"
-    )
+        "--init-from", metavar="NETWORK",
+        help="start from this network and its weights: a run or a file of ours, 'pretrained' (it comes with the "
+        "library), 'torchvision', 'torchvision:resnet50' (downloaded), or a file of torchvision's or VainF's DeepLabV3",
+    )  # fmt: skip
     parser.add_argument(
-        "--backbone", choices=("resnet50", "resnet101"), default="resnet101", help="as the paper names it"
-    )
-    parser.add_argument("--head", choices=("aspp", "cascade", "v2"), default="aspp")
+        "--new-classes", action="store_true",
+        help="with --init-from: its classes are others; those of equal name keep their weights, the others are new",
+    )  # fmt: skip
+    parser.add_argument("--backbone", choices=("resnet50", "resnet101"), help="as the paper names it (resnet101)")
+    parser.add_argument("--head", choices=("aspp", "cascade", "v2"), help="by default aspp")
     parser.add_argument("--output-stride", type=int, help="by default the profile's")
     parser.add_argument("--multi-grid", type=int, nargs=3, metavar="RATE", help="unit rates (aspp: 1 2 4, else 1 1 1)")
-    parser.add_argument("--last-block", type=int, default=4, help="4, or 5 to 7 for the cascade")
+    parser.add_argument("--last-block", type=int, help="4 (default), or 5 to 7 for the cascade")
     parser.add_argument("--rates", type=int, nargs="*", help="ASPP rates as the paper has them (6 12 18)")
     parser.add_argument("--no-image-pooling", action="store_true")
     parser.add_argument("--seed", type=int)
@@ -69,8 +71,11 @@ def main(options: argparse.Namespace) -> int:
             print(f"run {run.name}\nfolder {run.folder}")
             if note := crop_note(run.training.crop_size, run.config.output_stride, run.config.align_corners):
                 print(note)
+            if profile.model.init_from:
+                print(_start_note(run))
             if not options.resume and not is_elastic_restart():
                 _archive(run)
+            _look_at_finished(run, options.validate_every)
         processes.barrier()
         _train(run, processes, options.validate_every)
     return 0
@@ -81,7 +86,7 @@ def _profile(options: argparse.Namespace) -> "Profile":
     if options.seed is not None:
         profile = replace(profile, seed=options.seed)
     if options.init_from is not None:
-        profile = replace(profile, model=replace(profile.model, init_from=str(options.init_from)))
+        profile = replace(profile, model=replace(profile.model, init_from=options.init_from))
     if options.new_classes:
         profile = replace(profile, model=replace(profile.model, new_classes=True))
     if profile.model.init_from == "?":
@@ -90,28 +95,45 @@ def _profile(options: argparse.Namespace) -> "Profile":
 
 
 def _run(profile: "Profile", options: argparse.Namespace) -> "Run":
+    from walkthrough.records import start
     from walkthrough.records.run import Run
 
     _refuse_idle(options)
-    grid = options.multi_grid or ((1, 2, 4) if options.head == "aspp" else (1, 1, 1))
+    head = options.head or "aspp"
+    grid = options.multi_grid or ((1, 2, 4) if head == "aspp" else (1, 1, 1))
     config = profile.model_config(
-        options.backbone,
-        head=options.head,
+        options.backbone or "resnet101",
+        head=head,
         output_stride=options.output_stride or profile.model.output_stride,
         multi_grid=tuple(grid),
-        last_block=options.last_block,
+        last_block=options.last_block or 4,
         atrous_rates=(6, 12, 18) if options.rates is None else tuple(options.rates),
         image_pooling=not options.no_image_pooling,
     )
+    if profile.model.init_from:
+        given = {
+            name for name in ("backbone", "head", "multi_grid", "last_block") if getattr(options, name) is not None
+        }
+        given |= {"atrous_rates"} if options.rates is not None else set()
+        given |= {"image_pooling"} if options.no_image_pooling else set()
+        config = start.config_from(start.load(start.find(profile.model.init_from)), config, given)
     return Run.of(profile, config)
+
+
+def _start_note(run: "Run") -> str:
+    """Lines on the network that a run starts from."""
+    from walkthrough.records import start
+
+    model, classes = run.profile.model, tuple(run.profile.data.class_map().values())
+    return start.describe(start.load(start.find(model.init_from)), run.config, classes, model.new_classes)
 
 
 def _refuse_idle(options: argparse.Namespace) -> None:
     """Raise a :class:`UserError` for an option that has no effect with the others."""
-    head = f"head {options.head!r}"
+    head = f"head {options.head or 'aspp'!r}"
     idle = (
         ("--rates", options.rates is not None and options.head == "cascade", f"{head} has no ASPP"),
-        ("--no-image-pooling", options.no_image_pooling and options.head != "aspp", f"{head} has none"),
+        ("--no-image-pooling", options.no_image_pooling and options.head not in (None, "aspp"), f"{head} has none"),
         ("--backbone-weights", options.backbone_weights and options.init_from, "--init-from has all weights"),
     )
     for option, given, reason in idle:
@@ -128,6 +150,17 @@ def crop_note(crop_size: int, output_stride: int, align_corners: bool = True) ->
         f"note: a crop of {crop_size} is no multiple of output stride {output_stride} plus 1, so features and pixels "
         f"do not share their corners; --set training.crop_size={fitting} is the next that is"
     )
+
+
+def _look_at_finished(run: "Run", validate_every: int) -> None:
+    """Refuse a finished run's damaged checkpoint, which nothing else would read; note an option that comes too late."""
+    from deeplabv3.model.checkpoint import load_checkpoint
+    from deeplabv3.training.trainer import BEST
+
+    if run.checkpoint.is_file() and run.training_record() is not None:
+        load_checkpoint(run.checkpoint)
+        if validate_every and not (run.folder / BEST).exists():
+            print("note: the run is finished, and --validate-every has no effect; --no-resume trains it anew")
 
 
 def _archive(run: "Run") -> None:

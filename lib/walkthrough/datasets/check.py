@@ -19,7 +19,8 @@ from deeplabv3.data import lists as voc_lists
 from deeplabv3.data import reading, voc
 from deeplabv3.errors import attempt
 from deeplabv3.machine import available_cpus
-from walkthrough.datasets.survey import LabelSurvey
+from walkthrough.datasets.propose import propose
+from walkthrough.datasets.survey import LabelSurvey, without_repeated_hints
 
 DISJOINT = (("train", "val"), ("trainaug", "val"), ("train", "test"), ("trainaug", "test"), ("val", "test"))
 """Lists that must share no image: SBD's own train list holds images of VOC's val list."""
@@ -79,15 +80,19 @@ def check(
 ) -> Iterator[Line]:
     """Yield one line for each question, first those that need no decoding.
 
-    ``classes`` maps label values to names, ``void`` is the value without a class, ``unlisted_labels`` is ``"ignore"``
-    where other values count as void, and ``used`` names the lists for training and evaluation, which have to be there.
+    Args:
+        root: folder in VOC's layout
+        classes: label values and their names
+        unlisted_labels: ``"ignore"`` where other values count as void
+        used: the lists for training and evaluation, which have to be there; faults of others are warnings then
+        void: label value without a class
     """
     root = voc.find_root(root)
     lists: dict[str, list[str]] = {}
     for list_name in sorted({*voc_lists.list_names(root), *(used or ())}):
         names, error = attempt(voc.read_list, root, list_name)
         if names is None:
-            yield Line("error", error)
+            yield Line("error" if used is None or list_name in used else "warning", error)
         else:
             lists[list_name] = names
     if not lists:
@@ -97,20 +102,45 @@ def check(
     disjoint = DISJOINT if used is None or used in DISJOINT or used[0] == "trainval" else (*DISJOINT, used)
     of_voc = classes.items() <= dict(enumerate(config.VOC_CLASSES)).items()
     yield from (_list_line(list_name, names, of_voc) for list_name, names in lists.items())
-    yield from (_overlap_line(lists, *pair) for pair in disjoint if set(pair) <= lists.keys())
-    pictures, labels, errors = _decode(root, lists, used or ())
-    yield from (Line("error", error) for error in errors[:MAX_NAMED])
-    if len(errors) > MAX_NAMED:
-        yield Line("error", f"{len(errors) - MAX_NAMED:,} more files are missing or cannot be read")
+    for pair in disjoint:
+        if set(pair) <= lists.keys():
+            yield _leveled(_overlap_line(lists, *pair), used is None or set(pair) <= {*used})
+    pictures, every_label, errors = _decode(root, lists, used or ())
+    if used:
+        lists = {list_name: names for list_name, names in lists.items() if list_name in used}
+    needed = {name for names in lists.values() for name in names}
+    for is_needed in (True, False):
+        yield from _error_lines([error for name, error in errors if (name in needed) == is_needed], is_needed)
+    labels = {name: label for name, label in every_label.items() if name in needed}
     if not (pictures and labels):
         yield Line("error", f"{len(pictures):,} images and {len(labels):,} labels can be read")
         return
     yield from _image_lines(list(pictures.values()))
+    if trained := lists.get(used[0] if used else "train"):
+        fitting = propose([picture.size for picture in pictures.values()], len(trained))
+        settings = ", ".join(f"{name}: {value}" for name, value in fitting.items())
+        yield Line("ok", f"training that fits them, with MobileNetV2 on this machine: {{{settings}}}")
     yield _size_line(labels, pictures)
     yield _value_line(list(labels.values()), classes, unlisted_labels, void)
     yield _palette_line(list(labels.values()))
     yield from _class_lines(list(labels.values()), classes)
     yield from _survey_lines(labels, lists, classes, void, used)
+    if others := {name: label for name, label in every_label.items() if name not in needed}:
+        lines = (_size_line(others, pictures), _value_line(list(others.values()), classes, unlisted_labels, void))
+        yield from (_leveled(line, False) for line in lines if line.level == "error")
+
+
+def _leveled(line: Line, is_used: bool) -> Line:
+    """The line; an error of lists that the profile does not use is a warning."""
+    return line if is_used or line.level != "error" else Line("warning", f"not used by the profile: {line.text}")
+
+
+def _error_lines(errors: list[str], is_used: bool) -> Iterator[Line]:
+    """Lines on files that are missing or cannot be read, the first of them by name."""
+    level: Literal["error", "warning"] = "error" if is_used else "warning"
+    yield from (Line(level, error) for error in without_repeated_hints(errors[:MAX_NAMED]))
+    if len(errors) > MAX_NAMED:
+        yield Line(level, f"{len(errors) - MAX_NAMED:,} more files are missing or cannot be read")
 
 
 def _list_line(list_name: str, names: list[str], of_voc: bool) -> Line:
@@ -131,8 +161,8 @@ def _overlap_line(lists: dict[str, list[str]], one: str, other: str) -> Line:
 
 def _decode(
     root: Path, lists: dict[str, list[str]], used: Sequence[str]
-) -> tuple[dict[str, Picture], dict[str, Label], list[str]]:
-    """Decode each image of the lists and its label; return both by name, and the errors.
+) -> tuple[dict[str, Picture], dict[str, Label], list[tuple[str, str]]]:
+    """Decode each image of the lists and its label; return both by name, and errors with their names.
 
     Images that are in a list ``test`` alone, which is not used, may do without labels.
     """
@@ -151,7 +181,8 @@ def _decode(
         found = list(tqdm(decoded, total=len(list_names), desc="checking", unit="image", disable=None, leave=False))
     pictures = {picture.name: picture for picture, _, _ in found if picture}
     labels = {label.name: label for _, label, _ in found if label}
-    return pictures, labels, [error for _, _, errors in found for error in errors]
+    errors = [(name, error) for name, (_, _, errors) in zip(list_names, found, strict=True) for error in errors]
+    return pictures, labels, errors
 
 
 def _picture(files: voc_lists.Files, name: str, list_name: str) -> Picture:

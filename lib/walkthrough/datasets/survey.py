@@ -1,6 +1,6 @@
 """Values of labels that can all be read, and errors for those that would make a result wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +14,10 @@ from deeplabv3.machine import available_cpus
 
 ENOUGH = 200
 """Labels that training looks at, and more until it has seen every class."""
+
+
+LONG_HINT = 80
+"""Letters of a remedy that is not repeated for every file."""
 
 
 class LabelSurvey:
@@ -95,6 +99,17 @@ class LabelSurvey:
             f"{self.where} is void throughout: none of its pixels has a class; check its labels and the profile's "
             "classes."
         )
+
+
+def without_repeated_hints(errors: Iterable[str]) -> list[str]:
+    """Error sentences in which a long remedy, such as a line that converts a whole folder, is written once."""
+    found, seen = [], set()
+    for error in errors:
+        what, _, hint = error.partition("; ")
+        found.append(f"{what}; as above." if hint in seen else error)
+        if len(hint) > LONG_HINT:
+            seen.add(hint)
+    return found
 
 
 def require_learnable(data: VOCData) -> None:

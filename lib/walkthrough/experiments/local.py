@@ -11,9 +11,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,17 +39,27 @@ from walkthrough.experiments.task import (
 )
 from walkthrough.paper import tables
 from walkthrough.profiles import Profile
-from walkthrough.records.cells import Job, table_jobs
+from walkthrough.records.cells import Job, cells_by_run, cells_text, table_jobs
 from walkthrough.records.lock import POLL_S, Locked
+from walkthrough.records.naming import LOCAL, reading
+from walkthrough.records.run import Run
 
 
 def in_processes(
-    function: TaskFunction, tasks: Sequence[Task], processes: int, threads: int, title: str
+    function: TaskFunction, tasks: Sequence[Task], processes: int, threads: int, title: str, names: Sequence[str] = ()
 ) -> dict[Task, BaseException]:
-    """Do ``tasks`` in their order, ``processes`` at a time with ``threads`` each, and return the errors of failed ones.
+    """Do ``tasks`` in their order and return the errors of failed ones.
 
     A task that fails does not stop the others; one that raises :class:`Locked` goes to the end of the queue. An
     exception here, such as Ctrl-C's, has each process save what it has.
+
+    Args:
+        function: does a task in a process.
+        tasks: the tasks.
+        processes: how many tasks at a time.
+        threads: of each process.
+        title: of the progress.
+        names: of the tasks in the progress.
     """
     context = multiprocessing.get_context("spawn")
     other_children = set(multiprocessing.active_children())
@@ -59,7 +70,7 @@ def in_processes(
 
     pools = [new_pool(slot) for slot in range(processes)]
     failures: dict[Task, BaseException] = {}
-    with Progress(tasks, title) as progress:
+    with Progress(tasks, title, names) as progress:
         listener = threading.Thread(target=_listen, args=(events, progress), daemon=True)
         listener.start()
         try:
@@ -191,10 +202,11 @@ def _report_images(report: Report, position: int, image: int, done: int) -> None
     report(position + done * image)
 
 
-def run_tasks(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
+def run_tasks(tasks: Sequence[Task], title: str, names: Sequence[str] = ()) -> dict[Task, BaseException]:
     """Do tasks of one profile in their order, in parallel on this machine, and return the errors of failed ones.
 
-    Tasks that SIGINT or SIGTERM stops resume from their checkpoints when they are done again.
+    The progress shows their ``names``, such as ``Table 3 (1,2,1) block7``. Tasks that SIGINT or SIGTERM stops resume
+    from their checkpoints when they are done again.
     """
     if not tasks:
         return {}
@@ -202,7 +214,7 @@ def run_tasks(tasks: Sequence[Task], title: str) -> dict[Task, BaseException]:
     profile.data_root()  # drawn once here rather than by every process
     processes = min(parallel_runs(profile), len(tasks))
     with sigterm_interrupts():
-        return in_processes(partial(run_task, wait=False), tasks, processes, threads_of(profile), title)
+        return in_processes(partial(run_task, wait=False), tasks, processes, threads_of(profile), title, names)
 
 
 def run_missing(jobs: Iterable[Job], title: str = "runs") -> None:
@@ -210,10 +222,40 @@ def run_missing(jobs: Iterable[Job], title: str = "runs") -> None:
 
     A job that fails does not stop the others; afterwards the first failure is raised.
     """
-    for error in run_tasks(tasks_of(missing(jobs)), title).values():
+    _run(missing(jobs), title)
+
+
+def run_live(jobs: Iterable[Job], title: str = "runs") -> None:
+    """Train and evaluate whatever of ``jobs`` was not made on this machine, though its records may ship.
+
+    Afterwards the networks of all jobs are there. Failures as of :func:`run_missing`.
+    """
+    with reading(LOCAL):
+        _run(_not_made_here(jobs), title)
+
+
+def run_table(number: int, profile: Profile, live: bool = False) -> None:
+    """Train and evaluate whatever table ``number`` lacks under ``profile``.
+
+    ``live``: the first seed's networks and records are made on this machine, as by :func:`run_live`.
+    """
+    table, title = tables.load(number), f"Table {number}"
+    if live:
+        with reading(LOCAL):
+            first = replace(profile, seeds=1)
+            _run(_not_made_here(table_jobs(table, first)), title, partial(cells_by_run, first, [number]))
+    _run(missing(table_jobs(table, profile)), title, partial(cells_by_run, profile, [number]))
+
+
+def _not_made_here(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs that lack a record or a network; to be called where only local records are read."""
+    return [job for job in dict.fromkeys(jobs) if not job[0].checkpoint.is_file() or missing([job])]
+
+
+def _run(jobs: Iterable[Job], title: str, cells: Callable[[], Mapping[Run, dict[int, list[str]]]] = dict) -> None:
+    """Do ``jobs``; ``cells`` returns those that each run fills, which the progress shows."""
+    tasks = tasks_of(jobs)
+    filled = cells() if tasks else {}
+    names = [cells_text(filled[task.run]) if task.run in filled else task.run.label for task in tasks]
+    for error in run_tasks(tasks, title, names).values():
         raise error
-
-
-def run_table(number: int, profile: Profile) -> None:
-    """Train and evaluate whatever table ``number`` lacks under ``profile``."""
-    run_missing(table_jobs(tables.load(number), profile), f"Table {number}")

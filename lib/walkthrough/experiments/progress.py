@@ -13,16 +13,16 @@ LINE_EVERY_S = 60.0
 
 
 class Progress:
-    """Progress bar of ``tasks``, which report their positions in multiply-adds.
+    """Progress bar of ``tasks``, which report their positions in multiply-adds, with the ``names`` of those at work.
 
     The time left follows from the mean speed since this start; what was done before counts as done, not for the speed.
     """
 
-    def __init__(self, tasks: Sequence[Task], title: str):
-        self._tasks, self._title = tasks, title
+    def __init__(self, tasks: Sequence[Task], title: str, names: Sequence[str] = ()):
+        self._tasks, self._title, self._names = tasks, title, names
         self._positions = [task.done() for task in tasks]
         self._ended: set[int] = set()
-        self._loss = ""
+        self._at_work: dict[int, str] = {}  # loss by task
         self._watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
         self._began = self._written = time.monotonic()
         self._bar = tqdm(
@@ -32,6 +32,7 @@ class Progress:
             desc=self._describe(),
             smoothing=0,  # the mean speed: side by side, steps of all sizes come in any order
             mininterval=1,
+            dynamic_ncols=True,
             leave=False,
             disable=not self._watched,
         )
@@ -47,13 +48,15 @@ class Progress:
         """Show that task ``number`` is at ``position``, with the loss of its last step."""
         change = position - self._positions[number]
         self._positions[number] = position
-        if loss is not None:
-            self._loss = f"loss={loss:.3f}"
+        if number not in self._ended:
+            before = self._at_work.get(number, "")
+            self._at_work[number] = before if loss is None else f"loss={loss:.3f}"
         self._show(change)
 
     def ended(self, number: int, failed: bool = False) -> None:
         """Show that task ``number`` is done, or has failed and does not count any more."""
         self._ended.add(number)
+        self._at_work.pop(number, None)
         rest = self._tasks[number].total - self._positions[number]
         if failed:
             self._total -= rest
@@ -71,15 +74,23 @@ class Progress:
     def _describe(self) -> str:
         return f"{self._title}, {len(self._ended)} of {len(self._tasks)} runs"
 
+    def _now(self) -> str:
+        """Names and losses of the tasks at work, at most two of them."""
+        texts = []
+        for number, loss in list(self._at_work.items())[:2]:
+            texts.append(" ".join(text for text in (self._names[number] if self._names else "", loss) if text))
+        more = len(self._at_work) - 2
+        return "; ".join(filter(None, [*texts, f"{more} more" if more > 0 else ""]))
+
     def _show(self, change: int) -> None:
         if self._watched:
             self._bar.set_description_str(self._describe(), refresh=False)
-            self._bar.set_postfix_str(self._loss, refresh=False)
+            self._bar.set_postfix_str(self._now(), refresh=False)
             self._bar.update(change)
         elif time.monotonic() - self._written >= LINE_EVERY_S:
             self._written = time.monotonic()
             left = self.seconds_left()
             share = 100 * sum(self._positions) / max(self._total, 1)
             rest = f", {tqdm.format_interval(left)} left" if left is not None else ""
-            loss = f", {self._loss}" if self._loss else ""
-            print(f"{self._describe()}, {share:.0f}%{rest}{loss}", file=sys.stderr, flush=True)
+            now = f", {self._now()}" if self._now() else ""
+            print(f"{self._describe()}, {share:.0f}%{rest}{now}", file=sys.stderr, flush=True)

@@ -37,12 +37,13 @@ MARKER = "DEEPLABV3_MARKER"
 
 
 def on_cluster(
-    function: TaskFunction, tasks: Sequence[Task], title: str, address: str = "local"
+    function: TaskFunction, tasks: Sequence[Task], title: str, address: str = "local", names: Sequence[str] = ()
 ) -> dict[Task, BaseException]:
     """Do tasks of one profile on the cluster at ``address``, and return the errors of failed ones.
 
     ``local`` is a cluster that is started and stopped here. A task whose worker or machine is lost is tried again from
-    its checkpoint; one that raises an error is not. SIGINT and SIGTERM have every task save what it has.
+    its checkpoint; one that raises an error is not. SIGINT and SIGTERM have every task save what it has. The progress
+    shows the tasks' ``names``.
     """
     ray = _ray()
     if not tasks:
@@ -54,7 +55,7 @@ def on_cluster(
         _connected(ray, address),
         NamedTemporaryFile(prefix=".sweep-", dir=workspace) as marker,  # a task that lacks it has another workspace
         stop_requests(SAVE_TIMEOUT_S + 10) as stop,
-        Progress(tasks, title) as progress,
+        Progress(tasks, title, names) as progress,
     ):
         from ray.util.queue import Queue
 

@@ -10,19 +10,20 @@ import torch
 
 from deeplabv3.config import EvaluationConfig
 from deeplabv3.distributed import SINGLE_PROCESS, ProcessGroup
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, is_out_of_memory
 from deeplabv3.evaluation.inference import confusion_per_image
 from deeplabv3.evaluation.metrics import mean_iou
 from deeplabv3.files import abandoned
-from deeplabv3.model.checkpoint import load_checkpoint, load_model
+from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.deploy import optimize_for_inference
 from deeplabv3.model.weights import load_backbone_weights
 from deeplabv3.signals import sigterm_interrupts
 from deeplabv3.training.trainer import Trainer
 from walkthrough import paths
-from walkthrough.datasets.survey import require_labels, require_learnable
+from walkthrough.datasets.survey import require_labels, require_learnable, without_repeated_hints
 from walkthrough.experiments.task import device, limit_threads, threads_of
+from walkthrough.records import start
 from walkthrough.records.environment import reset_peak_memory
 from walkthrough.records.lock import LOCK, locked
 from walkthrough.records.run import Run
@@ -90,22 +91,8 @@ def initial_model(run: Run) -> DeepLabV3:
     torch.manual_seed(run.seed)
     model = DeepLabV3(run.config)
     if profile.model.init_from:
-        checkpoint = load_checkpoint(Path(profile.model.init_from))
-        state, theirs = checkpoint.model, list(checkpoint.settings.get("data", {}).get("classes", {}).values())
-        if profile.model.new_classes:
-            state |= {name: value for name, value in model.state_dict().items() if name.startswith("head.classifier")}
-        elif theirs and theirs != list(profile.data.class_map().values()):
-            raise UserError(
-                f"checkpoint {profile.model.init_from} was trained for other classes ({', '.join(theirs)}); give "
-                "--new-classes to learn the last layer anew, or choose its profile."
-            )
-        try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            raise UserError(
-                f"checkpoint {profile.model.init_from} holds another network than the run's; choose the same head, "
-                "rates and classes."
-            ) from error
+        network = start.load(start.find(profile.model.init_from))
+        start.initialize(model, network, tuple(profile.data.class_map().values()), profile.model.new_classes)
     elif profile.model.backbone_weights:
         load_backbone_weights(model, profile.model.backbone_weights, paths.workspace() / "weights")
     return model
@@ -222,10 +209,12 @@ def _evaluated(
                     report(min(done * processes.world_size, len(data)))
         except BaseException as error:
             partial.save()
-            if isinstance(error, torch.OutOfMemoryError):
+            if is_out_of_memory(error):
+                where = "the GPU's" if isinstance(error, torch.OutOfMemoryError) else "the computer's"
                 raise UserError(
-                    "the GPU's memory does not hold a batch of images in every scale; lower 'runtime.eval_batch_size' "
-                    f"({run.profile.runtime.eval_batch_size}), what is counted stays."
+                    f"{where} memory does not hold a batch of images in every scale; lower 'runtime.eval_batch_size' "
+                    f"({run.profile.runtime.eval_batch_size}), or give --tile 1025 for large images; what is counted "
+                    "stays."
                 ) from error
             raise
     counted = {signatures[index]: partial[signatures[index]] for index in share if signatures[index] in partial}
@@ -242,8 +231,9 @@ def _evaluated(
     values = run.evaluation_values(settings, confusions, max(seconds)) if confusions.any() else {}
     if errors:
         partial.save()
+        sentences = without_repeated_hints(map(str, errors))
         raise Incomplete(
-            f"{len(errors)} of {len(data)} images could not be evaluated: {'; '.join(map(str, errors))} The others "
+            f"{len(errors)} of {len(data)} images could not be evaluated: {'; '.join(sentences)} The others "
             "are done and need not be evaluated again.",
             values,
         )

@@ -18,7 +18,7 @@ from walkthrough.experiments.estimate import Throughput, estimate_hours
 from walkthrough.experiments.task import Task, missing, tasks_of
 from walkthrough.paper import tables
 from walkthrough.profiles import Profile
-from walkthrough.records.cells import Job, cell_jobs, table_jobs
+from walkthrough.records.cells import cells_by_run, cells_text, table_jobs
 from walkthrough.records.compare import duration
 from walkthrough.records.run import Run
 
@@ -34,7 +34,12 @@ class SweepPlan:
 
     def cells_of(self, run: Run) -> str:
         """Text of a run's cells, such as ``Table 3 (1,2,1) block7; Table 4 output stride 16, output stride 8``."""
-        return "; ".join(f"Table {number} {', '.join(cells)}" for number, cells in self.cells[run].items())
+        return cells_text(self.cells[run])
+
+    def names(self) -> list[str]:
+        """The cells of each task's run, with its seed where there are several."""
+        several = self.profile.seeds > 1
+        return [self.cells_of(task.run) + (f", seed {task.run.seed}" if several else "") for task in self.tasks]
 
 
 def parse_tables(text: str) -> tuple[int, ...]:
@@ -55,7 +60,9 @@ def parse_tables(text: str) -> tuple[int, ...]:
 
 def plan(profile: Profile, numbers: Sequence[int] = tables.NUMBERS) -> SweepPlan:
     """Return the missing runs of the tables under ``profile``, one task a run."""
-    jobs, cells = _jobs_and_cells(profile, numbers)
+    by_seed = {seed: replace(profile, seed=seed, seeds=1) for seed in profile.all_seeds()}
+    jobs = {(number, seed): table_jobs(tables.load(number), by_seed[seed]) for number in numbers for seed in by_seed}
+    cells = cells_by_run(profile, numbers)
     # A task has all evaluations of its run, of whatever table, so that no run is in two tasks.
     tasks = {task.run: task for task in tasks_of(missing(job for group in jobs.values() for job in group))}
     chosen: dict[Run, Task] = {}
@@ -68,32 +75,6 @@ def plan(profile: Profile, numbers: Sequence[int] = tables.NUMBERS) -> SweepPlan
                 chosen[task.run] = task
             del left[number]
     return SweepPlan(profile, tuple(numbers), tuple(chosen.values()), {run: cells[run] for run in chosen})
-
-
-def _jobs_and_cells(profile: Profile, numbers: Sequence[int]) -> tuple[dict, dict]:
-    """Return the jobs of every table and seed, and for every run its cells by table."""
-    jobs: dict[tuple[int, int], list[Job]] = {}
-    cells: dict[Run, dict[int, list[str]]] = {}
-    for number in numbers:
-        for seed in profile.all_seeds():
-            jobs[number, seed] = []
-            for cell in tables.load(number).cells:
-                for run, settings in cell_jobs(cell, replace(profile, seed=seed, seeds=1)):
-                    jobs[number, seed].append((run, settings))
-                    cells.setdefault(run, {}).setdefault(number, []).append(_key_text(cell.keys))
-    return jobs, cells
-
-
-def _key_text(keys: dict[str, str]) -> str:
-    """Text of a cell's keys; numbers and yes go with the key's name."""
-    words = []
-    for name, value in keys.items():
-        name = name.replace("_", " ")
-        if value == "yes":
-            words.append(name)
-        elif value != "no":
-            words.append(f"{name} {value}" if value.isdecimal() else value)
-    return " ".join(words)
 
 
 @contextmanager

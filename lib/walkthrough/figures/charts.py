@@ -5,9 +5,12 @@ from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from numpy.typing import ArrayLike
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's colors, which color-blind readers can tell apart."""
@@ -88,20 +91,65 @@ def points(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_labe
 
 
 def panels(
-    labels: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], y_label: str = "mIoU %"
+    labels: Sequence[str],
+    panels: Mapping[str, Mapping[str, ArrayLike]],
+    y_label: str = "mIoU %",
+    x_label: str = "",
 ) -> Figure:
-    """The same categories in several panels (paper, ours), each with its own scale, so that shapes can be compared.
+    """The same categories in several panels (paper, ours), whose axes span equally many points: slopes can be compared.
 
-    ``panels`` maps a panel's title to named rows of values; NaN leaves a gap.
+    ``panels`` maps a panel's title to named rows of values ``(n,)``, or ``(3, n)`` with the ends of their intervals;
+    NaN leaves a gap. Where the panels name the same rows there is one legend.
     """
     figure, axes = new_axes(len(panels), width=3.2, height=2.4)
     for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
-        for name, values in rows.items():
-            axis.plot(range(len(labels)), values, marker="o", markersize=4, label=name)
+        for number, (name, given) in enumerate(rows.items()):
+            values, *ends = np.atleast_2d(np.asarray(given, dtype=float))
+            shift = 0.06 * (number - (len(rows) - 1) / 2) if ends else 0.0  # or intervals would hide each other
+            x = np.arange(len(labels)) + shift
+            axis.plot(x, values, marker="o", markersize=4, label=name)
+            if ends:
+                axis.vlines(x, *ends, color=COLORS[number % len(COLORS)], linewidth=1)
         axis.set_xticks(range(len(labels)), labels)
-        axis.set(title=title, ylabel=y_label)
-        if len(rows) > 1:
+        axis.set(title=title, xlabel=x_label, ylabel=y_label)
+    _span_equally(axes[0])
+    names = [tuple(rows) for rows in panels.values()]
+    if len(set(names)) == 1 and len(names[0]) > 1:
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
+    for axis, shown in zip(axes[0], names, strict=True):
+        if len(shown) > 1 and len(set(names)) > 1:
             axis.legend()
+    return figure
+
+
+def _span_equally(axes: Sequence[Axes]) -> None:
+    """Give all y axes the length of the longest; each keeps its middle."""
+    limits = [axis.get_ylim() for axis in axes]
+    half = max(high - low for low, high in limits) / 2
+    for axis, (low, high) in zip(axes, limits, strict=True):
+        axis.set_ylim((low + high) / 2 - half, (low + high) / 2 + half)
+
+
+def differences(
+    rows: Mapping[str, tuple[float, tuple[float, float, float] | None]], x_label: str, width: float = 6.4
+) -> Figure:
+    """One line a difference ``{name: (the paper's, ours with the ends of its interval)}``; NaN or None is left out."""
+    figure, axes = new_axes(width=width, height=0.75 + 0.32 * len(rows))
+    axis = axes[0, 0]
+    for y, (paper, ours) in enumerate(rows.values()):
+        if y % 2 == 0:
+            axis.axhspan(y - 0.5, y + 0.5, color="#f4f4f4", zorder=0)
+        axis.plot(paper, y - 0.16, "D", markersize=4.5, color="black", markerfacecolor="none")
+        if ours is not None:
+            axis.plot(ours[1:], [y + 0.16] * 2, color=BLUE, linewidth=2)
+            axis.plot(ours[0], y + 0.16, "o", markersize=4.5, color=BLUE)
+    axis.axvline(0, color=GRAY, linewidth=0.8, zorder=0)
+    axis.set_yticks(range(len(rows)), list(rows))
+    axis.set(xlabel=x_label, ylim=(len(rows) - 0.5, -0.5))
+    axis.tick_params(axis="y", length=0)
+    handles = [Line2D([], [], marker="D", color="black", markerfacecolor="none", linestyle="", label="paper")]
+    handles += [Line2D([], [], marker="o", color=BLUE, linewidth=2, label="ours, 95 %")]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
     return figure
 
 

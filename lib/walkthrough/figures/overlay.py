@@ -18,6 +18,10 @@ BACKGROUND = ("background", "_background_", "__background__", "bg")
 """Names of a background, labelme's among them."""
 
 
+BAND = 1024
+"""Rows of an image that are painted at once."""
+
+
 def background_of(names: Sequence[str]) -> list[int]:
     """Indices of the classes that are a background by their names: none of a data set whose first class is a thing."""
     return [index for index, name in enumerate(names) if name.lower() in BACKGROUND]
@@ -72,10 +76,12 @@ def overlay(image: np.ndarray, classes: np.ndarray, colors: np.ndarray, names: S
     longest = max(classes.shape)
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(colors)] = colors
-    painted = (image // 2) + (table // 2)[classes]
     background = background_of(names)
-    hidden = np.isin(classes, background)
-    painted[hidden] = image[hidden]
+    painted = np.empty_like(image)
+    for top in range(0, len(image), BAND):  # indices take eight bytes a pixel
+        rows = slice(top, top + BAND)
+        hidden = np.isin(classes[rows], background)[..., None]
+        painted[rows] = np.where(hidden, image[rows], image[rows] // 2 + (table // 2)[classes[rows]])
     edges = maximum_filter(outlines(classes), 1 + 2 * (longest // 800), mode="constant")
     # A dark rim, or the white line is lost on a bright image.
     painted[maximum_filter(edges, 1 + 2 * (longest // 400), mode="constant")] = 0

@@ -21,6 +21,13 @@ from walkthrough.figures.overlay import background_of, name_places
 VOID_COLOR = (160, 160, 160)
 REPAIRED, BROKEN = BLUE, ORANGE
 
+SYNTHETIC_COLORS = np.array(
+    [(45, 45, 45), (214, 39, 40), (44, 160, 44), (31, 119, 180), (255, 127, 14), (255, 225, 25), (120, 210, 250),
+     (125, 60, 165), (250, 160, 240), (0, 128, 128), (255, 255, 255)],
+    np.uint8,
+)  # fmt: skip
+"""A color ``(3,)`` for each class of the synthetic data set, in which VOC's first ones are hard to tell apart."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -36,10 +43,7 @@ def draw_classes(
     axis: Axes, classes: np.ndarray, colors: np.ndarray, names: Sequence[str], image: np.ndarray | None = None
 ) -> None:
     """Draw a class map into ``axis``, over ``image`` where there is one, with outlines and names."""
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(colors)] = colors
-    table[VOID] = VOID_COLOR
-    shown, background = table[classes], background_of(names)
+    shown, background = _painted(classes, colors), background_of(names)
     if image is not None:
         shown = image // 2 + shown // 2
         hidden = np.isin(classes, background)
@@ -55,6 +59,13 @@ def draw_classes(
         va = "top" if down < 0.05 else "bottom" if down > 0.95 else "center"
         text = axis.text(x, y, names[found], fontsize=6.5, color="white", ha=ha, va=va)
         text.set_path_effects([withStroke(linewidth=1.6, foreground="black")])
+
+
+def _painted(classes: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(colors)] = colors
+    table[VOID] = VOID_COLOR
+    return table[classes]
 
 
 def error_map(image: np.ndarray, ground_truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -121,6 +132,27 @@ def comparison(examples: Sequence[Example], colors: np.ndarray, names: Sequence[
         axis.set_title(title)
     void = Patch(facecolor=tuple(np.array(VOID_COLOR) / 255), edgecolor="black", linewidth=0.5, label="void")
     _class_legend(figure, seen, colors, names, void, Patch(color=BROKEN, label="wrong"))
+    return figure
+
+
+def class_maps(
+    rows: Mapping[str, Sequence[np.ndarray]],
+    titles: Sequence[str],
+    colors: np.ndarray,
+    names: Sequence[str],
+    size: float = 1.4,
+) -> Figure:
+    """Images ``(H, W, 3)`` and class maps ``(H, W)``, one named row an image and one title a column, with a legend."""
+    figure, axes = _grid(list(rows.values()), len(titles), size, 0.6)
+    maps = [shown for row in rows.values() for shown in row if shown.ndim == 2]
+    for line, (name, row) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(name)
+        for axis, shown in zip(line, row, strict=True):
+            axis.imshow(shown if shown.ndim == 3 else _painted(shown, colors), interpolation="nearest")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    seen = sorted(set().union(*map(np.unique, maps)) - {VOID})
+    _class_legend(figure, seen, colors, names)
     return figure
 
 

@@ -80,7 +80,8 @@ def write_pages(
         rows += f"<tr><td>{'</td><td>'.join(cells)}</td></tr>\n"
     figure = '<p><img src="claims.png" alt="The paper\'s claims and their verdicts" style="max-width: 100%"></p>\n'
     parts = [figure if (output / "claims.png").is_file() else ""]
-    parts += [path.read_text("utf-8") for name in ("claims", "tables") if (path := output / f"{name}.html").is_file()]
+    names = ("reproduction", "claims", "tables")
+    parts += [path.read_text("utf-8") for name in names if (path := output / f"{name}.html").is_file()]
     values = {"title": TITLE, "rows": rows, "tables": "\n".join(parts)}
     write_atomically(output / "index.html", INDEX % values)
 

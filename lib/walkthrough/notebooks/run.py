@@ -87,10 +87,12 @@ def walkthrough(
             trouble = _execute_all(names, first, folder, output, values, hashes, state)
         if not trouble:
             from walkthrough.report.claims import write_claims
+            from walkthrough.report.reproduction_page import write_comparison
             from walkthrough.report.tables import write_tables
 
             write_tables(chosen, output)
             write_claims(chosen, output)
+            write_comparison(chosen, output)
     finally:  # pages of what is done, also after an error or Ctrl-C
         write_pages(output, folder, sources, state, [name for name in sources if _is_done(output, name, state)])
         _write_summary(output, sources, state, before=names[:first])
@@ -175,12 +177,15 @@ def _is_done(output: Path, name: str, state: Mapping[str, dict]) -> bool:
 
 
 def _hash(notebook: NotebookNode, profile: Profile, values: Mapping[str, Any]) -> str:
-    """Hash of everything that an executed notebook depends on: cells, parameters, profile, sources of both packages."""
+    """Hash of everything that an executed notebook depends on: cells, parameters, profile, both packages, records."""
     cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
     digest = hashlib.sha256(json.dumps([cells, values, repr(profile)], default=str).encode())
     for package in PACKAGES:
         for file in sorted(file for file in package.rglob("*") if file.suffix in (".py", ".yaml")):
             digest.update(f"{package.name}/{file.relative_to(package)}\0".encode() + file.read_bytes())
+    if shipped := paths.shipped_records():
+        for file in sorted(shipped.glob("*/*/*.json")):
+            digest.update(f"{file.relative_to(shipped)}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 
 
@@ -322,6 +327,8 @@ def _write_summary(output: Path, names: Iterable[str], state: Mapping[str, dict]
         lines.append(f"| {name:24} | {state[name]['minutes']:7.1f} | {word:12} |")
     write_atomically(output / "summary.md", "\n".join(lines) + "\n")
     print("\n" + "\n".join(lines) + f"\n\nnotebooks  {output}\npages      {output / 'index.html'}")
-    for name in ("tables", "claims"):
+    for name in ("tables", "claims", "reproduction"):
         if (output / f"{name}.md").is_file():
-            print(f"{name}     {output / f'{name}.md'}")
+            print(f"{name:10} {output / f'{name}.md'}")
+    if (output / "reproduction.json").is_file():
+        print(json.loads((output / "reproduction.json").read_text())["summary"])

@@ -293,7 +293,7 @@ def _versions() -> list[Claim]:
         ),
         Claim(
             "both models beat DeepLabv2's head",
-            "Not in the paper: they are better than DeepLabv2's head in their own protocol.",
+            "Not in the paper: they are better than DeepLabv2's head in their protocol.",
             "4.3",
             (14,),
             tuple(beats(f"{name} over DeepLabv2's head", cell, head) for name, cell in best.items()),

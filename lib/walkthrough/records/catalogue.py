@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deeplabv3.config import EvaluationConfig, ModelConfig, TrainingConfig
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, attempt
 from deeplabv3.model.atrous import plan_rates
 from walkthrough.records.naming import RESULTS_VERSION, evaluation_name, record_bases, run_name
 from walkthrough.records.store import COUNTS, counts_beside, read_counts, read_json
@@ -30,6 +30,10 @@ class Evaluation:
     def counts(self) -> Path:
         """The NPZ file beside it."""
         return self.path.with_suffix(".npz")
+
+    def confusions(self) -> np.ndarray:
+        """Confusion matrices ``(images, K, K)`` int64; only of a record without a problem."""
+        return read_counts(self.counts, self.counts.read_bytes())
 
     @property
     def settings(self) -> EvaluationConfig:
@@ -61,7 +65,7 @@ class RunRecord:
 def run_records(profile_name: str) -> list[RunRecord]:
     """Return every run of a profile that has a record, valid or not, sorted by name.
 
-    A file of the workspace takes precedence over the one of the same name that comes with the project.
+    A file that was made here takes precedence over the one of the same name that comes with the project.
     """
     return [_run_record(name, files) for name, files in sorted(_record_files(profile_name).items())]
 
@@ -102,7 +106,7 @@ def all_counts(profile_name: str, run: str) -> dict[EvaluationConfig, np.ndarray
     """
     files = _record_files(profile_name).get(run)
     usable = _run_record(run, files).usable if files else []
-    return {one.settings: read_counts(one.counts, one.counts.read_bytes()) for one in usable}
+    return {one.settings: one.confusions() for one in usable}
 
 
 def recorded_inputs(profile_name: str, list_name: str, classes: dict[str, str]) -> set[tuple[str, str]]:
@@ -115,6 +119,14 @@ def recorded_inputs(profile_name: str, list_name: str, classes: dict[str, str]) 
     return inputs
 
 
+def recorded_seeds(profile_name: str) -> set[int]:
+    """Seeds of the runs whose training is recorded, whatever their other settings."""
+    files = (files["run.json"] for files in _record_files(profile_name).values() if "run.json" in files)
+    values = (attempt(read_json, file)[0] or {} for file in files)
+    seeds = (record["settings"].get("seed") for record in values if isinstance(record.get("settings"), dict))
+    return {seed for seed in seeds if isinstance(seed, int)}
+
+
 def recorded_images(profile_name: str, list_name: str) -> set[str]:
     """Fingerprints of the images of ``list_name`` that recorded evaluations saw."""
     evaluations = [values for _, recorded in all_records(profile_name) for values in recorded]
@@ -122,7 +134,7 @@ def recorded_images(profile_name: str, list_name: str) -> set[str]:
 
 
 def _record_files(profile_name: str) -> dict[str, dict[str, Path]]:
-    """JSON files of every run's record by run and file name; the workspace's take precedence over the project's."""
+    """JSON files of every run's record by run and file name; those made here take precedence."""
     files: dict[str, dict[str, Path]] = {}
     for base in reversed(record_bases(profile_name)):
         for path in base.glob("*/*.json"):

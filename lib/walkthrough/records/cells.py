@@ -1,9 +1,11 @@
 """Runs and evaluations that fill the cells of a table under a profile."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from deeplabv3.config import EvaluationConfig
+from walkthrough.paper import tables
 from walkthrough.paper.tables import Cell, Table
 from walkthrough.profiles import Profile
 from walkthrough.records.run import Run
@@ -11,15 +13,15 @@ from walkthrough.records.run import Run
 Job = tuple[Run, EvaluationConfig]
 """A run and the strategy that it is evaluated with."""
 
-_PROTOCOL = {"crop_size": 513, "batch_size": 16}
+_PROTOCOL = {"crop_size": 513, "batch_size": 16, "lr": 0.007}
 """Training settings of the paper unless it states others (Section 4.1); the profile has its own in their place."""
 
 
 def in_profile(training: dict[str, Any], profile: Profile) -> dict[str, Any]:
-    """Return changes of training settings with the paper's crop and batch size scaled to ``profile``.
+    """Return changes of training settings with the paper's crop, batch size and learning rate scaled to ``profile``.
 
     Another crop than 513 becomes the nearest one that is k * 16 + 1 pixels wide. No batch has fewer than two images,
-    which batch norm behind image pooling needs, and its parts are no larger than the profile's.
+    which batch norm behind image pooling needs, and its parts are no larger than the profile's where those have two.
     """
     changes = {name: value for name, value in training.items() if _PROTOCOL.get(name) != value}
     if "crop_size" in changes:
@@ -28,9 +30,11 @@ def in_profile(training: dict[str, Any], profile: Profile) -> dict[str, Any]:
     if "batch_size" in changes:
         batch_size = max(2, round(profile.training.batch_size * changes["batch_size"] / _PROTOCOL["batch_size"]))
         largest = profile.training.batch_size // profile.training.grad_accum_steps
-        parts = range(1, batch_size + 1)
+        fitting = (n for n in range(1, batch_size) if batch_size % n == 0 and 2 <= batch_size // n <= largest)
         changes["batch_size"] = batch_size
-        changes["grad_accum_steps"] = next(n for n in parts if batch_size % n == 0 and batch_size // n <= largest)
+        changes["grad_accum_steps"] = next(fitting, 1)
+    if "lr" in changes:
+        changes["lr"] = round(profile.training.lr * changes["lr"] / _PROTOCOL["lr"], 6)
     return changes
 
 
@@ -52,3 +56,30 @@ def cell_jobs(cell: Cell, profile: Profile) -> list[Job]:
 def table_jobs(table: Table, profile: Profile) -> list[Job]:
     """Return the jobs of a table under ``profile``, cell by cell, seed by seed; cells may share a run."""
     return [job for cell in table.cells for job in cell_jobs(cell, profile)]
+
+
+def cells_by_run(profile: Profile, numbers: Sequence[int] = tables.NUMBERS) -> dict[Run, dict[int, list[str]]]:
+    """Return every run of the tables under ``profile`` with the cells that it fills, as texts by table."""
+    cells: dict[Run, dict[int, list[str]]] = {}
+    for number in numbers:
+        for cell in tables.load(number).cells:
+            for run, _ in cell_jobs(cell, profile):
+                cells.setdefault(run, {}).setdefault(number, []).append(key_text(cell))
+    return cells
+
+
+def cells_text(cells: dict[int, list[str]]) -> str:
+    """Text of a run's cells, such as ``Table 3 (1,2,1) block7; Table 4 output stride 16, output stride 8``."""
+    return "; ".join(f"Table {number} {', '.join(texts)}" for number, texts in cells.items())
+
+
+def key_text(cell: Cell) -> str:
+    """Text of a cell's keys, such as ``(1,2,1) block7``; numbers and yes go with the key's name."""
+    words = []
+    for name, value in cell.keys.items():
+        name = name.replace("_", " ")
+        if value == "yes":
+            words.append(name)
+        elif value != "no":
+            words.append(f"{name} {value}" if value.isdecimal() else value)
+    return " ".join(words)

@@ -38,6 +38,16 @@ def environment_of(record: RunRecord) -> dict[str, Any]:
     return machine | versions | measured
 
 
+def machine_text(values: dict[str, Any]) -> str:
+    """Machine and versions of a run's or an evaluation's record as text."""
+    threads = values.get("threads")
+    words = [values.get("device"), values.get("cpu"), threads and f"{threads} thread{'s' if threads > 1 else ''}"]
+    words += [f"{name} {values[name]}" for name in ("cuda", "cudnn", "driver_version") if name in values]
+    words += [f"{name} {version}" for name, version in values.get("versions", {}).items()]
+    words += [f"commit {values['commit']}"] if "commit" in values else []
+    return ", ".join(filter(None, words))
+
+
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return names whose values differ, with both values; None stands for an absent one."""
     names = dict.fromkeys([*first, *second])

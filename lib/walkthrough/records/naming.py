@@ -8,15 +8,22 @@ strategy and the images.
 
 import hashlib
 import json
+import os
 import re
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
 from deeplabv3.config import EvaluationConfig, ModelConfig, TrainingConfig
+from deeplabv3.errors import require
 from walkthrough import paths
 
 RESULTS_VERSION = 1
 """Part of every run's name: raise it when a change of the code changes results, so that earlier ones are not used."""
+
+SOURCE = "DEEPLABV3_RECORDS"
+LOCAL, SHIPPED = "local", "shipped"
+"""Sources of records: this machine, and the project. The environment variable leaves one of them."""
 
 ARCHIVE = re.compile(r"\.\d{8}-\d{6}$")
 """End of the name of a run's folder that ``--no-resume`` has put aside: the time."""
@@ -49,6 +56,11 @@ def run_name(identity: dict) -> str:
     return f"{head}-{config.backbone}-os{config.output_stride}-{short_hash(named)}"
 
 
+def recipe_name(identity: dict) -> str:
+    """Name of the run's recipe: that of the run with seed 0, so one name for all seeds."""
+    return run_name(identity | {"seed": 0})
+
+
 def strategy(settings: EvaluationConfig) -> dict:
     """Return the settings that name an evaluation."""
     default = asdict(EvaluationConfig())
@@ -67,6 +79,16 @@ def partial_stem(settings: EvaluationConfig, list_name: str) -> str:
 
 
 def record_bases(profile_name: str) -> list[Path]:
-    """Folders of a profile's records: in the workspace, and in the checkout if there is one."""
-    bases = [paths.workspace(), paths.home() / "data"] if paths.is_checkout() else [paths.workspace()]
-    return [base / "records" / profile_name for base in bases]
+    """Folders of a profile's records, the first with precedence: of those made here, and of those that ship.
+
+    ``$DEEPLABV3_RECORDS``, ``local`` or ``shipped``, leaves one of them.
+    """
+    bases = {LOCAL: paths.local_records(), SHIPPED: paths.shipped_records()}
+    only = os.environ.get(SOURCE, "")
+    require(only in ("", LOCAL, SHIPPED), SOURCE, only, f"{LOCAL} or {SHIPPED}")
+    return [base / profile_name for source, base in bases.items() if base and only in ("", source)]
+
+
+def reading(source: str) -> AbstractContextManager[None]:
+    """Context in which the records of one source alone are read."""
+    return paths.environment({SOURCE: source})

@@ -40,7 +40,7 @@ def plan(profile_name: str, runs: bool = False, include_unfinished: bool = False
     """
     result = PrunePlan()
     records = {record.name: record for record in catalogue.run_records(profile_name)}
-    _plan_records(result, paths.workspace() / "records" / profile_name, records)
+    _plan_records(result, paths.local_records() / profile_name, records)
     result.delete |= dict(_leftovers(paths.workspace() / "walkthrough" / profile_name))
     for folder in _folders(paths.workspace() / "runs" / profile_name):
         if is_held(folder / LOCK):

@@ -10,7 +10,6 @@ all records of a profile.
 """
 
 import hashlib
-import io
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -101,9 +100,11 @@ def identity_of(profile: Profile, config: ModelConfig) -> dict:
         "seed": profile.seed,
     }
     if profile.model.init_from:
-        values["init_from"] = _file_hash("model.init_from", profile.model.init_from)
-    if profile.model.new_classes:
-        values["new_classes"] = True
+        from walkthrough.records import start  # imports torch, which tables do without
+
+        values["init_from"] = _file_hash("model.init_from", str(start.find(profile.model.init_from)))
+        if profile.model.new_classes:
+            values["new_classes"] = start.EQUAL_NAMES
     return json.loads(json.dumps(values))
 
 
@@ -143,6 +144,11 @@ class Run:
         return naming.run_name(self.identity)
 
     @property
+    def label(self) -> str:
+        """Text for people, such as ``aspp-resnet101-os16, seed 0``."""
+        return f"{self.name.rpartition('-')[0]}, seed {self.seed}"
+
+    @property
     def folder(self) -> Path:
         """Folder of the run's checkpoint and log."""
         return paths.workspace() / "runs" / self.profile.name / self.name
@@ -150,6 +156,11 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         return self.folder / CHECKPOINT
+
+    def log(self) -> Path | None:
+        """The training log ``log.csv`` in the run's folder, or beside its record; None if there is none."""
+        own = self.folder / "log.csv"
+        return own if own.is_file() else self._find("log.csv")
 
     def owns(self, checkpoint: Path) -> bool:
         """True unless a checkpoint of the run's settings holds other weights: an archived one, or a copy beside it."""
@@ -159,10 +170,10 @@ class Run:
 
     def record_folder(self) -> Path:
         """Folder that the run's record is written to."""
-        return paths.workspace() / "records" / self.profile.name / self.name
+        return paths.local_records() / self.profile.name / self.name
 
     def _find(self, file: str) -> Path | None:
-        """Path of a file of the record, in the workspace or among the records that come with the project."""
+        """Path of a file of the record, made here or among the records that come with the project."""
         paths_by_base = (base / self.name / file for base in naming.record_bases(self.profile.name))
         return next((path for path in paths_by_base if path.is_file()), None)
 
@@ -246,6 +257,8 @@ class Run:
             "compile": self.profile.runtime.compile,
             **environment(self.training.precision),
         }
+        if start := self.profile.model.init_from:
+            values["started_from"] = start
         write_atomically(self.record_folder() / "run.json", json.dumps(values, indent=2) + "\n")
 
     def evaluation_values(self, settings: EvaluationConfig, confusions: np.ndarray, seconds: float) -> dict:
@@ -275,8 +288,6 @@ class Run:
         A reader sees a complete record or none, even if the writer is killed halfway.
         """
         path = self.record_folder() / f"{self.evaluation_name(settings)}.json"
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, confusion=confusions.astype(np.int32))
-        counts = buffer.getvalue()
+        counts = store.pack_counts(confusions)
         write_atomically(path.with_suffix(".npz"), counts)
         write_atomically(path, json.dumps(values | {COUNTS: store.counts_hash(counts)}, indent=2) + "\n")

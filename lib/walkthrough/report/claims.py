@@ -1,7 +1,8 @@
 """The claims page: the paper's claims, its differences, ours with their intervals, and the verdicts."""
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from deeplabv3.files import write_atomically
 from walkthrough.paper.comparisons import DELTA, MUCH
 from walkthrough.profiles import Profile, load_profile, profile_names
 from walkthrough.records import catalogue
+from walkthrough.records.naming import SHIPPED, reading
 from walkthrough.report import verdicts
-from walkthrough.report.intervals import POWER
+from walkthrough.report.intervals import POWER, prediction
 from walkthrough.report.render import FORMATS, Rendered
 from walkthrough.report.results import CellResults
 from walkthrough.report.verdicts import Verdict
@@ -35,6 +37,8 @@ class ClaimsView(Rendered):
     profile: Profile
     verdicts: tuple[Verdict, ...]
     warnings: tuple[str, ...] = ()  # of lists too small for their intervals
+    others: Mapping[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    """With one seed: differences of the other seeds that ship ``(seeds,)``, by claim and comparison."""
 
     @property
     def title(self) -> str:
@@ -61,6 +65,8 @@ class ClaimsView(Rendered):
         if several:
             passed, family = verdicts.holm(list(self.verdicts))
             notes.insert(1, f"{passed} of {family} measured claims are supported at a family-wise 5 %, too (Holm).")
+        if any(len(values) > 1 for values in self.others.values()):
+            notes.append(_RULE_OF_OTHERS)
         if uncounted := sum(not verdict.claim.counted for verdict in self.verdicts):
             notes.append(f"The last {uncounted} rows are not counted: the paper does not say them, or less strictly.")
         if self.profile.from_scratch:
@@ -68,9 +74,9 @@ class ClaimsView(Rendered):
         return notes
 
     def texts(self) -> pd.DataFrame:
-        """One row a claim; the column of agreeing seeds only where there are several."""
-        texts = pd.DataFrame([_texts(verdict) for verdict in self.verdicts])
-        return texts if texts["seeds agree"].any() else texts.drop(columns="seeds agree")
+        """One row a claim; the columns of agreeing and of other seeds only where there are such."""
+        texts = pd.DataFrame([_texts(verdict, self.others) for verdict in self.verdicts])
+        return texts.drop(columns=[name for name in ("seeds agree", "other seeds") if not texts[name].any()])
 
     def numbers(self) -> pd.DataFrame:
         """One row a comparison; NaN where there is no record."""
@@ -78,6 +84,8 @@ class ClaimsView(Rendered):
         for verdict in self.verdicts:
             for comparison, ours in verdict.measured:
                 low, high = ours.interval() if ours else (float("nan"),) * 2
+                others = self.others.get((verdict.claim.name, comparison.name), np.empty(0))
+                others_low, others_high = prediction(others)
                 rows.append(
                     {
                         "claim": verdict.claim.name,
@@ -93,6 +101,9 @@ class ClaimsView(Rendered):
                         "detectable": ours.detectable() if ours else float("nan"),
                         "seeds": len(ours.values) if ours else 0,
                         "agree": int((ours.values > comparison.bound).sum()) if ours else 0,
+                        "other_seeds": len(others),
+                        "other_seeds_low": others_low,
+                        "other_seeds_high": others_high,
                         "profile": self.profile.name,
                     }
                 )
@@ -123,6 +134,11 @@ _RULE_OF_ONE_SEED = (
     "else open."
 )
 
+_RULE_OF_OTHERS = (
+    "Other seeds: the mean of those that ship, and the interval that one more seed lies in with a chance of 95 %. "
+    '"Outside": this seed does not, as one comparison in twenty does by chance.'
+)
+
 _MARKS = (
     "* within the paper's own scatter: one of the claim's differences is so small in the paper that two of its own "
     f"trainings could have it by chance ({verdicts.paper_scatter():.2f} points, from Table 11). Not to decide such a "
@@ -130,10 +146,10 @@ _MARKS = (
 )
 
 
-def _texts(verdict: Verdict) -> dict[str, str]:
+def _texts(verdict: Verdict, others: Mapping[tuple[str, str], np.ndarray]) -> dict[str, str]:
     claim = verdict.claim
     texts = {"claim": claim.sentence, "section": claim.section, "table": ", ".join(map(str, claim.tables))}
-    texts |= dict.fromkeys(("compared", "paper", "ours", "seeds agree"), "")
+    texts |= dict.fromkeys(("compared", "paper", "ours", "seeds agree", "other seeds"), "")
     if claim.comparisons:
         comparison, ours = verdict.weakest or (claim.comparisons[0], None)
         several = f" (of {len(claim.comparisons)})" if len(claim.comparisons) > 1 else ""
@@ -142,6 +158,11 @@ def _texts(verdict: Verdict) -> dict[str, str]:
         texts["paper"] = "" if np.isnan(comparison.paper) else f"{comparison.paper:+.2f}{scatter}"
         if ours:
             texts["ours"] = "{:+.2f} ({:+.2f} to {:+.2f})".format(ours.value, *ours.interval())
+            values = others.get((claim.name, comparison.name), np.empty(0))
+            low, high = prediction(values)
+            if np.isfinite(low):
+                inside = "inside" if low <= ours.value <= high else "outside"
+                texts["other seeds"] = f"{values.mean():+.2f} ({low:+.2f} to {high:+.2f}): {inside}"
         if verdict.several_seeds:
             texts["seeds agree"] = "{} of {}".format(*verdict.agree)
     return texts | {"verdict": verdict.label}
@@ -163,7 +184,22 @@ def claims_view(profile: Profile) -> ClaimsView:
     """Every claim under ``profile``."""
     results = CellResults(profile)
     found = tuple(verdicts.evaluate_claims(profile, results))
-    return ClaimsView(profile, found, tuple(results.warnings))
+    others = _other_seeds(profile, found) if profile.seeds == 1 else {}
+    return ClaimsView(profile, found, tuple(results.warnings), others)
+
+
+def _other_seeds(profile: Profile, found: Sequence[Verdict]) -> dict[tuple[str, str], np.ndarray]:
+    """Differences of the seeds that ship, but for the profile's own, by claim and comparison."""
+    with reading(SHIPPED):
+        seeds = catalogue.recorded_seeds(profile.name) - {profile.seed}
+        by_seed = [CellResults(replace(profile, seed=seed)) for seed in sorted(seeds)]
+        differences = {
+            (verdict.claim.name, comparison.name): [results.difference(comparison.terms) for results in by_seed]
+            for verdict in found
+            for comparison, ours in verdict.measured
+            if ours
+        }
+    return {name: np.array([value for value in values if value is not None]) for name, values in differences.items()}
 
 
 def figure_format(path: Path) -> str:

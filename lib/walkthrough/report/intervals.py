@@ -99,6 +99,18 @@ def bootstrap(confusions: np.ndarray) -> Estimate:
     return Estimate(miou[:1], miou[None, 1:], images)
 
 
+def prediction(values: np.ndarray, new: int = 1, level: float = LEVEL) -> tuple[float, float]:
+    """Interval for the mean of ``new`` further seeds on the same images, from the ``values`` ``(seeds,)`` of others.
+
+    Student's; NaN from a single seed, which tells no spread.
+    """
+    if (seeds := len(values)) < 2:
+        return float("nan"), float("nan")
+    error = values.std(ddof=1) * np.sqrt(1 / new + 1 / seeds)
+    half_width = stats.t.ppf((1 + level) / 2, seeds - 1) * error
+    return float(values.mean() - half_width), float(values.mean() + half_width)
+
+
 def small_list_warning(confusions: np.ndarray) -> str:
     """Sentence that says why intervals from these images ``(images, K, K)`` are rough; empty where they are many."""
     truth = (confusions.sum(axis=2) > 0).sum(axis=0)  # images with each class

@@ -21,7 +21,7 @@ ORIGIN = """\
 def model_card(profile: Profile, run: str) -> str:
     """Model card of a run of ``profile`` in Markdown; a run without evaluations is a ``UserError``."""
     record = catalogue.find(profile.name, run)
-    settings, values = settings_of(record), record.values
+    settings = settings_of(record)
     counts = catalogue.all_counts(profile.name, record.name)
     rows = []
     for label, evaluation in by_label(record.usable, profile):
@@ -33,7 +33,7 @@ def model_card(profile: Profile, run: str) -> str:
     best = max(record.usable, key=lambda evaluation: evaluation.values["miou"])
     confusions = counts[best.settings].sum(axis=0)
     names = list(profile.data.class_map().values())
-    minutes = values["seconds"] / 60
+    stages = _stages(profile, record)
     lines = [
         f"# Model card: DeepLabv3 with {settings['model.backbone']}",
         f"Generated from the record `data/records/{profile.name}/{record.name}` by "
@@ -49,7 +49,7 @@ def model_card(profile: Profile, run: str) -> str:
         "## Where it fails",
         _failures(confusions, names),
         "## How it was trained",
-        _recipe(settings, values, minutes),
+        "\n\n".join(stages),
         "## Where it comes from",
         ORIGIN.rstrip(),
     ]
@@ -83,7 +83,16 @@ def _failures(confusion: np.ndarray, names: list[str]) -> str:
     return "\n".join(lines)
 
 
-def _recipe(settings: dict, values: dict, minutes: float) -> str:
+def _stages(profile: Profile, record: catalogue.RunRecord) -> list[str]:
+    """The recipe of a run, after that of the recorded run whose network it started from."""
+    start = record.values.get("started_from", "")
+    recorded = {one.name: one for one in catalogue.run_records(profile.name)}
+    before = _stages(profile, recorded[start]) if start in recorded else []
+    first = f"From the network of `{start}`:" if start else "From the backbone's weights:"
+    return [*before, f"{first}\n\n{_recipe(settings_of(record), record.values)}"]
+
+
+def _recipe(settings: dict, values: dict) -> str:
     model, training = (
         {name.removeprefix(part): value for name, value in settings.items() if name.startswith(part)}
         for part in ("model.", "training.")
@@ -99,7 +108,7 @@ def _recipe(settings: dict, values: dict, minutes: float) -> str:
         f"weight decay {training['weight_decay']:g}, batch norm momentum {training['batch_norm_momentum']:g}, "
         f"scales {scales}, {training['precision']}"
         + (f", images with {hard} listed {training['hard_class_copies']} times." if hard else "."),
-        f"- List `{settings['data.list']}`, seed {settings['seed']}, {minutes:.0f} minutes on {values['device']} "
-        f"with {values['threads']} thread{'s' if values['threads'] > 1 else ''}, torch {values['versions']['torch']}.",
+        f"- List `{settings['data.list']}`, seed {settings['seed']}, {values['seconds'] / 60:.0f} minutes on "
+        f"{values['device']} with {values['threads']} thread{'s' if values['threads'] > 1 else ''}, torch {values['versions']['torch']}.",
     ]
     return "\n".join(lines)

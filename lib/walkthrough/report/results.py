@@ -21,7 +21,7 @@ class CellResults:
     def by_seed(self, cell: Cell) -> dict[int, Estimate]:
         """A cell's mIoU for each of the profile's seeds that has a record."""
         found = {}
-        for run, settings in self._jobs(cell):
+        for run, settings in self.jobs(cell):
             key = (run.name, settings)
             if key not in self._estimates:
                 confusions = run.confusion_counts(settings)
@@ -32,7 +32,7 @@ class CellResults:
                 found[run.seed] = estimate
         return found
 
-    def _jobs(self, cell: Cell) -> list[Job]:
+    def jobs(self, cell: Cell) -> list[Job]:
         """Runs and evaluations that fill the cell; none where there are neither images nor records to tell them."""
         key = repr((cell.variant, cell.training, cell.evaluation))
         if key not in self._known_jobs:
@@ -46,7 +46,20 @@ class CellResults:
 
     def is_one_network(self, terms: tuple[tuple[float, Cell], ...]) -> bool:
         """True where the profile fills all cells with one evaluation, such as those of both ResNets by MobileNetV2."""
-        return len({(run.name, settings) for _, cell in terms for run, settings in self._jobs(cell)[:1]}) == 1
+        return len({(run.name, settings) for _, cell in terms for run, settings in self.jobs(cell)[:1]}) == 1
+
+    def difference(self, terms: tuple[tuple[float, Cell], ...]) -> float | None:
+        """The sum of ``weight * mIoU`` with the first seed, from the records' values alone; None where one is missing.
+
+        Without an interval, it costs no bootstrap.
+        """
+        total = 0.0
+        for weight, cell in terms:
+            record = next((run.evaluation_record(settings) for run, settings in self.jobs(cell)[:1]), None)
+            if record is None:
+                return None
+            total += weight * record["miou"]
+        return total
 
     def estimate(self, cell: Cell) -> Estimate | None:
         """A cell's mIoU over all seeds that have a record; None where none has."""

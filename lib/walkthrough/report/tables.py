@@ -10,7 +10,7 @@ from walkthrough.paper import claims, tables
 from walkthrough.paper.tables import Table
 from walkthrough.profiles import Profile, profile_names
 from walkthrough.records import cells
-from walkthrough.report import verdicts
+from walkthrough.report import reproduction, verdicts
 from walkthrough.report.render import FORMATS, Rendered
 from walkthrough.report.results import CellResults
 
@@ -100,9 +100,9 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
 
 
 def _substitutes(table: Table, profile: Profile) -> list[str]:
-    """Crops and batches of the paper that are others under ``profile``, each as ``batch 16 is 8``."""
+    """Crops, batches and learning rates that are others under ``profile``, each as ``batch 16 is 8``."""
     found = []
-    for name in ("crop_size", "batch_size"):
+    for name in ("crop_size", "batch_size", "lr"):
         for paper in sorted({cell.training[name] for cell in table.cells if name in cell.training}):
             own = cells.in_profile({name: paper}, profile).get(name, getattr(profile.training, name))
             if own != paper:
@@ -119,6 +119,7 @@ class TableView(Rendered):
     values: pd.DataFrame
     verdicts: tuple[verdicts.Verdict, ...]
     warnings: tuple[str, ...] = ()  # of lists too small for their intervals
+    made_here: tuple[float, ...] = ()  # differences of the evaluations that stand for shipped ones
 
     @property
     def title(self) -> str:
@@ -140,6 +141,13 @@ class TableView(Rendered):
 
     def notes(self) -> list[str]:
         notes = _notes(self.table, self.profile, self.values) + list(self.warnings)
+        if count := len(self.made_here):
+            other = [abs(difference) for difference in self.made_here if difference]
+            rest = f", the others within {max(other):.2f} points" if other else ""
+            notes.append(
+                f"Made here, in the place of what ships: {count} evaluation{'s' if count > 1 else ''}, "
+                f"{count - len(other)} of them the same to the last digit{rest}."
+            )
         return notes + [verdict.summary() for verdict in self.verdicts]
 
 
@@ -148,7 +156,8 @@ def view(number: int, profile: Profile, results: CellResults | None = None) -> T
     results = results or CellResults(profile)
     table = tables.load(number)
     found = [verdicts.evaluate_claim(claim, results) for claim in claims.load() if number in claim.tables]
-    return TableView(table, profile, frame(table, profile, results), tuple(found), tuple(results.warnings))
+    here = reproduction.made_here(job for cell in table.cells for job in results.jobs(cell))
+    return TableView(table, profile, frame(table, profile, results), tuple(found), tuple(results.warnings), tuple(here))
 
 
 def render(number: int, profile: Profile, form: str = "text", results: CellResults | None = None) -> str:

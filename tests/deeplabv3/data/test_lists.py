@@ -79,7 +79,8 @@ def test_numbers_as_names_and_flags(voc_root):
 
 
 @pytest.mark.parametrize("line", ["image_1.jpg image_2_mask.png", "image_1,image_2_mask.png",
-                                  "JPEGImages/image_1.jpg SegmentationClass/image_9.png"])  # fmt: skip
+                                  "JPEGImages/image_1.jpg SegmentationClass/image_9.png",
+                                  "JPEGImages/image_1.jpg SegmentationClass/image_2.png"])  # fmt: skip
 def test_label_of_another_name_is_refused(voc_root, line):
     write_list(voc_root, f"image_0\n{line}\n")
     with pytest.raises(UserError, match=r"line 2 of list .*train\.txt names an image and a label of another name"):

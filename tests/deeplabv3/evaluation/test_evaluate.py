@@ -181,3 +181,14 @@ def test_gpu_counts_as_the_cpu(make_model, data, config, batch_size):
     allowed = 0.05 if config.precision == "bfloat16" else 1e-3
     assert np.array_equal(found.sum(2), expected.sum(2))
     assert abs(found - expected).sum() / 2 <= allowed * expected.sum()
+
+
+def test_image_larger_than_its_header_is_named(make_model, tmp_path, monkeypatch):
+    """The header is all that is known when batches are planned; the others are counted."""
+    data = write_images(tmp_path / "VOC", [(20, 30), (70, 30), (30, 40)])
+    original = VOCData.image_size
+    monkeypatch.setattr(VOCData, "image_size", lambda self, index: (20, 30) if index == 1 else original(self, index))
+    found = dict(confusion_per_image(make_model(), data, EvaluationConfig(padding="tight"), batch_size=2))
+    assert isinstance(found[1], UserError)
+    assert "image 'image_1' of list 'val' has 30 x 70 pixels, more than its header said" in str(found[1])
+    assert found[0].any() and found[2].any()

@@ -62,6 +62,7 @@ def test_optimizer_has_the_settings_and_two_groups():
         {"iterations": 0},
         {"batch_size": 0},
         {"crop_size": -1},
+        {"crop_size": 8},
         {"batch_size": 2.5},
         {"lr": -1.0},
         {"lr": float("inf")},

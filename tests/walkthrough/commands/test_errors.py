@@ -110,3 +110,15 @@ def test_missing_package_names_its_extra(module, extra):
 )
 def test_defect_has_no_sentence(error):
     assert explain(error) is None
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_want_of_memory_names_the_remedies(error):
+    sentence = explain(error)
+    assert "memory does not suffice" in sentence and "--tile 1025" in sentence and "'training.batch_size'" in sentence
+
+
+def test_old_onnx_runtime_is_to_be_upgraded():
+    """Its error comes after the long export, and from a class of its own."""
+    error = type("Fail", (Exception,), {})("[ONNXRuntimeError] : Unsupported model IR version: 13, max supported: 10")
+    assert "upgrade it: pip install -U onnxruntime" in explain(error)

@@ -451,6 +451,8 @@ MISTAKES = {
     "scale 0": ["predict", "PHOTO", "--weights", "WEIGHTS", "--scales", "0"],
     "scales apart": ["predict", "PHOTO", "--weights", "WEIGHTS", "--scales", "0.5;1"],
     "max size 0": ["predict", "PHOTO", "--weights", "WEIGHTS", "--max-size", "0"],
+    "max size with tiles": ["predict", "PHOTO", "--weights", "WEIGHTS", "--tile", "257", "--max-size", "300"],
+    "tile too small": ["predict", "PHOTO", "--weights", "WEIGHTS", "--tile", "128"],
     "output is a file": ["predict", "PHOTO", "--weights", "WEIGHTS", "--output", "PHOTO"],
     "no test set": ["predict-test", "--weights", "WEIGHTS", "--data", "VOC"],
     "no devkit": ["predict-test", "--weights", "WEIGHTS", "--data", "EMPTY"],

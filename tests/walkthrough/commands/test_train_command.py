@@ -131,3 +131,29 @@ def test_crop_whose_corners_do_not_fit_is_noted(crop, stride, next_fitting):
         else note.endswith(f"training.crop_size={next_fitting} is the next that is")
     )
     assert crop_note(crop, stride, align_corners=False) == ""
+
+
+def test_recorded_run_with_damaged_checkpoint_is_refused(arguments, workspace, capsys):
+    """Its record alone would be printed; without the file the same command goes on from the one before."""
+    assert cli.main([*arguments, "--set", "runtime.save_every_s=0"]) == 0
+    (run,) = runs(workspace)
+    checkpoint = run / "checkpoint.safetensors"
+    content = bytearray(checkpoint.read_bytes())
+    content[-4000:-3000] = b"\xff" * 1000
+    checkpoint.write_bytes(content)
+    capsys.readouterr()
+    assert cli.main(arguments) == 1
+    assert f"checkpoint {checkpoint} is damaged" in capsys.readouterr().err
+    checkpoint.unlink()
+    assert cli.main(arguments) == 0
+    assert load_checkpoint(checkpoint).step == 3
+
+
+def test_validations_of_finished_run_are_noted(arguments, capsys):
+    assert cli.main(arguments) == 0
+    assert cli.main([*arguments, "--validate-every", "2"]) == 0
+    note = "the run is finished, and --validate-every has no effect"
+    assert note in capsys.readouterr().out
+    assert cli.main([*arguments, "--validate-every", "2", "--no-resume"]) == 0
+    assert cli.main([*arguments, "--validate-every", "2"]) == 0
+    assert note not in capsys.readouterr().out

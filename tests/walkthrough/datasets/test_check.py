@@ -216,3 +216,29 @@ def test_images_of_test_list_need_no_labels(voc_root):
 def test_class_that_never_occurs_is_a_warning(voc_root):
     told = [line for line in check(voc_root, CLASSES | {9: "triangle"}) if "triangle" in line.text]
     assert [(line.level, "in      0 images" in line.text) for line in told] == [("warning", True)]
+
+
+def test_line_that_converts_labels_is_told_once(voc_root):
+    for number in range(3):
+        path = voc_root / "SegmentationClass" / f"image_{number}.png"
+        with Image.open(path) as label:
+            label.convert("RGB").save(path)
+    first, *others = lines(voc_root, "error")
+    assert "image_0.png is a RGB image" in first and "write_values" in first
+    assert [other.endswith("image, and labels hold class numbers; as above.") for other in others] == [True, True]
+
+
+@pytest.mark.parametrize("used", [("train", "val"), None])
+def test_faults_of_unused_lists_are_warnings(voc_root, used):
+    """Without a profile every list counts."""
+    shutil.copy(voc_root / "JPEGImages" / "image_0.jpg", voc_root / "JPEGImages" / "odd.jpg")
+    write_label(voc_root / "SegmentationClass" / "odd.png", np.full((5, 5), 99, np.uint8))
+    write_list(voc_root, "old", ["gone", "odd", "image_0"])
+    write_list(voc_root, "empty", [""])
+    write_list(voc_root, "test", ["image_0"])
+    level = "warning" if used else "error"
+    found = "\n".join(lines(voc_root, level, used=used))
+    for words in ("gone.jpg of list 'old' is missing", "empty.txt is empty", "train and test share", "another size",
+                  "values outside the 3 classes (99)"):  # fmt: skip
+        assert words in found
+    assert lines(voc_root, "error" if used else "warning", used=used) == []

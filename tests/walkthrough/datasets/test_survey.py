@@ -143,7 +143,7 @@ def test_lists_that_are_void_throughout_are_errors(voc_root, value):
     relabel(voc_root, lambda values: np.full_like(values, value))
     found = errors(voc_root, unlisted_labels="ignore")
     assert [error.split(":")[0] for error in found] == [f"list '{name}' is void throughout"
-                                                        for name in ("train", "trainval", "val")]  # fmt: skip
+                                                        for name in ("train", "val")]  # fmt: skip
     assert refusal(voc_root, unlisted_labels="ignore") == found[0]
     with pytest.raises(UserError, match="list 'val' is void throughout"):
         require_labels(VOCData(voc_root, "val", CLASSES, unlisted_labels="ignore"))
@@ -248,14 +248,14 @@ def test_labels_of_the_evaluation_list_are_checked(voc_root, profile_file, capsy
 
 
 def test_labels_of_a_test_list_are_checked_if_there_are_any(voc_root):
-    """A missing label is an error of a list that is used."""
+    """A missing label is an error of a list that is used, and without a profile all are."""
     (voc_root / "ImageSets" / "Segmentation" / "test.txt").write_text("image_0\nhidden\n")
     (voc_root / "JPEGImages" / "hidden.jpg").write_bytes((voc_root / "JPEGImages" / "image_0.jpg").read_bytes())
     assert [error for error in errors(voc_root) if "hidden" in error] == []
     (found,) = [error for error in errors(voc_root, used=("train", "test")) if "hidden" in error]
     assert "hidden.png of list 'test' is missing" in found
     write_label(voc_root / "SegmentationClass" / "hidden.png", np.zeros((20, 20), np.uint8))
-    assert any("another size" in error and "hidden" in error for error in errors(voc_root))
+    assert any("another size" in error and "hidden" in error for error in errors(voc_root, used=None))
 
 
 @pytest.mark.parametrize("spoil", [

@@ -129,12 +129,21 @@ def test_error_keeps_counts(run, counted):
     assert counted == [5, 6, 7, 8]
 
 
-def test_gpu_out_of_memory_names_the_setting(run):
+@pytest.mark.parametrize(
+    ("error", "whose"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "the GPU's"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "the computer's"),
+        (MemoryError(), "the computer's"),
+    ],
+    ids=["gpu", "torch", "numpy"],
+)
+def test_out_of_memory_names_the_settings(run, error, whose):
     def report(done: int) -> None:
         if done == 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
 
-    with pytest.raises(UserError, match=r"lower 'runtime\.eval_batch_size'"):
+    with pytest.raises(UserError, match=rf"{whose} memory .* lower 'runtime\.eval_batch_size' .* give --tile 1025"):
         evaluate_run(run, run.profile.evaluation, report)
     assert len(partials(run)) == 1
 
@@ -252,7 +261,7 @@ def test_unreadable_images_are_named_and_others_counted(run, voc_root, profile_f
     assert main(command) == 1
     printed = capsys.readouterr()
     assert sorted(counted) == list(range(9))
-    assert "classes, 7 images, output stride 16" in printed.out
+    assert "classes, 7 images of list 'trainval', output stride 16" in printed.out
     (sentence,) = [line for line in printed.err.splitlines() if line.startswith("deeplabv3: ")]
     assert "2 of 9 images could not be evaluated" in sentence
     assert all(str(path) in sentence for path in contents)

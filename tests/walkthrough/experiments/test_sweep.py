@@ -189,6 +189,28 @@ def test_time_left_follows_speed_since_this_start(profile, monkeypatch, capsys):
         assert capsys.readouterr().err == "sweep, 0 of 1 runs, 78%, 00:49 left, loss=0.500\n"
 
 
+def test_progress_names_the_tables_at_work(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    names = ["Table 3 (1,2,1) block7", "Table 5 (1,1,1)", "Table 9 batch 4", "Table 9 batch 8"]
+    with Progress([FakeTask(100) for _ in names], "sweep", names) as bar:
+        for number in range(3):
+            bar.moved(number, 50, 0.5 + number)
+        clock[0] += 61
+        bar.moved(0, 60, 0.25)
+        bar.ended(1)
+        clock[0] += 61
+        bar.ended(0)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("left, Table 3 (1,2,1) block7 loss=0.250; Table 5 (1,1,1) loss=1.500; 1 more")
+    assert second.startswith("sweep, 2 of 4 runs") and second.endswith("left, Table 9 batch 4 loss=2.500")
+
+
+def test_plan_names_cells_and_seeds(profile):
+    assert "Table 1 output stride 8" in plan(profile, (1,)).names()
+    assert "Table 1 output stride 8, seed 1" in plan(replace(profile, seeds=2), (1,)).names()
+
+
 def test_failed_task_leaves_the_time_left(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])

@@ -56,6 +56,32 @@ def test_panels_show_own_values():
     assert np.isnan(figure.axes[1].lines[0].get_ydata()[1])
 
 
+def test_panels_have_intervals_and_equal_spans():
+    ours = {"a": [[50, 52], [48, 51], [51, 55]], "b": [[50, 50], [49, 49], [51, 51]]}
+    figure = charts.panels(["x", "y"], {"paper": {"a": [70, 71], "b": [70, 90]}, "ours": ours}, x_label="block")
+    paper, measured = figure.axes
+    spans = [high - low for low, high in (paper.get_ylim(), measured.get_ylim())]
+    assert spans[0] == pytest.approx(spans[1]) and spans[0] > 20
+    assert sum(measured.get_ylim()) / 2 == pytest.approx(51.5)
+    ends = [[(x, *line[:, 1]) for line in lines.get_segments() for x in line[:1, 0]] for lines in measured.collections]
+    assert ends == [[(-0.03, 48, 51), (0.97, 51, 55)], [(0.03, 49, 51), (1.03, 49, 51)]]
+    assert [line.get_color() for line in measured.lines] == list(charts.COLORS[:2])
+    assert len(figure.legends) == 1 and measured.get_legend() is None  # both panels name the same rows
+    figure = charts.panels(["x"], {"paper": {"a": [1], "b": [2]}, "ours": {"c": [1], "d": [2]}})
+    named = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in figure.axes]
+    assert named == [["a", "b"], ["c", "d"]] and not figure.legends
+
+
+def test_differences_stand_beside_papers():
+    figure = charts.differences({"a over b": (0.5, (1.5, 1.0, 2.5)), "c over d": (float("nan"), None)}, "points")
+    (axis,) = figure.axes
+    marks = [(line.get_marker(), list(line.get_xdata())) for line in axis.lines[:-1]]
+    assert marks[:3] == [("D", [0.5]), ("None", [1.0, 2.5]), ("o", [1.5])]
+    assert marks[3][0] == "D" and np.isnan(marks[3][1]).all() and len(marks) == 4
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a over b", "c over d"]
+    assert axis.get_ylim() == (1.5, -0.5)  # the first row is on top
+
+
 def test_images_keep_their_places():
     black, white = np.zeros((4, 6, 3), np.uint8), np.full((6, 4, 3), 255, np.uint8)
     figure = charts.images([[black, white], [white]], ["first", "second"])

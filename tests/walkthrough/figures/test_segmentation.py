@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from deeplabv3.config import SYNTHETIC_CLASSES, VOID
 from walkthrough.figures import segmentation
 
 NAMES = ["background", "cat", "dog"]
@@ -115,3 +116,25 @@ def test_first_class_that_is_no_background_is_drawn():
         segmentation.draw_classes(axis, np.zeros((40, 60), np.uint8), COLORS, names, image)
         assert texts(axis) == (["road"] if drawn else [])
         assert (axis.images[0].get_array() != image).all() == drawn
+
+
+def test_class_maps_have_own_colors_and_legend():
+    classes, image = np.array([[0, 1], [3, VOID]], np.uint8), np.zeros((2, 2, 3), np.uint8)
+    colors = segmentation.SYNTHETIC_COLORS
+    names = ["background", "disc", "ring", "rod"]
+    rows = {"first": [image, classes], "second": [image, classes[:, ::-1]]}
+    figure = segmentation.class_maps(rows, ["image", "ground truth"], colors, names)
+    painted = figure.axes[1].images[0].get_array()
+    assert painted[0].tolist() == colors[:2].tolist() and painted[1, 0].tolist() == colors[3].tolist()
+    assert painted[1, 1].tolist() == list(segmentation.VOID_COLOR)
+    assert [axis.get_ylabel() for axis in figure.axes] == ["first", "", "second", ""]
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["image", "ground truth"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["background", "disc", "rod"]
+
+
+def test_synthetic_colors_differ_widely():
+    colors = segmentation.SYNTHETIC_COLORS.astype(int)
+    assert len(colors) == len(SYNTHETIC_CLASSES)
+    shown = np.array([*colors, segmentation.VOID_COLOR])
+    distances = np.abs(shown[:, None] - shown[None]).sum(axis=2)
+    assert distances[~np.eye(len(shown), dtype=bool)].min() > 80

@@ -1,10 +1,13 @@
-"""Small notebooks and their walkthrough."""
+"""Small notebooks and their walkthrough; the code of the project's own notebooks."""
 
+import ast
 import json
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from torch import nn
 
+from walkthrough import paths
 from walkthrough.notebooks import run as module
 from walkthrough.notebooks.run import walkthrough
 from walkthrough.report import claims as page
@@ -84,3 +87,39 @@ def isolate(patch, library):
     patch.setattr(report, "write_tables", write_tables)
     patch.setattr(page, "write_claims", write_claims)
     patch.delenv("DEEPLABV3_PROFILE", raising=False)
+
+
+# --- the project's notebooks
+
+START, ATROUS, OUTPUT_STRIDE = "00_start_here", "01_atrous_convolution", "02_output_stride"
+CASCADE, ASPP = "03_cascade", "04_aspp"
+
+
+def cells(name: str, kind: str = "code") -> list:
+    notebook = nbformat.read(paths.home() / "notebooks" / f"{name}.ipynb", as_version=4)
+    return [cell for cell in notebook.cells if cell.cell_type == kind]
+
+
+def definitions(name: str) -> dict:
+    """Imports, functions, classes and constants (in capitals) of a notebook; nothing else of it is executed."""
+    body = [node for cell in cells(name) for node in ast.parse(cell.source).body if is_definition(node)]
+    found: dict = {}
+    exec(compile(ast.Module(body, []), f"{name}.ipynb", "exec"), found)
+    return found
+
+
+def is_definition(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Assign):
+        return all(name.id.isupper() for name in ast.walk(node.targets[0]) if isinstance(name, ast.Name))
+    return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
+
+
+def with_random_norms(network: nn.Module) -> nn.Module:
+    """The network for evaluation, its batch norms with weights and statistics that are not 1 and 0."""
+    for layer in network.eval().modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values in (layer.weight.data, layer.running_var):
+                nn.init.uniform_(values, 0.5, 1.5)
+            for values in (layer.bias.data, layer.running_mean):
+                nn.init.normal_(values)
+    return network

@@ -15,7 +15,7 @@ from deeplabv3.errors import UserError
 from deeplabv3.evaluation.metrics import mean_iou, pixel_accuracy
 from walkthrough import paths
 from walkthrough.profiles import load_profile, with_data
-from walkthrough.records import catalogue, store
+from walkthrough.records import catalogue, naming, store
 from walkthrough.records import run as records
 from walkthrough.records.catalogue import all_counts, all_records
 from walkthrough.records.run import Run
@@ -132,18 +132,18 @@ def test_published_evaluation_names_are_unchanged(name, monkeypatch):
     assert list((paths.home() / "data" / "records" / "mobile").glob(f"*/{name}.npz"))
 
 
-COMMITTED = sorted((paths.home() / "data" / "records" / "mobile").glob("*/eval-*.json"))
+COMMITTED = sorted((paths.home() / "data" / "records").glob("*/*/run.json"))
 
 
-@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
 def test_published_values_follow_from_their_counts(path):
     """No record was edited by hand: the mIoU is that of the counts beside it."""
-    record = store.read_json(path)
-    with np.load(path.with_suffix(".npz")) as file:
-        total = file["confusion"].astype(np.int64).sum(0)
-        assert len(file["confusion"]) == record["images"]
-    assert record["miou"] == round(mean_iou(total), 3)
-    assert record["pixel_accuracy"] == round(pixel_accuracy(total), 3)
+    for beside in sorted(path.parent.glob("eval-*.json")):
+        record = store.read_json(beside)
+        confusions = store.read_counts(beside, beside.with_suffix(".npz").read_bytes())
+        assert len(confusions) == record["images"]
+        assert record["miou"] == round(mean_iou(confusions.sum(axis=0)), 3)
+        assert record["pixel_accuracy"] == round(pixel_accuracy(confusions.sum(axis=0)), 3)
 
 
 def test_written_record_is_read_back(run, profile, workspace):
@@ -306,3 +306,26 @@ def test_project_and_workspace_records_are_merged(run, profile, tmp_path, monkey
 
 def test_unknown_profile_has_no_records():
     assert all_records("no-such-profile") == []
+
+
+def test_records_made_in_checkout_are_apart_from_shipped(profile, ship, workspace, monkeypatch):
+    """Where the workspace is the checkout's ``data/``, as by default, nothing that ships is overwritten."""
+    run = Run.of(profile, profile.model_config())
+    write(run, COUNTS)
+    shipped = ship()
+    monkeypatch.setenv("DEEPLABV3_WORKSPACE", str(shipped.parent))
+    write(run, COUNTS * 2)
+    assert run.record_folder() == shipped.parent / "local_records" / "tiny-tests" / run.name
+    assert np.array_equal(run.confusion_counts(profile.evaluation), COUNTS * 2)
+    (shipped / "tiny-tests" / run.name / "log.csv").write_text("step,loss\n")
+    assert run.log() == shipped / "tiny-tests" / run.name / "log.csv"
+    run.folder.mkdir(parents=True)
+    (run.folder / "log.csv").write_text("step,loss\n")
+    assert run.log() == run.folder / "log.csv"
+    for source, factor in (("local", 2), ("shipped", 1)):
+        with naming.reading(source):
+            assert np.array_equal(run.confusion_counts(profile.evaluation), COUNTS * factor)
+    assert len(naming.record_bases("tiny-tests")) == 2
+    monkeypatch.setenv("DEEPLABV3_RECORDS", "mine")
+    with pytest.raises(UserError, match="DEEPLABV3_RECORDS"):
+        naming.record_bases("tiny-tests")

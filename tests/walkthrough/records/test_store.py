@@ -1,7 +1,9 @@
 """Records that several processes write: a reader sees a complete one or none."""
 
+import io
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,3 +68,30 @@ def test_killed_writer_leaves_complete_record_or_none(run, profile, profile_file
     assert np.array_equal(run.confusion_counts(profile.evaluation), counts_of(7))
     prune.delete(prune.plan(PROFILE))
     assert not leftover.exists() and run.evaluation_record(profile.evaluation)["mark"] == 7
+
+
+@pytest.mark.parametrize("largest", [1, 255, 70_000, 2**31])
+def test_packed_counts_are_read_back(largest):
+    confusions = np.random.default_rng(0).integers(0, largest, (7, 3, 3), endpoint=True)
+    confusions[2:, 1] = 0
+    found = store.read_counts(Path("eval.npz"), store.pack_counts(confusions))
+    assert np.array_equal(found, confusions) and found.dtype == np.int64
+    assert store.read_counts(Path("eval.npz"), store.pack_counts(confusions * 0)).sum() == 0
+
+
+def test_packed_counts_are_smaller_than_matrices():
+    """Three of eleven classes an image, as in the synthetic data set."""
+    random = np.random.default_rng(0)
+    confusions = np.zeros((200, 11, 11), dtype=np.int32)
+    for matrix in confusions:
+        chosen = random.choice(11, 3, replace=False)
+        matrix[np.ix_(chosen, chosen)] = random.integers(0, 9000, (3, 3))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, confusion=confusions)
+    assert len(store.pack_counts(confusions)) < 0.7 * len(buffer.getvalue())
+
+
+def test_counts_of_earlier_format_are_read():
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, confusion=counts_of(5).astype(np.int32))
+    assert np.array_equal(store.read_counts(Path("eval.npz"), buffer.getvalue()), counts_of(5))

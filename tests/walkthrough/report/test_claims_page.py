@@ -100,3 +100,27 @@ def test_write_claims_includes_other_recorded_profiles(measured, tmp_path):
         rows = {row["comparison"]: row for row in csv.DictReader(file)}
     assert float(rows["ASPP: multi-scale inputs add"]["low"]) > 0
     assert rows["cascade: multi-scale inputs add"]["ours"] == ""
+
+
+def test_one_seed_is_set_beside_those_that_ship(profile, ship):
+    """Seed 0 lies within what seeds 1 to 3 spread over in one claim, and outside in another."""
+    for seed, (finer, pooled) in enumerate([(12, 2), (14, 18), (12, 17), (15, 18)]):
+        one = replace(profile, seed=seed)
+        record(one, tables.load(1).cell(output_stride="8"), finer)
+        record(one, tables.load(1).cell(output_stride="16"), 4)
+        record(one, tables.load(5).cell(multi_grid="(1,2,4)", rates="(6,12,18)", image_pooling="no"), 10)
+        record(one, tables.load(5).cell(image_pooling="yes"), pooled)
+        for cell in (tables.load(1).cell(output_stride="8"), tables.load(5).cell(image_pooling="yes")):
+            cell_jobs(cell, one)[0][0].write_training_record(1.0)
+    alone = page.claims_view(profile)
+    assert "other seeds" not in alone.texts(), "nothing ships"
+    ship()
+    view = page.claims_view(profile)
+    texts = view.texts().set_index("claim")["other seeds"]
+    assert texts["Augmenting ASPP with image-level features is effective."] == "+19.17 (+12.00 to +26.34): outside"
+    assert texts.filter(like="3.4 times fewer").iloc[0].endswith(": inside")
+    numbers = view.numbers().set_index("comparison")
+    assert numbers.loc["with image pooling over without", "other_seeds"] == 3
+    assert numbers.loc["with image pooling over without", "other_seeds_high"] == pytest.approx(26.34, abs=0.01)
+    assert "this seed does not, as one comparison in twenty does by chance" in str(view)
+    assert "other seeds" not in page.claims_view(replace(profile, seeds=2)).texts()

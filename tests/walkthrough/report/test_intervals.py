@@ -241,3 +241,18 @@ def test_disagreeing_seed_leaves_difference_undecided():
     disagree = combine_seeds([weighted_sum([(sign, better), (-sign, worse)]) for sign in (1, 1, -1)])
     assert agree.interval()[0] > 0
     assert disagree.interval()[0] < 0 < disagree.interval()[1]
+
+
+@pytest.mark.parametrize(("seeds", "new", "level"), [(3, 1, 0.95), (8, 1, 0.95), (8, 4, 0.95), (5, 1, 0.99)])
+def test_prediction_holds_further_seeds_at_its_level(seeds, new, level):
+    random = np.random.default_rng(0)
+    inside = []
+    for _ in range(4000):
+        values = random.normal(60, 2, seeds + new)
+        low, high = intervals.prediction(values[:seeds], new, level)
+        inside.append(low <= values[seeds:].mean() <= high)
+    assert np.mean(inside) == pytest.approx(level, abs=0.012)
+
+
+def test_prediction_from_one_seed_is_nan():
+    assert np.isnan(intervals.prediction(np.array([60.0]))).all()

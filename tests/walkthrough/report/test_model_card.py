@@ -19,6 +19,15 @@ def test_card_holds_what_the_record_holds():
     assert "are labeled background" in card
 
 
+def test_card_tells_the_stages_in_their_order():
+    records = {record["run"]: record for record, _ in all_records("mobile")}
+    last = next(record for record in records.values() if record.get("started_from") in records)
+    first = records[last["started_from"]]
+    card = model_card(load_profile("mobile"), last["run"])
+    steps = [f"{record['settings']['training']['iterations']:,} steps" for record in (first, last)]
+    assert 0 < card.index(steps[0]) < card.index(f"From the network of `{first['run']}`") < card.index(steps[1])
+
+
 def test_card_of_an_unknown_run_is_refused():
     with pytest.raises(UserError, match="no run 'nobody'"):
         model_card(load_profile("mobile"), "nobody")
