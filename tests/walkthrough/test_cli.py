@@ -91,7 +91,7 @@ def test_train_options_reach_the_network(profile_file, workspace, voc_root, tmp_
 
 def test_evaluation_of_unfinished_run_is_not_recorded(profile_file, workspace, capsys):
     """A table would take it for the run's result, and never finish the run."""
-    profile = ["--profile", str(profile_file), "--set", "training.iterations=50"]
+    profile = ["--profile", str(profile_file)]
     loaded = load_profile(str(profile_file), {"training.iterations": 50})
     run = Run.of(loaded, loaded.model_config())
 

@@ -5,7 +5,7 @@ It is made so that the paper's mechanisms matter in seconds of training:
 - rings and rods are a few pixels thin, and discs and crates range from tiny to half the image (output stride,
   multi-scale inference);
 - a pond is water in summer and ice in winter, which look the same; the season shows in the frame around the image,
-  up to eight features of output stride 16 away on every side (deeper cascades, larger rates);
+  up to seven features of output stride 16 away on every side (deeper cascades, larger rates);
 - a lamp is dark by day and lit by night, and close by the two look the same; only the sun or the moon in one of the
   other three corners tells (image-level features).
 

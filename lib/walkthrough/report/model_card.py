@@ -109,6 +109,7 @@ def _recipe(settings: dict, values: dict) -> str:
         f"scales {scales}, {training['precision']}"
         + (f", images with {hard} listed {training['hard_class_copies']} times." if hard else "."),
         f"- List `{settings['data.list']}`, seed {settings['seed']}, {values['seconds'] / 60:.0f} minutes on "
-        f"{values['device']} with {values['threads']} thread{'s' if values['threads'] > 1 else ''}, torch {values['versions']['torch']}.",
+        f"{values['device']} with {values['threads']} thread{'s' if values['threads'] > 1 else ''}, "
+        f"torch {values['versions']['torch']}.",
     ]
     return "\n".join(lines)
