@@ -83,6 +83,8 @@ def tasks_of(jobs: Iterable[Job]) -> list[Task]:
 
 def _images(run: Run) -> int:
     profile = run.profile
+    if profile.data.kind == "synthetic":  # which need not be drawn for it
+        return profile.data.val
     return len(read_list(find_root(profile.data_root()), profile.data.val_list))
 
 

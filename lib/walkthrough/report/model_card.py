@@ -1,9 +1,12 @@
 """A trained network's model card, from its record alone: classes, data, recipe, IoU with intervals, failures."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from deeplabv3.evaluation.metrics import class_iou
+from walkthrough import paths
 from walkthrough.profiles import Profile
 from walkthrough.records import catalogue
 from walkthrough.records.compare import by_label, settings_of
@@ -16,12 +19,21 @@ ORIGIN = """\
 - The backbone starts from ImageNet weights of MobileNetV2 (ONNX model zoo, Apache-2.0).
 - The weights of this network are under the project's own license (MIT).
 """
+"""Origin of the networks whose records ship."""
+
+OWN_ORIGIN = (
+    "- State here the origin and the terms of the images, of the labels, and of the weights that training began with."
+)
 
 
 def model_card(profile: Profile, run: str) -> str:
     """Model card of a run of ``profile`` in Markdown; a run without evaluations is a ``UserError``."""
     record = catalogue.find(profile.name, run)
-    settings = settings_of(record)
+    settings, shipped = settings_of(record), paths.shipped_records()
+    folder = record.path.parent if record.path else Path(record.name)
+    ships = shipped is not None and folder.is_relative_to(shipped)
+    if ships:
+        folder = Path("data/records") / profile.name / record.name
     counts = catalogue.all_counts(profile.name, record.name)
     rows = []
     for label, evaluation in by_label(record.usable, profile):
@@ -36,7 +48,7 @@ def model_card(profile: Profile, run: str) -> str:
     stages = _stages(profile, record)
     lines = [
         f"# Model card: DeepLabv3 with {settings['model.backbone']}",
-        f"Generated from the record `data/records/{profile.name}/{record.name}` by "
+        f"Generated from the record `{folder}` by "
         f"`deeplabv3 records card {record.name.rpartition('-')[2]} --profile {profile.name}`.",
         "## What it does",
         f"It labels every pixel of a photograph with one of {len(names)} classes: {', '.join(names)}. Anything else, "
@@ -51,7 +63,7 @@ def model_card(profile: Profile, run: str) -> str:
         "## How it was trained",
         "\n\n".join(stages),
         "## Where it comes from",
-        ORIGIN.rstrip(),
+        ORIGIN.rstrip() if ships else OWN_ORIGIN,
     ]
     return "\n\n".join(lines) + "\n"
 
@@ -73,12 +85,12 @@ def _classes(confusions: np.ndarray, profile: Profile) -> dict[str, str]:
 
 
 def _failures(confusion: np.ndarray, names: list[str]) -> str:
-    """The five commonest confusions, as shares of the pixels of the class that is there."""
+    """The five commonest confusions of one percent or more of the pixels of the class that is there."""
     shares = 100 * confusion / confusion.sum(axis=1, keepdims=True)
     np.fill_diagonal(shares, 0)
     worst = np.argsort(shares, axis=None)[::-1][:5]
     lines = []
-    for row, column in zip(*np.unravel_index(worst, shares.shape), strict=True):
+    for row, column in zip(*np.unravel_index(worst[shares.ravel()[worst] >= 1], shares.shape), strict=True):
         lines.append(f"- {shares[row, column]:.0f} % of the pixels of {names[row]} are labeled {names[column]}.")
     return "\n".join(lines)
 

@@ -1,10 +1,12 @@
 """The model card: every number from the record."""
 
+import numpy as np
 import pytest
 
 from deeplabv3.errors import UserError
 from walkthrough.profiles import load_profile
 from walkthrough.records.catalogue import all_records
+from walkthrough.records.run import Run
 from walkthrough.report.model_card import model_card
 
 
@@ -31,3 +33,13 @@ def test_card_tells_the_stages_in_their_order():
 def test_card_of_an_unknown_run_is_refused():
     with pytest.raises(UserError, match="no run 'nobody'"):
         model_card(load_profile("mobile"), "nobody")
+
+
+def test_card_of_an_own_run_tells_no_foreign_origin(profile):
+    run, settings = Run.of(profile, profile.model_config()), profile.evaluation
+    counts = np.array([[[90, 0, 0], [0, 50, 5], [0, 0, 40]]])
+    run.write_training_record(5.0)
+    run.write_evaluation_record(settings, run.evaluation_values(settings, counts, 1.0), counts)
+    card = model_card(profile, run.name)
+    assert "Flickr" not in card and str(run.record_folder()) in card
+    assert card.count("% of the pixels of") == 1, "of nine pairs of classes one is confused"
