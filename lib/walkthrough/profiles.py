@@ -74,9 +74,7 @@ class Profile:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self):
-        # It names folders in the workspace.
-        plain = self.name.isprintable() and not self.name.startswith(".") and not set(self.name) & set('/\\:*?"<>|')
-        require(plain and bool(self.name.strip()), "name", self.name, "a name without slashes, colons and the like")
+        require_name(self.name, "name")
         require(self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
         require(self.seeds >= 1, "seeds", self.seeds, "a whole number of at least 1")
 
@@ -139,6 +137,12 @@ class Profile:
         if list_name != self.data.train_list:
             return False
         return {"auto": None, "always": True, "never": False}[self.runtime.cache]
+
+
+def require_name(name: str, setting: str) -> None:
+    """Raise a :class:`UserError` for a profile's name that cannot be that of folders in the workspace."""
+    plain = name.isprintable() and not name.startswith(".") and not set(name) & set('/\\:*?"<>|')
+    require(plain and bool(name.strip()), setting, name, "a name without slashes, colons and the like")
 
 
 def profile_names() -> list[str]:

@@ -1,6 +1,7 @@
 """``deeplabv3 data import``: an export of another tool into VOC's layout, with lists and a profile."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,15 +57,18 @@ def main(options: argparse.Namespace) -> int:
     from walkthrough.datasets.importing import writer
     from walkthrough.datasets.importing.export import Settings
     from walkthrough.datasets.importing.lists import Split
-    from walkthrough.datasets.importing.profile import write_profile
+    from walkthrough.datasets.importing.profile import refuse_other_classes, write_profile
+    from walkthrough.profiles import profile_names, require_name
 
     if options.color and options.kind != "masks":
         raise UserError("--color is for masks; rename the classes of other kinds with --map.")
-    names = [name.strip() for name in options.classes.split(",")] if options.classes else []
+    names = [name for part in (options.classes or "").split(",") if (name := part.strip())]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--classes names {repeated[0]!r} twice; give it once.")
     settings = Settings(
         options.source,
         options.images,
-        tuple(name for name in names if name),
+        tuple(names),
         _pairs(options.map, "--map"),
         _pairs(options.color, "--color"),
         options.skip_empty,
@@ -72,7 +76,14 @@ def main(options: argparse.Namespace) -> int:
     split = Split(options.val_share, options.seed, options.group_by)
     if not settings.source.exists():
         raise UserError(f"source {settings.source} does not exist; check the path.")
-    writer.refuse_target(options.target, settings)
+    if settings.images and not settings.images.is_dir():
+        what = "is not a folder" if settings.images.exists() else "does not exist"
+        raise UserError(f"--images {settings.images} {what}; check the path.")
+    own_name = options.target.resolve().name
+    require_name(own_name, "TARGET")
+    if (known := own_name.lower()) in profile_names():
+        raise UserError(f"target {options.target} has the name of the project's profile {known}; choose another.")
+    writer.refuse_target(options.target, settings, split)
     try:
         export = READERS[options.kind](settings)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
@@ -82,20 +93,20 @@ def main(options: argparse.Namespace) -> int:
     for note in export.notes:
         print(note)
     print("classes: " + ", ".join(f"{value} {name}" for value, name in export.classes.items()))
+    refuse_other_classes(options.target, export.classes)
     if options.dry_run:
         print(f"{len(export.items):,} images would be imported into {options.target}; nothing is written")
         _print_others(export)
         return 0
     account = writer.write(export, options.target, settings, split, options.copy)
     train = len(account.lists["train"])
-    profile, note = write_profile(options.target, options.kind, export.classes, account.sizes, train)
+    profile = write_profile(options.target, options.kind, export.classes, account.sizes, train)
     _print_account(account, options.target)
     _print_others(export)
-    if note:
-        print(f"note: {note}")
     print(f"profile {profile}\nnext:")
-    print(f"  deeplabv3 data check --profile {profile}")
-    print(f"  deeplabv3 train --profile {profile} --init-from pretrained --new-classes")
+    quoted = shlex.quote(str(profile))
+    print(f"  deeplabv3 data check --profile {quoted}")
+    print(f"  deeplabv3 train --profile {quoted} --init-from pretrained --new-classes")
     return 1 if export.refused else 0
 
 

@@ -135,8 +135,9 @@ def test_classes_are_renamed_merged_and_chosen(tmp_path, target):
     path = tiny_exports.coco(tmp_path / "export")
     assert main(["data", "import", "coco", str(path), str(target), *options]) == 0
     assert (label(target) == expected(VOID, 1)).all()
-    assert main(["data", "import", "coco", str(path), str(target), "--classes", "triangle"]) == 0
-    assert (label(target) == expected(0, 1)).all()
+    other = target.with_name("triangles")
+    assert main(["data", "import", "coco", str(path), str(other), "--classes", "triangle"]) == 0
+    assert (label(other) == expected(0, 1)).all()
 
 
 def test_unknown_class_names_are_one_sentence(tmp_path, target, capsys):

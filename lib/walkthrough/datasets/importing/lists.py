@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ class Split:
         share = self.val_share
         require(share is None or 0 < share < 1, "--val-share", share, "a number between 0 and 1")
         require(self.seed >= 0, "--seed", self.seed, "a whole number of at least 0")
+
+    def options(self) -> str:
+        """The options of the command line that give these lists."""
+        given = {"--val-share": self.val_share, "--seed": self.seed or None, "--group-by": self.group_by}
+        return shlex.join(str(part) for pair in given.items() if pair[1] is not None for part in pair)
 
 
 def draw(items: Sequence[Item], split: Split) -> tuple[dict[str, list[str]], str]:

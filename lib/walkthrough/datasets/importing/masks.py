@@ -12,6 +12,7 @@ from deeplabv3.data.voc import VOID
 from deeplabv3.errors import UserError, attempt
 from walkthrough.datasets.importing import colors
 from walkthrough.datasets.importing.export import (
+    NAMES_OF_BACKGROUND,
     Export,
     Item,
     Settings,
@@ -63,6 +64,8 @@ def read(settings: Settings) -> Export:
     )
     table, numbers = _table(sorted(pixels), in_color, settings)
     values, classes = colors.label_values(table, numbers)
+    if not any(name.lower() not in NAMES_OF_BACKGROUND for name in classes.values()):
+        raise UserError(f"{settings.source} has no class but background; check the masks and --color.")
     if len(classes) > VOID - 1:
         raise UserError(f"masks below {settings.source} have {len(classes)} colors; labels hold 254 classes.")
     items = [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from deeplabv3.errors import UserError
 from deeplabv3.files import write_atomically
 from walkthrough.datasets.propose import propose
 
@@ -34,20 +35,33 @@ runtime:
 """
 
 
+def profile_path(target: Path) -> Path:
+    """The profile of a target: ``TARGET/NAME.yaml``."""
+    return target / f"{target.resolve().name}.yaml"
+
+
+def refuse_other_classes(target: Path, classes: Mapping[int, str]) -> None:
+    """Raise a :class:`UserError` where the target's profile has other classes: it would misname those of the labels."""
+    path = profile_path(target)
+    if path.is_file() and _classes(path) != dict(classes):
+        raise UserError(
+            f"{path} has the classes {_flow(_classes(path))}, and this import {_flow(dict(classes))}; give the options "
+            f"of the first import, choose another target, or delete {path}."
+        )
+
+
 def write_profile(
     target: Path, kind: str, classes: Mapping[int, str], sizes: Sequence[tuple[int, int]], train_images: int
-) -> tuple[Path, str]:
-    """Write ``TARGET/NAME.yaml`` unless it is there; return it and a note where it has other classes than these."""
-    path = target / f"{target.resolve().name}.yaml"
+) -> Path:
+    """Write ``TARGET/NAME.yaml`` unless it is there; return it."""
+    path = profile_path(target)
     if path.is_file():
-        return path, "" if _classes(path) == dict(
-            classes
-        ) else f"{path} stays as it is; its classes should now be {_flow(dict(classes))}"
+        return path
     settings = propose(sizes, train_images).items()
     training = "".join(f"  {name}: {value}\n" for name, value in settings)
     title = _flow(f"{target.resolve().name}, imported from {kind}")
     write_atomically(path, TEXT.format(title=title, classes=_flow(dict(classes)), training=training))
-    return path, ""
+    return path
 
 
 def _flow(value: object) -> str:

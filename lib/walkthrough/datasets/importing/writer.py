@@ -24,6 +24,7 @@ from walkthrough.datasets.importing.export import BACKGROUND, Export, Item, Sett
 from walkthrough.datasets.importing.progress import in_threads
 
 STATE = "import.json"
+LISTS = "ImageSets/Segmentation"
 
 
 @dataclass
@@ -48,14 +49,31 @@ class _Done:
     empty: bool
 
 
-def refuse_target(target: Path, settings: Settings) -> None:
-    """Raise a :class:`UserError` for a target that is somebody's data set, or that the source would contain."""
+def refuse_target(target: Path, settings: Settings, split: lists.Split) -> None:
+    """Raise a :class:`UserError` for a target that cannot be written, or whose images and lists would suffer."""
+    for folder in (target, *target.parents):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"target {target} cannot be made: {folder} is a file; name a folder.")
     for source in (settings.source, settings.images):
         place = None if source is None else (source if source.is_dir() else source.parent).resolve()
         if place and (target.resolve() == place or place in target.resolve().parents):
             raise UserError(f"target {target} lies in {place}, whose images are imported; name a folder beside it.")
     if (target / IMAGES).exists() and not (target / STATE).is_file():
         raise UserError(f"{target} is a data set already, and not from an import; name another folder.")
+    before = _list_options(target)
+    if before not in (None, split.options()) and (target / LISTS).is_dir():
+        raise UserError(
+            f"the lists of {target} were made with {before or 'no list options'}, and this import has "
+            f"{split.options() or 'none'}; give the same ones, or delete {target / LISTS} to make other lists."
+        )
+
+
+def _list_options(target: Path) -> str | None:
+    """The list options of the import before; None where none is known."""
+    try:
+        return json.loads((target / STATE).read_text(encoding="utf-8"))["lists"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def write(export: Export, target: Path, settings: Settings, split: lists.Split, copy: bool = False) -> Account:
@@ -68,10 +86,12 @@ def write(export: Export, target: Path, settings: Settings, split: lists.Split, 
         split: how lists are drawn
         copy: copy images instead of making hard links
     """
+    items = _unique(export)
+    if items:
+        lists.draw(items, split)  # an error of --group-by comes before anything is written
     for leftover in (path for folder in (IMAGES, LABELS[0]) for path in abandoned(target / folder)):
         leftover.unlink(missing_ok=True)
-    began = _begin(export, target, settings)
-    items = _unique(export)
+    began = _begin(export, target, settings, split)
 
     def work(item: Item) -> tuple[_Done | None, str]:
         return attempt(_write_item, item, target, began, copy, export.classes.get(BACKGROUND) == "background")
@@ -93,7 +113,7 @@ def write(export: Export, target: Path, settings: Settings, split: lists.Split, 
         raise UserError(f"none of {len(items):,} images can be imported; the first: {reason}")
     account.lists, account.about_lists = lists.draw(imported, split)
     for name in ("train", "val", "trainval", "test"):
-        path = target / "ImageSets" / "Segmentation" / f"{name}.txt"
+        path = target / LISTS / f"{name}.txt"
         if name in account.lists:
             write_atomically(path, "".join(f"{image}\n" for image in account.lists[name]))
         else:
@@ -101,13 +121,18 @@ def write(export: Export, target: Path, settings: Settings, split: lists.Split, 
     return account
 
 
-def _begin(export: Export, target: Path, settings: Settings) -> int:
+def _begin(export: Export, target: Path, settings: Settings, split: lists.Split) -> int:
     """Write ``import.json`` unless it is there with the same content; return its time of change in nanoseconds."""
     digest = hashlib.sha256(repr((settings, sorted(export.classes.items()))).encode())
     for path in export.annotations:
         found = path.stat()
         digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode())
-    state = {"source": str(settings.source), "classes": export.classes, "settings": digest.hexdigest()}
+    state = {
+        "source": str(settings.source),
+        "classes": export.classes,
+        "lists": split.options(),
+        "settings": digest.hexdigest(),
+    }
     text, path = json.dumps(state, indent=2) + "\n", target / STATE
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_atomically(path, text)

@@ -26,6 +26,9 @@ from walkthrough.datasets.importing.export import (
     split_of,
 )
 
+TOLERANCE = 0.01
+"""How far a coordinate may lie outside of 0 to 1, by rounding."""
+
 
 def read(settings: Settings) -> Export:
     """Read a folder with ``data.yaml`` (or another YAML file with ``names``), or that file."""
@@ -99,4 +102,6 @@ def _shape(line: str, what: str, names: Sequence[str], table: ClassTable, size: 
         raise UserError(f"{what} is no class and polygon ({error}); export it again.") from error
     if not 0 <= index < len(names):
         raise UserError(f"{what} has class {index}, and there are {len(names)} names.")
+    if points.min() < -TOLERANCE or points.max() > 1 + TOLERANCE:
+        raise UserError(f"{what} has a point outside of 0 to 1; coordinates are shares of the image's size.")
     return Shape(table.value(names[index]), (points * size,))
