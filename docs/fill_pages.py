@@ -1,4 +1,4 @@
-"""What :mod:`fill` writes without the records of runs: benchmarks, settings, and README's image."""
+"""Blocks that :mod:`fill` writes without the records of runs: benchmarks, settings, and README's image."""
 
 import inspect
 import json

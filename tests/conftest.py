@@ -102,12 +102,11 @@ def data(voc_root: Path) -> VOCData:
     return VOCData(voc_root, "train", CLASSES, cache=True)
 
 
-@pytest.fixture
-def profile_file(tmp_path: Path, voc_root: Path) -> Path:
-    """A profile of three training steps on those images."""
-    values = {
+def profile_values(root: Path, classes: dict[int, str]) -> dict:
+    """Settings of a profile of three training steps of a small network on the images of ``root``."""
+    return {
         "title": "Three steps of a small network",
-        "data": {"kind": "voc", "root": str(voc_root), "classes": CLASSES},
+        "data": {"kind": "voc", "root": str(root), "classes": classes},
         "model": {
             "backbones": {"resnet50": "small_resnet20", "resnet101": "small_resnet20"},
             "rates": {6: 1, 12: 2, 18: 3, 24: 4},
@@ -116,6 +115,12 @@ def profile_file(tmp_path: Path, voc_root: Path) -> Path:
         "training": {"iterations": 3, "batch_size": 2, "crop_size": 33, "lr": 0.05, "batch_norm_momentum": 0.1},
         "evaluation": {"crop_size": 65},
     }
+
+
+@pytest.fixture
+def profile_file(tmp_path: Path, voc_root: Path) -> Path:
+    """A profile of three training steps on those images."""
+    values = profile_values(voc_root, CLASSES)
     path = tmp_path / "tiny-tests.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     return path
@@ -125,6 +130,23 @@ def profile_file(tmp_path: Path, voc_root: Path) -> Path:
 def profile(profile_file: Path) -> Profile:
     """That profile, loaded."""
     return load_profile(str(profile_file))
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the runs that are worked on, which happens in this process."""
+    from walkthrough.experiments import local
+
+    names = []
+
+    def in_processes(function, tasks, *_):
+        for task in tasks:
+            names.append(task.run.name)
+            function(task, lambda *_: None)
+        return {}
+
+    monkeypatch.setattr(local, "in_processes", in_processes)
+    return names
 
 
 @pytest.fixture

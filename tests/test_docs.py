@@ -22,7 +22,7 @@ HOME = Path(__file__).resolve().parents[1]
 DOCS = sorted((HOME / "docs").glob("*.md"))
 PAGES = [HOME / "README.md", HOME / "CONTRIBUTING.md", HOME / "CHANGELOG.md", HOME / "data" / "README.md", *DOCS]
 OTHER_COMMANDS = ("source .venv/bin/activate", ".venv/bin/pip install -e ")
-"""What pages may tell a reader to type besides our own commands."""
+"""Programs that pages may tell a reader to call besides our own commands."""
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ PLAIN_OBJECTS: list = [
     argparse.Namespace, np.dtype, type(np.dtype("f8")),
     (_SCALAR, "numpy.core.multiarray.scalar"), (_SCALAR, "numpy._core.multiarray.scalar"),
 ]  # fmt: skip
-"""What scripts save beside tensors and cannot run code: torchvision's its options, VainF's its best score."""
+"""Objects that scripts save beside tensors, and that run no code: torchvision's options, VainF's best score."""
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:

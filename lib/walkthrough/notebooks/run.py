@@ -283,14 +283,8 @@ def _kernel_environment(profile: str, output: Path) -> Iterator[None]:
         for name in ("DEEPLABV3_HOME", "DEEPLABV3_WORKSPACE", "DEEPLABV3_DATA"):
             if os.environ.get(name):
                 values[name] = str(Path(os.environ[name]).resolve())
-        before = {name: os.environ[name] for name in values if name in os.environ}
-        os.environ.update(values)
-        try:
+        with paths.environment(values):
             yield
-        finally:
-            for name in values:
-                del os.environ[name]
-            os.environ.update(before)
 
 
 def _describe(error: Exception, name: str, failed: Path) -> str:

@@ -149,7 +149,7 @@ def _versions(keys: dict[str, str]) -> dict[str, Any]:
         variant = variant | {"head_batch_norm": False}
     training: dict[str, Any] = {"freeze_batch_norm": True} if keys["batch_norm"] == "frozen" else {}
     if variant["head"] == "v2" or keys["batch_norm"] == "none in ASPP":
-        training |= {"lr": 0.001}  # DeepLabv2's; a head without batch norm does not learn at DeepLabv3's 0.007
+        training |= {"lr": 0.001}  # DeepLabv2's; without batch norm a head hardly learns at DeepLabv3's, 0.007
     if keys["network"] == "DeepLabv2":
         training |= {"crop_size": 321, "upsample_logits": False}
     evaluation = {

@@ -257,8 +257,10 @@ class Run:
             "compile": self.profile.runtime.compile,
             **environment(self.training.precision),
         }
-        if start := self.profile.model.init_from:
-            values["started_from"] = start
+        if self.profile.model.init_from:
+            from walkthrough.records import start
+
+            values["started_from"] = start.origin(self.profile.model.init_from)
         write_atomically(self.record_folder() / "run.json", json.dumps(values, indent=2) + "\n")
 
     def evaluation_values(self, settings: EvaluationConfig, confusions: np.ndarray, seconds: float) -> dict:

@@ -1,4 +1,4 @@
-"""What a run starts from (``init_from``): a run, a checkpoint, the library's network, or torchvision's and VainF's."""
+"""Networks to start from (``init_from``): of a run, a checkpoint or the library, torchvision's and VainF's."""
 
 import re
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ from torch import Tensor
 from deeplabv3.config import VOC_CLASSES, ModelConfig
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.predict import TORCHVISION
+from deeplabv3.files import CHECKPOINT
 from deeplabv3.model import pretrained
 from deeplabv3.model.checkpoint import load_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
@@ -50,6 +51,12 @@ def find(named: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         download(weights, "torchvision's weights", "name the file as initial weights", folder)
     return path
+
+
+def origin(named: str) -> str:
+    """Return the name of the run, or else of the file, that ``init_from`` names, for a record: no path of a machine."""
+    path = find(named)
+    return path.parent.name if path.name == CHECKPOINT else path.name
 
 
 @lru_cache(maxsize=1)

@@ -34,7 +34,7 @@ from walkthrough.report.reproduction import (
 
 @dataclass(frozen=True, repr=False)
 class ReproductionView(Rendered):
-    """What was made here beside what ships, a row for each of ``rows``.
+    """Records that were made here beside those that ship, a row for each of ``rows``.
 
     ``kind`` is what a row is, ``run`` or ``cell``. ``machines`` of both sources are texts with the number of their
     evaluations, ``verdicts`` are claims with the verdict of the seeds that ship and of the same ones made here.

@@ -116,7 +116,7 @@ class Verdict:
             return line
         comparison, ours = self.weakest
         low, high = ours.interval()
-        least = f"; the least certain of {len(self.measured)}" if len(self.measured) > 1 else ""
+        least = f"; the weakest of {len(self.measured)}" if len(self.measured) > 1 else ""
         paper = "" if np.isnan(comparison.paper) else f"paper {comparison.paper:+.2f}, "
         agree = "{} of {} seeds agree".format(*self.agree)
         return (

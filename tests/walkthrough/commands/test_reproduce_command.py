@@ -19,21 +19,6 @@ NUMBER = 5
 
 
 @pytest.fixture
-def trained(monkeypatch) -> list[str]:
-    """Names of the runs that are worked on, which happens in this process."""
-    names = []
-
-    def in_processes(function, tasks, *_):
-        for task in tasks:
-            names.append(task.run.name)
-            function(task, lambda *_: None)
-        return {}
-
-    monkeypatch.setattr(local, "in_processes", in_processes)
-    return names
-
-
-@pytest.fixture
 def shipped(profile, ship, trained):
     """The records of Table 5 ship; the workspace is empty."""
     local.run_table(NUMBER, profile)

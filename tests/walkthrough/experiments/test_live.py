@@ -3,9 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from walkthrough.experiments import local
 from walkthrough.experiments.local import run_live, run_missing, run_table
 from walkthrough.paper import tables
 from walkthrough.records.cells import cell_job, table_jobs
@@ -14,55 +12,40 @@ from walkthrough.records.naming import LOCAL, SHIPPED, reading
 ROW = tables.load(5).cell(image_pooling="yes")
 
 
-@pytest.fixture
-def done(monkeypatch) -> list[str]:
-    """Names of the runs that are worked on, which happens in this process."""
-    names = []
-
-    def in_processes(function, tasks, *_):
-        for task in tasks:
-            names.append(task.run.name)
-            function(task, lambda *_: None)
-        return {}
-
-    monkeypatch.setattr(local, "in_processes", in_processes)
-    return names
-
-
 def made_here(job) -> bool:
     run, settings = job
     with reading(LOCAL):
         return run.evaluation_record(settings) is not None
 
 
-def test_shipped_run_is_made_here_once(profile, ship, done):
+def test_shipped_run_is_made_here_once(profile, ship, trained):
     run, settings = cell_job(ROW, profile)
     run_missing([(run, settings)])
     run.checkpoint.unlink()
     ship()
     run_missing([(run, settings)])
-    assert done == [run.name] and not made_here((run, settings)), "what ships is not missing"
+    assert trained == [run.name] and not made_here((run, settings)), "what ships is not missing"
     run_live([(run, settings)])
-    assert done == [run.name] * 2 and made_here((run, settings)) and run.checkpoint.is_file()
+    assert trained == [run.name] * 2 and made_here((run, settings)) and run.checkpoint.is_file()
     run_live([(run, settings)])
-    assert len(done) == 2
+    assert len(trained) == 2
     with reading(SHIPPED):
         shipped = run.confusion_counts(settings)
     assert np.array_equal(run.confusion_counts(settings), shipped)
 
 
-def test_deleted_network_is_trained_again(profile, done):
+def test_deleted_network_is_trained_again(profile, trained):
     run, settings = cell_job(ROW, profile)
     run_live([(run, settings)])
     record = run.evaluation_record(settings)
     run.checkpoint.unlink()
     run_missing([(run, settings)])
-    assert len(done) == 1
+    assert len(trained) == 1
     run_live([(run, settings)])
     assert run.checkpoint.is_file() and run.evaluation_record(settings) == record, "nothing is evaluated twice"
 
 
-def test_live_table_makes_its_first_seed(profile, ship, done):
+def test_live_table_makes_its_first_seed(profile, ship, trained):
     """Two seeds ship of Table 5, whose second one lacks a record."""
     two = replace(profile, seeds=2)
     run_table(5, two)
@@ -70,7 +53,7 @@ def test_live_table_makes_its_first_seed(profile, ship, done):
     broken, settings = second[-1]
     (broken.record_folder() / f"{broken.evaluation_name(settings)}.json").unlink()
     ship()
-    done.clear()
+    trained.clear()
     run_table(5, two, live=True)
-    assert sorted(done) == sorted({run.name for run, _ in first} | {broken.name})
+    assert sorted(trained) == sorted({run.name for run, _ in first} | {broken.name})
     assert all(map(made_here, first)) and [made_here(job) for job in second].count(True) == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import write_voc
+from conftest import profile_values, write_voc
 
 from walkthrough.cli import main
 
@@ -17,20 +17,10 @@ NOTEBOOKS = ("05", "06", "07", "08", "09")
 
 @pytest.fixture(scope="module", params=DATA.values(), ids=DATA)
 def small(request, tmp_path_factory) -> tuple[Path, str]:
-    """A workspace and a profile of two steps; both serve all notebooks, which share runs."""
+    """A workspace and a profile of three steps; both serve all notebooks, which share runs."""
     classes, val = request.param
     folder = tmp_path_factory.mktemp("small")
-    values = {
-        "title": "Two steps of a small network",
-        "data": {"kind": "voc", "root": str(write_voc(folder / "VOC2012", val=val)), "classes": classes},
-        "model": {
-            "backbones": {"resnet50": "small_resnet20", "resnet101": "small_resnet29"},
-            "rates": {6: 1, 12: 2, 18: 3, 24: 4},
-            "head_channels": 16,
-        },
-        "training": {"iterations": 2, "batch_size": 2, "crop_size": 33, "lr": 0.05, "batch_norm_momentum": 0.1},
-        "evaluation": {"crop_size": 65},
-    }
+    values = profile_values(write_voc(folder / "VOC2012", val=val), classes)
     (folder / "small.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     return folder / "workspace", str(folder / "small.yaml")
 

@@ -55,7 +55,7 @@ def test_routes_take_the_minutes_of_their_notebooks():
     ("file", "name"), [(CAT, "cat"), (get_sample_data("grace_hopper.jpg", asfileobj=False), "person")]
 )
 def test_photograph_shows_its_class(file, name):
-    """What the first screen promises, whichever network comes with the library."""
+    """The first screen promises it, whichever network comes with the library."""
     model, names = load_pretrained()
     classes = predict_photo(model, read_image(file), EvaluationConfig(padding="tight"), max_size=321)
     shares = dict(zip(names.values(), np.bincount(classes.ravel(), minlength=len(names)) / classes.size, strict=True))

@@ -1,5 +1,6 @@
-"""What a run starts from: ours, the library's own network, torchvision's and VainF's."""
+"""Networks that a run starts from: ours, the library's own network, torchvision's and VainF's."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -127,6 +128,15 @@ def test_classes_of_equal_name_keep_their_rows(tmp_path, head):
             assert value[1].equal(fresh[name][1])
         else:
             assert value.equal(state[name])
+
+
+def test_record_names_the_run_it_started_from(profile_file, workspace):
+    quick = ["train", "--profile", str(profile_file), "--set", "training.iterations=1"]
+    assert main(quick) == 0
+    (first,) = (workspace / "runs").glob("*/*")
+    assert main([*quick, "--init-from", str(first / "checkpoint.safetensors")]) == 0
+    records = [json.loads(path.read_text()) for path in workspace.glob("records/*/*/run.json")]
+    assert [one["started_from"] for one in records if "started_from" in one] == [first.name], "no path of a machine"
 
 
 def test_names_stand_for_files(workspace, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What was made here beside what ships: equal, rounded, another seed's kind, outside, another recipe, or broken."""
+"""Records made here beside those that ship: equal, rounded, another seed's kind, outside, another recipe, or broken."""
 
 import json
 from dataclasses import replace
@@ -137,7 +137,7 @@ def test_broken_record_is_told_from_another_result(shipped, spoil, whose):
 
 
 def test_many_comparisons_widen_the_interval(profile, ship):
-    """What is outside alone may happen by chance among three."""
+    """A value that is outside alone may be so by chance among three."""
     three = tables.load(1).cells[:3]
     for cell in three:
         for wrong, job in zip(SHIPPED, cell_jobs(cell, replace(profile, seeds=len(SHIPPED))), strict=True):

@@ -248,7 +248,7 @@ def test_supported_claim_needs_all_comparisons(three):
     verdict = evaluate_claim(three, "a larger batch is better")
     assert verdict.verdict == CONTRADICTED
     assert verdict.weakest[0].name == "batch 16 over 12"
-    assert "the least certain of 3" in verdict.summary() and "0 of 3 seeds agree" in verdict.summary()
+    assert "the weakest of 3" in verdict.summary() and "0 of 3 seeds agree" in verdict.summary()
 
 
 def test_label_counts_measured_comparisons(three):

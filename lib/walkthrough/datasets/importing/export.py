@@ -1,4 +1,4 @@
-"""What a kind of export hands over to the writer: its images, a function for each label, and its classes."""
+"""An export as its reader hands it to the writer: images, a function for each label, and classes."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says about an import."""
+    """Settings of an import, from the command line."""
 
     source: Path
     images: Path | None = None  # folder of the images, where they are not in ``source``

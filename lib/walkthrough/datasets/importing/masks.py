@@ -31,7 +31,7 @@ WORDS = frozenset((
 """Words in the names of folders of masks."""
 
 MARKS = re.compile(r"[ _-](mask|masks|label|labels|gt|seg|segmentation|groundtruth)$", re.IGNORECASE)
-"""What tools add to the name of a mask."""
+"""Ends that tools add to the name of a mask."""
 
 NAME_FILES = ("class_names.txt", "classes.txt")
 """Files beside the masks with the name of a value on each line, from 0 on."""

@@ -29,7 +29,7 @@ LISTS = "ImageSets/Segmentation"
 
 @dataclass
 class Account:
-    """What became of every image of an export."""
+    """Account of every image of an export: imported, empty or left out."""
 
     lists: dict[str, list[str]] = field(default_factory=dict)
     about_lists: str = ""
