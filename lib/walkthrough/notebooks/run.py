@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -252,6 +253,8 @@ def _execute(source: Path, output: Path, values: Mapping[str, Any], cells: bool 
         _write(done, clean(executed))
         partial.unlink()
     except BaseException:
+        # Ctrl-C may fall between the making of one of nbclient's coroutines and its first step, which Python reports.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         if partial.is_file():
             os.replace(partial, failed)
         raise

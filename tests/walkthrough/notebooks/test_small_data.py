@@ -12,7 +12,7 @@ DATA = {
     "two validation images": ({0: "background", 3: "square", 7: "disc"}, 2),
     "no background": ({0: "road", 3: "car", 7: "sky"}, 3),
 }
-NOTEBOOKS = ("05", "06", "07", "08", "09")
+NOTEBOOKS = ("05", "06", "07", "09", "10")
 
 
 @pytest.fixture(scope="module", params=DATA.values(), ids=DATA)
