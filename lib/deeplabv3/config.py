@@ -19,6 +19,10 @@ SYNTHETIC_CLASSES = (
     "background", "disc", "ring", "rod", "crate", "sun", "moon", "dark lamp", "lit lamp", "water", "ice",
 )  # fmt: skip
 
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's red, green and blue, of values from 0 to 1."""
+
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 """Random scales in training: the paper's 0.5 to 2.0, in the steps of the authors' public code (Section 4.1)."""
 
@@ -60,11 +64,13 @@ class ModelConfig:
     align_corners: bool = True  # crops are k * 16 + 1 pixels wide: features and pixels then share their corners
     extra_convolution: bool = False  # a 3x3 convolution before the classifier, which only torchvision has
     head_batch_norm: bool = True  # in ASPP; DeepLabv2's had none (Section 3.3), and then its convolutions have biases
+    mean: tuple[float, ...] = MEAN  # of red, green and blue from 0 to 1, removed from images; they are padded with it
+    std: tuple[float, ...] = STD  # that images are divided by then
 
     def __post_init__(self):
         # Lists arrive from YAML and JSON; equal networks should compare equal.
-        object.__setattr__(self, "multi_grid", tuple(self.multi_grid))
-        object.__setattr__(self, "atrous_rates", tuple(self.atrous_rates))
+        for name in ("multi_grid", "atrous_rates", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         require(self.head in HEADS, "head", self.head, f"one of {', '.join(HEADS)}")
         require(self.stride_unit in STRIDE_UNITS, "stride_unit", self.stride_unit, "'last' or 'first'")
         require(1 <= self.num_classes <= 255, "num_classes", self.num_classes, "a whole number from 1 to 255")
@@ -74,6 +80,15 @@ class ModelConfig:
         require(rates, "atrous_rates", self.atrous_rates, "whole numbers of at least 1")
         if self.head == "v2" and not self.atrous_rates:
             raise UserError("head 'v2' needs at least one entry in atrous_rates.")
+        for name, least in (("mean", 0), ("std", 1 / 255)):
+            values = getattr(self, name)
+            fits = len(values) == 3 and all(least <= value <= 1 for value in values)
+            require(fits, name, values, f"three numbers, of images from 0 to 1, each from {least:.2g} to 1")
+
+    @property
+    def mean_pixel(self) -> tuple[int, ...]:
+        """Color that images are padded with: zero, or nearly, after normalization."""
+        return tuple(round(255 * value) for value in self.mean)
 
 
 def _refuse_equal_names(classes: Mapping[int, str]) -> None:

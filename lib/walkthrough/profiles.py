@@ -38,7 +38,13 @@ class ModelSection:
     head_channels: int = 256
     dropout: float = 0.1
     stride_unit: str = "last"
-    output_stride: int = 16  # of ``train``; tables have their own
+    mean: tuple[float, ...] | None = None  # of red, green and blue from 0 to 1; null: ImageNet's, or init_from's
+    std: tuple[float, ...] | None = None  # likewise
+    # What ``train`` builds; tables have their own.
+    head: str | None = None  # aspp, cascade or v2; null: aspp, or init_from's
+    output_stride: int = 16
+    multi_grid: tuple[int, int, int] | None = None  # null: (1, 2, 4) with aspp, else (1, 1, 1), or init_from's
+    last_block: int | None = None  # null: 4, or init_from's
     backbone_weights: str = ""  # a file, "imagenet" (downloaded), or nothing: from scratch
     init_from: str = ""  # a checkpoint to start from, as stage 2 does; "?" asks for one by name
     new_classes: bool = False  # with init_from: the checkpoint has other classes, and the last layer is learned anew
@@ -54,7 +60,13 @@ class ModelSection:
             for key in getattr(self, name):
                 if key not in known:
                     raise UserError(f"setting '{name}.{key}' is unknown; known are {', '.join(map(str, known))}.")
-        ModelConfig(head_channels=self.head_channels, dropout=self.dropout, stride_unit=self.stride_unit)  # checks them
+        ModelConfig(**self.everywhere | ({"head": self.head} if self.head else {}))  # checks them
+
+    @property
+    def everywhere(self) -> dict[str, Any]:
+        """Settings of every network of the profile, but for backbone and rates."""
+        names = ("head_channels", "dropout", "stride_unit", "mean", "std")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)
@@ -100,9 +112,7 @@ class Profile:
         return ModelConfig(
             num_classes=len(self.data.class_map()),
             backbone=self.model.backbones[backbone],
-            head_channels=self.model.head_channels,
-            dropout=self.model.dropout,
-            stride_unit=self.model.stride_unit,
+            **self.model.everywhere,
             atrous_rates=tuple(known[rate] for rate in rates),
             **variant,
         )
@@ -291,10 +301,12 @@ def _checked(kind: Any, value: Any, where: str, name: str) -> Any:
     if is_dataclass(kind):
         return _build(typing.cast(type, kind), value, where, name)
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    or_null = ""
     if origin is types.UnionType:  # ``float | None``
         if value is None:
             return None
-        kind = parts[0]
+        kind, or_null = parts[0], " or null"
+        origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and isinstance(value, list | tuple):
         inner = parts[0] if parts[-1] is Ellipsis else None
         if inner or len(value) == len(parts):
@@ -307,7 +319,6 @@ def _checked(kind: Any, value: Any, where: str, name: str) -> Any:
     if kind in _WORDS and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value
     wanted = _WORDS.get(kind) or ("a list" if origin is tuple else "'key: value' lines")
-    or_null = " or null" if origin is types.UnionType else ""
     quotes = ", in quotes" if kind is str and isinstance(value, bool | int | float) else ""  # YAML's no is False
     raise UserError(f"{where}: setting {name!r} is {value!r}; it takes {wanted}{quotes}{or_null}.")
 

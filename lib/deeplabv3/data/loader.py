@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from deeplabv3.config import SCALES, TrainingConfig
-from deeplabv3.data.transforms import random_crop
+from deeplabv3.data.transforms import MEAN_PIXEL, random_crop
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError, attempt
 
@@ -35,6 +35,7 @@ class TrainingSamples(Dataset):
         scales: drawn from at random
         flip: flip left to right at random
         repeated_indices: images that an epoch has once more, for each time that they are named here
+        color: that crops are padded with
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class TrainingSamples(Dataset):
         scales: tuple[float, ...] = SCALES,
         flip: bool = True,
         repeated_indices: Sequence[int] = (),
+        color: tuple[int, ...] = MEAN_PIXEL,
     ):
-        self.data, self.crop_size, self.seed, self.scales, self.flip = data, crop_size, seed, scales, flip
+        self.data, self.crop_size, self.seed = data, crop_size, seed
+        self.scales, self.flip, self.color = scales, flip, color
         self._indices = np.concatenate([np.arange(len(data)), np.array(repeated_indices, dtype=np.int64)])
         self.per_epoch = len(self._indices) // batch_size * batch_size
         if self.per_epoch == 0:
@@ -57,11 +60,13 @@ class TrainingSamples(Dataset):
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     @classmethod
-    def of(cls, data: VOCData, config: TrainingConfig, seed: int) -> "TrainingSamples":
+    def of(
+        cls, data: VOCData, config: TrainingConfig, seed: int, color: tuple[int, ...] = MEAN_PIXEL
+    ) -> "TrainingSamples":
         """Samples of a run with ``config``: images with one of its hard classes are repeated (Section 4.3)."""
         hard_indices = data.indices_with_classes(config.hard_classes) if config.hard_classes else []
         repeated_indices = hard_indices * (config.hard_class_copies - 1)
-        return cls(data, config.crop_size, config.batch_size, seed, config.scales, config.flip, repeated_indices)
+        return cls(data, config.crop_size, config.batch_size, seed, config.scales, config.flip, repeated_indices, color)
 
     def index(self, n: int) -> int:
         """Index of the image that sample ``n`` is cut from."""
@@ -74,7 +79,7 @@ class TrainingSamples(Dataset):
         """Image ``(crop_size, crop_size, 3)`` and label ``(crop_size, crop_size)`` of sample ``n``, both uint8."""
         image, label = self.data[self.index(n)]
         rng = np.random.default_rng([self.seed, n, 1])
-        return random_crop(image, label, self.crop_size, rng, self.scales, self.flip)
+        return random_crop(image, label, self.crop_size, rng, self.scales, self.flip, self.color)
 
 
 class _ErrorsAsValues(Dataset):

@@ -5,14 +5,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from deeplabv3.config import SCALES, VOID, EvaluationConfig
+from deeplabv3.config import MEAN, SCALES, STD, VOID, EvaluationConfig, ModelConfig
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's red, green and blue, of values from 0 to 1."""
-
-MEAN_PIXEL = tuple(round(255 * value) for value in MEAN)
-"""Color that images are padded with: zero, or nearly, after normalization."""
+MEAN_PIXEL = ModelConfig().mean_pixel
 
 
 def random_crop(
@@ -22,6 +17,7 @@ def random_crop(
     rng: np.random.Generator,
     scales: tuple[float, ...] = SCALES,
     flip: bool = True,
+    color: tuple[int, ...] = MEAN_PIXEL,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Random crop of an image and its label: scaled, padded at the bottom and right, cropped, perhaps flipped.
 
@@ -29,12 +25,13 @@ def random_crop(
     the crop shows is resized, which gives the same crop and is much faster.
 
     Args:
-        image: ``(H, W, 3)`` uint8; padded with the mean pixel
+        image: ``(H, W, 3)`` uint8
         label: ``(H, W)`` uint8; padded with 255
         crop_size: pixels a side
         rng: source of the random numbers
         scales: drawn from at random
         flip: flip left to right with probability 1/2
+        color: that the image is padded with
     """
     height, width = label.shape
     scale = scales[rng.integers(len(scales))]
@@ -55,13 +52,13 @@ def random_crop(
             resized = padded
         return np.asarray(resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else resized)
 
-    return cut(image, Image.Resampling.BILINEAR, MEAN_PIXEL), cut(label, Image.Resampling.NEAREST, VOID)
+    return cut(image, Image.Resampling.BILINEAR, color), cut(label, Image.Resampling.NEAREST, VOID)
 
 
-def normalize(images: Tensor) -> Tensor:
-    """Images ``(N, H, W, 3)`` uint8 as ``(N, 3, H, W)`` float32 with ImageNet's mean and standard deviation removed."""
-    mean, std = (_filled(values, images.device) for values in (MEAN, STD))  # each (3, 1, 1)
-    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+def normalize(images: Tensor, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> Tensor:
+    """Images ``(N, H, W, 3)`` uint8 as ``(N, 3, H, W)`` float32 with mean and standard deviation removed."""
+    mean_, std_ = (_filled(values, images.device) for values in (mean, std))  # each (3, 1, 1)
+    return (images.permute(0, 3, 1, 2).float() / 255 - mean_) / std_
 
 
 def _filled(values: tuple[float, ...], device: torch.device) -> Tensor:
@@ -81,10 +78,12 @@ def padded_size(height: int, width: int, config: EvaluationConfig) -> tuple[int,
     return padded(height), padded(width)
 
 
-def pad(image: np.ndarray, size: tuple[int, int], padded: np.ndarray | None = None) -> np.ndarray:
-    """Image ``(H, W, 3)`` in the top left corner of a mean-colored one ``(*size, 3)`` uint8, which may be given."""
+def pad(
+    image: np.ndarray, size: tuple[int, int], padded: np.ndarray | None = None, color: tuple[int, ...] = MEAN_PIXEL
+) -> np.ndarray:
+    """Image ``(H, W, 3)`` in the top left corner of one ``(*size, 3)`` uint8 of one color, which may be given."""
     padded = np.empty((*size, 3), dtype=np.uint8) if padded is None else padded
     height, width, _ = image.shape
-    border = np.full((size[1], 3), MEAN_PIXEL, dtype=np.uint8)  # whole rows are copied faster than pixel by pixel
+    border = np.full((size[1], 3), color, dtype=np.uint8)  # whole rows are copied faster than pixel by pixel
     padded[:height, :width], padded[:height, width:], padded[height:] = image, border[width:], border
     return padded

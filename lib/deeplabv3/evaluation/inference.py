@@ -64,7 +64,7 @@ def predict_classes(model: DeepLabV3, images: Tensor, config: EvaluationConfig) 
 def _tta_logits(model: DeepLabV3, images: Tensor, config: EvaluationConfig) -> Iterator[Tensor]:
     """Logits ``(N, K, H, W)`` at every scale and, with flip, of the mirrored images too (test-time augmentation)."""
     images = images.to(next(model.parameters()).device, non_blocking=True)  # (N, 513, 513, 3)
-    normalized = normalize(images)  # (N, 3, 513, 513)
+    normalized = normalize(images, model.config.mean, model.config.std)  # (N, 3, 513, 513)
     height, width = normalized.shape[2:]
     for scale in config.scales:
         # k * s + 1 pixels become k' * s + 1 pixels, so that corners stay aligned with the features
@@ -163,7 +163,7 @@ def predict_batches(
             for size, indices in plan_batches(sizes, config, batch_size):
                 padded = torch.empty(len(indices), *size, 3, dtype=torch.uint8)  # (N, 513, 513, 3)
                 for index, image in zip(indices, padded.numpy(), strict=True):
-                    pad(window[index], size, image)
+                    pad(window[index], size, image, model.config.mean_pixel)
                 classes = np.empty(padded.shape[:3], dtype=np.uint8)  # (N, 513, 513)
                 for rows, columns, part in predict_parts(model, padded, config):
                     classes[:, rows, columns] = part.cpu().numpy()
@@ -200,7 +200,7 @@ def confusion_per_image(
         def begin(size: Size, indices: list[int]) -> _Batch:
             # A last batch with fewer rows would have cuDNN try its algorithms again.
             rows = batch_size if on_gpu and _is_crop(size, config) else len(indices)
-            return _Batch(pool, data, size, indices, rows, pinned=on_gpu)
+            return _Batch(pool, data, size, indices, rows, model.config.mean_pixel, pinned=on_gpu)
 
         read = (begin(*batch) for batch in plan_batches(sizes, config, batch_size))
         counted = (batch.count(model, config) for batch in _delayed(read, READ_AHEAD))
@@ -227,16 +227,24 @@ class _Batch:
         size: padded height and width
         indices: of the images in the list
         rows: N; what is in rows without an image does not matter
+        color: that images are padded with
         pinned: in memory that a GPU copies by itself
     """
 
     def __init__(
-        self, pool: ThreadPoolExecutor, data: VOCData, size: Size, indices: list[int], rows: int, pinned: bool
+        self,
+        pool: ThreadPoolExecutor,
+        data: VOCData,
+        size: Size,
+        indices: list[int],
+        rows: int,
+        color: tuple[int, ...],
+        pinned: bool,
     ):
         self.indices = indices
         self.images = torch.empty(rows, *size, 3, dtype=torch.uint8, pin_memory=pinned)  # (N, 513, 513, 3)
         self.labels = torch.empty(rows, *size, dtype=torch.uint8, pin_memory=pinned)  # (N, 513, 513)
-        self._reading = pool.map(partial(_read, data), indices, self.images.numpy(), self.labels.numpy())
+        self._reading = pool.map(partial(_read, data, color), indices, self.images.numpy(), self.labels.numpy())
 
     def count(self, model: DeepLabV3, config: EvaluationConfig) -> "_Batch":
         """Wait for the images and let the device count. Nothing here waits for a GPU."""
@@ -259,7 +267,7 @@ class _Batch:
             yield index, error or counts
 
 
-def _read(data: VOCData, index: int, image: np.ndarray, label: np.ndarray) -> UserError | None:
+def _read(data: VOCData, color: tuple[int, ...], index: int, image: np.ndarray, label: np.ndarray) -> UserError | None:
     """Read an image and its label into padded ones, ``(*size, 3)`` and ``size``; void is around the label."""
     try:
         unpadded, truth = data[index]
@@ -269,7 +277,7 @@ def _read(data: VOCData, index: int, image: np.ndarray, label: np.ndarray) -> Us
     if height > room or width > room_across:  # another program writes it, or its header is wrong
         name = f"image {data.names[index]!r} of list {data.list_name!r}"
         return UserError(f"{name} has {width} x {height} pixels, more than its header said; save it anew.")
-    pad(unpadded, image.shape[:2], image)
+    pad(unpadded, image.shape[:2], image, color)
     label[:] = VOID
     label[:height, :width] = truth
     return None

@@ -1,7 +1,6 @@
-"""Prediction on image files of any kind: which files, which weights, and classes at the image's own size."""
+"""Prediction on images from anywhere: a network and its classes, and classes at a photograph's own size."""
 
-import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ from PIL import Image
 from torchvision.models import segmentation
 
 from deeplabv3.config import MAX_SIZE, VOC_CLASSES, EvaluationConfig
-from deeplabv3.data.reading import SUFFIXES, UNREADABLE, conversion
 from deeplabv3.data.transforms import pad, padded_size
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import eval_mode, predict, probabilities
@@ -64,88 +62,6 @@ def _numbered(count: int) -> dict[int, str]:
     return {number: str(number) for number in range(count)}
 
 
-def find_images(inputs: Sequence[str], output: Path | None = None) -> list[Path]:
-    """The image files that files, folders and patterns such as ``"holiday/*.jpg"`` name, each once, in order.
-
-    A folder counts with the images directly in it, without hidden files; a file that is named may end in anything. In
-    ``output``, the folder of the predictions, folders and patterns find nothing that an earlier prediction wrote.
-    """
-    images: dict[Path, Path] = {}  # by their resolved paths
-    for item in inputs:
-        path = Path(item)
-        if path.is_file():
-            files = [path]
-        elif path.is_dir():
-            files = _with_suffixes(path, SUFFIXES)
-            reason = f"folder {item} holds no images ({', '.join(sorted(SUFFIXES))}); name another one."
-            if others := _with_suffixes(path, UNREADABLE):
-                reason = f"folder {item} holds no images that can be read; {conversion(others[0])}"
-        else:
-            files = [Path(name) for name in sorted(glob.glob(item, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
-            reason = f"{item} is neither a file nor a folder, and no image matches it; check the path."
-        if output is not None and not path.is_file():
-            files = [file for file in files if not (file.name.endswith(RESULTS) and _is_in(file, output))]
-        if not files:
-            raise UserError(reason)
-        for file in files:
-            images.setdefault(file.resolve(), file)
-    return list(images.values())
-
-
-def _with_suffixes(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """A folder's files with one of these suffixes, without hidden ones."""
-    files = (file for file in folder.iterdir() if file.suffix.lower() in suffixes and file.name[0] != ".")
-    return sorted(file for file in files if file.is_file())
-
-
-def unreadable_images(inputs: Sequence[str]) -> list[Path]:
-    """Images in the folders among ``inputs`` that have to be converted before they can be read, such as HEIC."""
-    return [file for item in inputs if Path(item).is_dir() for file in _with_suffixes(Path(item), UNREADABLE)]
-
-
-OVERLAY, CLASSES, SHARES = "_overlay.jpg", "_classes.png", "shares.csv"
-UNFINISHED = "shares.unfinished.csv"  # while images are missing
-RESULTS = (OVERLAY, CLASSES)
-"""Ends of the names of an image's two files."""
-
-ABOUT = ("file", "results", "width", "height", "seconds")
-"""Columns of the table ``shares.csv`` before those of the classes."""
-
-
-def _is_in(file: Path, folder: Path) -> bool:
-    return file.parent.resolve() == folder.resolve()
-
-
-def refuse_to_overwrite(images: Iterable[Path], names: Iterable[str], output: Path) -> None:
-    """Raise a :class:`UserError` where results would replace other files than earlier results, which have a table."""
-    for image in images:
-        if _is_in(image, output):
-            raise UserError(f"image {image} lies in {output} itself; name another folder with --output.")
-    tables = output / SHARES, output / UNFINISHED
-    if any(table.is_file() and table.read_bytes().startswith(",".join(ABOUT).encode()) for table in tables):
-        return
-    for file in (*tables, *(output / (name + end) for name in names for end in RESULTS)):
-        if file.exists():
-            raise UserError(
-                f"{file} exists and is not from an earlier prediction; move it away, or name another folder with "
-                "--output."
-            )
-
-
-def output_names(images: Iterable[Path]) -> list[str]:
-    """Name of each image's results: its stem, with a number behind it where another image has that name."""
-    taken: set[str] = set()
-    names = []
-    for image in images:
-        name, number = image.stem, 1
-        while name.lower() in taken:  # some file systems do not tell Cat from cat
-            number += 1
-            name = f"{image.stem}_{number}"
-        taken.add(name.lower())
-        names.append(name)
-    return names
-
-
 def predict_photo(
     model: DeepLabV3, photo: np.ndarray, config: EvaluationConfig, max_size: int = MAX_SIZE
 ) -> np.ndarray:
@@ -161,7 +77,8 @@ def predict_photo(
         return predict(model, photo, config)
     small_width, small_height = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.asarray(Image.fromarray(photo).resize((small_width, small_height), Image.Resampling.BILINEAR))
-    padded = torch.from_numpy(pad(small, padded_size(small_height, small_width, config)))
+    size = padded_size(small_height, small_width, config)
+    padded = torch.from_numpy(pad(small, size, color=model.config.mean_pixel))
     with eval_mode(model, config):
         scores = probabilities(model, padded[None], config)[0]
     return _enlarged(scores[:, :small_height, :small_width].float().cpu().numpy(), height, width)

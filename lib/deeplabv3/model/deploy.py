@@ -1,7 +1,8 @@
 """Networks for inference alone: batch norm folded, compiled, exported to ONNX or as PyTorch's exported program.
 
-Exported files take normalized images ``(batch, 3, height, width)`` of any number and size and give logits ``(batch, K,
-height, width)``, as the network does; batch norm is folded into the convolutions, and the output stride is fixed.
+Exported files take RGB images ``(batch, height, width, 3)`` uint8 of any number and size, and give logits ``(batch, K,
+height, width)``: normalization and padding are inside, batch norm is folded into the convolutions, and the output
+stride is fixed. The largest logit is the class that prediction in one scale finds.
 """
 
 import importlib.util
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from deeplabv3.data.transforms import normalize
 from deeplabv3.errors import UserError
 from deeplabv3.files import atomic_path
 from deeplabv3.model.checkpoint import Checkpoint, save_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
 
-CHECKED = ((1, 65, 97), (3, 96, 33), (1, 257, 385))
+CHECKED = ((1, 65, 97), (3, 96, 33), (1, 250, 385))
 """Batch size, height and width of the images that an exported network is checked on."""
 
 TOLERANCE = 1e-3
@@ -39,15 +41,15 @@ def export_onnx(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> tu
     import onnxruntime
 
     _refuse_path(path, ".onnx")
-    folded = fold_batch_norm(model).cpu()
+    exported = Exported(model)
     with atomic_path(path) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own deprecated parts
         program = torch.onnx.export(
-            folded,
+            exported,
             (_example(model),),
             input_names=["images"],
             output_names=["logits"],
-            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+            dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
             dynamo=True,
             verbose=False,
         )
@@ -55,7 +57,7 @@ def export_onnx(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> tu
         program.model.metadata_props.update({name: json.dumps(value) for name, value in about.items()})
         program.save(partial, external_data=False)
         session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
-        return check(folded, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]))
+        return check(exported, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]))
 
 
 def export_torch(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> tuple[float, float]:
@@ -66,13 +68,13 @@ def export_torch(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> t
     would be a special case to PyTorch. ONNX has no such limit.
     """
     _refuse_path(path, ".pt2")
-    folded = fold_batch_norm(model).cpu()
-    size = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    exported = Exported(model)
+    size = dict.fromkeys((0, 1, 2), torch.export.Dim.DYNAMIC)
     with atomic_path(path) as partial:
-        program = torch.export.export(folded, (_example(model),), dynamic_shapes=(size,))
+        program = torch.export.export(exported, (_example(model),), dynamic_shapes=(size,))
         torch.export.save(program, partial, extra_files={"about.json": json.dumps(dict(about))})
         try:
-            return check(folded, torch.export.load(partial).module())
+            return check(exported, torch.export.load(partial).module())
         except AssertionError as error:  # of a guard of the program
             raise UserError(
                 f"PyTorch {torch.__version__} exports a program that refuses images of other sizes ({error}), so it is "
@@ -91,13 +93,35 @@ def export_weights(model: DeepLabV3, path: Path, classes: Mapping[int, str]) -> 
     save_checkpoint(path, Checkpoint(0, 0.0, settings, state, {}))
 
 
+class Exported(nn.Module):
+    """``images (N, H, W, 3)`` uint8 to logits ``(N, K, H, W)`` on the CPU, in the steps of prediction in one scale."""
+
+    color: Tensor  # that images are padded with, normalized
+
+    def __init__(self, model: DeepLabV3):
+        super().__init__()
+        self.model = fold_batch_norm(model).cpu()
+        color = torch.tensor(model.config.mean_pixel, dtype=torch.uint8)[None, None, None]
+        self.register_buffer("color", normalize(color, model.config.mean, model.config.std))  # (1, 3, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[1:3]
+        normalized = normalize(images, self.model.config.mean, self.model.config.std)  # (N, 3, H, W)
+        # To whole output strides and one pixel; by indices, since PyTorch makes padding by 0 pixels a special case.
+        rows, columns = (torch.arange(side + (1 - side) % self.model.output_stride) for side in (height, width))
+        inside = (rows[:, None] < height) & (columns < width)  # (H', W')
+        edge = normalized[:, :, rows.clamp(max=height - 1)][:, :, :, columns.clamp(max=width - 1)]  # (N, 3, H', W')
+        logits = self.model(torch.where(inside, edge, self.color))  # (N, K, H', W')
+        return logits[:, :, torch.arange(height)][:, :, :, torch.arange(width)]  # (N, K, H, W)
+
+
 def _example(model: DeepLabV3) -> Tensor:
     """Images to trace the network with: several features to each side, since 1 is a special case that would stick."""
-    return torch.zeros(2, 3, 4 * model.output_stride + 1, 5 * model.output_stride + 1)
+    return torch.zeros(2, 4 * model.output_stride - 1, 5 * model.output_stride - 1, 3, dtype=torch.uint8)
 
 
 @torch.no_grad()
-def check(model: DeepLabV3, exported: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+def check(model: Exported, exported: Callable[[Tensor], Tensor]) -> tuple[float, float]:
     """Largest difference between the logits of both on random images of other sizes, and the largest logit.
 
     A difference beyond rounding is a :class:`UserError`: such a file should not exist.
@@ -105,8 +129,8 @@ def check(model: DeepLabV3, exported: Callable[[Tensor], Tensor]) -> tuple[float
     generator = torch.Generator().manual_seed(0)
     differences, logits = [], []
     for batch, *size in CHECKED:
-        height, width = (max(side, model.output_stride + 1) for side in size)
-        images = torch.randn(batch, 3, height, width, generator=generator)
+        height, width = (max(side, model.model.output_stride + 1) for side in size)
+        images = torch.randint(256, (batch, height, width, 3), generator=generator, dtype=torch.uint8)
         expected = model(images)
         differences.append((exported(images) - expected).abs().max())
         logits.append(expected.abs().max())

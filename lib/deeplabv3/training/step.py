@@ -72,7 +72,7 @@ class ModelWithLoss(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, num_valid: Tensor | None = None) -> Tensor:
         """Loss of images ``(N, H, W, 3)`` and labels ``(N, H, W)``, both uint8."""
-        images = normalize(images)  # (N, 3, H, W) float32
+        images = normalize(images, self.model.config.mean, self.model.config.std)  # (N, 3, H, W) float32
         labels = labels.long()  # (N, H, W) int64
         return segmentation_loss(
             self.model, images, labels, self.config.upsample_logits, num_valid, self.config.precision

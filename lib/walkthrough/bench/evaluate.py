@@ -23,9 +23,9 @@ from torchvision.models import segmentation
 from torchvision.transforms import functional as transforms
 
 from deeplabv3 import config
-from deeplabv3.config import VOC_CLASSES, VOID, EvaluationConfig
+from deeplabv3.config import MEAN, STD, VOC_CLASSES, VOID, EvaluationConfig
 from deeplabv3.data import synthetic
-from deeplabv3.data.transforms import MEAN, STD, pad, padded_size
+from deeplabv3.data.transforms import pad, padded_size
 from deeplabv3.data.voc import VOCData
 from deeplabv3.device import compute_settings
 from deeplabv3.errors import UserError, require

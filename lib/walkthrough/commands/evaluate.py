@@ -12,11 +12,14 @@ from walkthrough import paths
 from walkthrough.commands.options import (
     add_profile_command,
     data_options,
+    foreign_options,
+    load_network,
     note_tiles,
     pairs,
     profile_of,
     scales_of,
     strategy_options,
+    tile_of,
 )
 
 if TYPE_CHECKING:
@@ -25,12 +28,19 @@ if TYPE_CHECKING:
     from walkthrough.records.run import Run
 
 
+RUN_HELP = (
+    "runs by their folder or name, or checkpoint files; or a network from elsewhere that knows the profile's classes: "
+    "'pretrained' (it comes with the library), a file of 'export weights', torchvision, torchvision:FILE"
+)
+
+
 def add(subparsers: Any) -> None:
     parser = add_profile_command(subparsers, "evaluate", main, "evaluate trained networks on whole images")
     data_options(parser)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="checkpoint files, or runs by their folder or name")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=RUN_HELP)
     strategy_options(parser, output_stride=None)
     parser.add_argument("--padding", choices=("crop", "tight"), help="to the crop, as the paper, or to the next stride")
+    foreign_options(parser)
     parser.add_argument("--precision", choices=PRECISIONS, help="bfloat16 is faster, and has moved mIoU by 0.2")
 
 
@@ -39,6 +49,9 @@ def main(options: argparse.Namespace) -> int:
     for setting in pairs(options.set, "--set"):
         if setting.partition(".")[0] in ("model", "training", "seed", "seeds"):
             raise UserError(f"--set {setting}=… has no effect on a network that is trained; leave it out.")
+    foreign = any(named.startswith("torchvision:") for named in options.runs)
+    if not foreign and any((options.classes, options.mean, options.std)):
+        raise UserError("--classes, --mean and --std are for a network in torchvision:FILE; leave them out.")
     scales_of(options)  # refuses what is not a list of numbers
     done, failed = 0, 0
     for named in options.runs:
@@ -56,20 +69,17 @@ def _evaluate_named(named: str, profile: "Profile", options: argparse.Namespace)
     """Evaluate a run and print the result; False for one that ``--no-resume`` has put aside."""
     from walkthrough.records.naming import ARCHIVE
 
+    if named == "pretrained" or named.partition(":")[0] == "torchvision":
+        return _evaluate_foreign(named, profile, options)
     file = paths.find_checkpoint(named)
     if ARCHIVE.search(file.resolve().parent.name):
         print(f"skipped {file.parent}: --no-resume has put it aside; its records are in it")
         return False
-    run, step = _run_of(profile, file)
-    settings = replace(
-        profile.evaluation,
-        output_stride=run.config.output_stride if options.output_stride is None else options.output_stride,
-        scales=scales_of(options, profile.evaluation.scales),
-        flip=options.flip or profile.evaluation.flip,
-        padding=options.padding or profile.evaluation.padding,
-        precision=options.precision or profile.evaluation.precision,
-        tile_size=profile.evaluation.tile_size if options.tile is None else options.tile,
-    )
+    found = _run_of(profile, file)
+    if found is None:
+        return _evaluate_foreign(str(file), profile, options)
+    run, step = found
+    settings = _settings(run, options)
     print(f"run {run.name}")
     note_tiles(run.config, settings)
     if step < run.training.iterations:
@@ -82,24 +92,54 @@ def _evaluate_named(named: str, profile: "Profile", options: argparse.Namespace)
     return True
 
 
-def _run_of(profile: "Profile", file: Path) -> tuple["Run", int]:
-    """Return the run that a checkpoint belongs to, and the checkpoint's step."""
+def _settings(run: "Run", options: argparse.Namespace) -> "EvaluationConfig":
+    """Return the strategy of the options, and else of the profile."""
+    stride = run.config.output_stride if options.output_stride is None else options.output_stride
+    default = run.profile.evaluation
+    return replace(
+        default,
+        output_stride=stride,
+        scales=scales_of(options, default.scales),
+        flip=options.flip or default.flip,
+        padding=options.padding or default.padding,
+        precision=options.precision or default.precision,
+        tile_size=tile_of(options, stride, default.tile_size),
+    )
+
+
+def _evaluate_foreign(named: str, profile: "Profile", options: argparse.Namespace) -> bool:
+    """Evaluate a network that no run of this profile's classes has trained, and record it as such."""
+    from walkthrough.experiments.run import evaluate_foreign
+    from walkthrough.experiments.submission import weights_hash
+    from walkthrough.records import start
+    from walkthrough.records.run import Run
+
+    model, known = load_network(named, options)
+    classes = tuple(profile.data.class_map().values())
+    dropped = [name for name in known.values() if name not in classes]
+    model = start.with_classes(model, tuple(known.values()), classes, named)
+    run = Run.foreign(profile, model.config, weights_hash(model))
+    settings, name = _settings(run, options), start.origin(named)
+    print(f"network {name}, which no run of profile {profile.name!r} has trained: recorded as {run.name}")
+    if dropped:
+        print(f"note: its outputs for {', '.join(dropped)} are left out; the profile does not have these classes")
+    note_tiles(run.config, settings)
+    with _bar(profile) as bar:
+        _print(evaluate_foreign(run, settings, model, name, _Progress(bar)))
+    print(f"record {run.record_folder()}")
+    return True
+
+
+def _run_of(profile: "Profile", file: Path) -> tuple["Run", int] | None:
+    """Return the run that a checkpoint belongs to, and the checkpoint's step; None if it is no run's of the classes."""
     from deeplabv3.model.checkpoint import load_checkpoint
     from walkthrough.records.run import Run
 
     checkpoint = load_checkpoint(file)
-    lacking = [part for part in ("model", "training", "data", "seed") if part not in checkpoint.settings]
-    if lacking:
-        raise UserError(
-            f"checkpoint {file} does not say with which {' and '.join(lacking)} it was trained; evaluate one that "
-            "'deeplabv3 train' has written."
-        )
     classes = list(profile.data.class_map().values())
-    if list(checkpoint.settings["data"].get("classes", {}).values()) != classes:
-        raise UserError(
-            f"checkpoint {file} was trained for other classes than profile {profile.name!r} has "
-            f"({', '.join(classes)}); choose the profile that trained it."
-        )
+    whole = all(part in checkpoint.settings for part in ("model", "training", "data", "seed"))
+    if not whole or list(checkpoint.settings["data"].get("classes", {}).values()) != classes:
+        return None
     return Run(profile, checkpoint.settings), checkpoint.step
 
 
@@ -111,17 +151,35 @@ def show_evaluation(run: "Run", settings: "EvaluationConfig") -> None:
 
 def _evaluate(run: "Run", settings: "EvaluationConfig", checkpoint: Path) -> dict:
     """Evaluate and return the record's values; if some images cannot be read, print those of the others first."""
-    from tqdm import tqdm
-
     from walkthrough.experiments.run import Incomplete, evaluate_run
 
+    _note_changed_images(run, settings)
     try:
-        with tqdm(total=len(run.profile.open_data()), desc="evaluating", unit="image") as bar:
+        with _bar(run.profile) as bar:
             return evaluate_run(run, settings, _Progress(bar), checkpoint)
     except Incomplete as incomplete:
         if incomplete.values:
             _print(incomplete.values)
         raise
+
+
+def _bar(profile: "Profile") -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=len(profile.open_data()), desc="evaluating", unit="image")
+
+
+def _note_changed_images(run: "Run", settings: "EvaluationConfig") -> None:
+    """Print that a record of this strategy is of other images or labels than the list has now."""
+    from walkthrough.records.catalogue import evaluations_of
+
+    name, list_name = run.evaluation_name(settings), run.profile.data.val_list
+    for old in evaluations_of(run.profile.name, run.name):
+        if old.settings == settings and old.values["list"] == list_name and old.path.stem != name:
+            print(
+                f"note: images or labels of list {list_name!r} have changed since {old.path.name} was written (mIoU "
+                f"{old.values['miou']:.2f}); that record stays, and this result has one of its own"
+            )
 
 
 def _print(record: dict) -> None:

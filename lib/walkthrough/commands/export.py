@@ -21,21 +21,20 @@ def add(subparsers: Any) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from deeplabv3.data.transforms import MEAN, STD
     from deeplabv3.model.deploy import CHECKED, export_onnx, export_torch, export_weights
 
-    model, classes = load_network(options.weights, options.classes)
+    model, classes = load_network(options.weights, options)
     if options.output_stride is not None:
         model.set_output_stride(options.output_stride)
     if options.kind == "weights":
         export_weights(model, options.file, classes)
         print(f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB")
         return 0
-    about = {"classes": classes, "mean": MEAN, "std": STD, "output_stride": model.output_stride}
+    about = {"classes": classes, "images": "RGB, uint8", "output_stride": model.output_stride}
     export = export_onnx if options.kind == "onnx" else export_torch
     difference, largest = export(model, options.file, about)
     print(
-        f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB, images (batch, 3, height, width) to logits "
+        f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB, images (batch, height, width, 3) to logits "
         f"(batch, {len(classes)}, height, width), output stride {model.output_stride}\n"
         f"largest difference from the network on {len(CHECKED)} other sizes: {difference:.2g} "
         f"(largest logit {largest:.3g})"

@@ -96,13 +96,13 @@ def main(options: argparse.Namespace) -> int:
     refuse_other_classes(options.target, export.classes)
     if options.dry_run:
         print(f"{len(export.items):,} images would be imported into {options.target}; nothing is written")
-        _print_others(export)
+        _print_others(export, options.kind)
         return 0
     account = writer.write(export, options.target, settings, split, options.copy)
     train = len(account.lists["train"])
     profile = write_profile(options.target, options.kind, export.classes, account.sizes, train)
     _print_account(account, options.target)
-    _print_others(export)
+    _print_others(export, options.kind)
     print(f"profile {profile}\nnext:")
     quoted = shlex.quote(str(profile))
     print(f"  deeplabv3 data check --profile {quoted}")
@@ -138,10 +138,13 @@ def _print_account(account: "Account", target: Path) -> None:
         print(f"{account.skipped:,} images without an object left out")
 
 
-def _print_others(export: "Export") -> None:
+def _print_others(export: "Export", kind: str) -> None:
     """Print the images without a label and the files that were refused."""
     if export.unlabeled:
-        print(f"{len(export.unlabeled):,} images without a label: {_named([path.name for path in export.unlabeled])}")
+        names = _named([path.name for path in export.unlabeled])
+        print(f"images without a label in the export are left out, {len(export.unlabeled):,}: {names}")
+        if kind != "cityscapes":  # whose test images have none
+            print("  to import them, label them (one without an object needs an entry as well) and export again")
     if export.refused:
         print(f"{len(export.refused):,} files refused:")
         for file, reason in list(export.refused.items())[:MAX_NAMED]:

@@ -2,13 +2,15 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from deeplabv3.config import MULTI_SCALE, VOC_CLASSES, EvaluationConfig, ModelConfig
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, attempt
 from walkthrough import paths
 from walkthrough.profiles import Profile, load_profile, parse_value, profile_names, with_data
 
@@ -90,7 +92,15 @@ def weights_option(parser: argparse.ArgumentParser, required: bool = False) -> N
         help="a run's checkpoint, folder or name; or torchvision, torchvision:resnet50 (downloaded), torchvision:FILE"
         + default,
     )  # fmt: skip
-    parser.add_argument("--classes", metavar="NAMES", help="of a network in torchvision:FILE, such as background,crack")
+    foreign_options(parser)
+
+
+def foreign_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a network in torchvision:FILE does not say of itself."""
+    foreign = "of a network in torchvision:FILE"
+    parser.add_argument("--classes", metavar="NAMES", help=f"{foreign}, such as background,crack")
+    parser.add_argument("--mean", metavar="R,G,B", help=f"{foreign}: removed from images from 0 to 1 (ImageNet's)")
+    parser.add_argument("--std", metavar="R,G,B", help=f"{foreign}: that images are divided by then (ImageNet's)")
 
 
 def strategy_options(parser: argparse.ArgumentParser, output_stride: int | None = 8) -> None:
@@ -115,16 +125,23 @@ def scales_of(options: argparse.Namespace, default: tuple[float, ...] = (1.0,)) 
         return MULTI_SCALE
     if options.scales is None:
         return default
-    try:
-        return tuple(float(scale) for scale in options.scales.split(","))
-    except ValueError as error:
-        raise UserError(f"--scales {options.scales!r} should be numbers with commas between: 0.5,1,1.5.") from error
+    return numbers(options.scales, "--scales")
 
 
 def strategy_of(options: argparse.Namespace, padding: str) -> EvaluationConfig:
     """The inference strategy that the options name."""
-    scales, tile_size = scales_of(options), options.tile or 0
+    scales, tile_size = scales_of(options), tile_of(options, options.output_stride)
     return EvaluationConfig(options.output_stride, scales, options.flip, padding=padding, tile_size=tile_size)
+
+
+def tile_of(options: argparse.Namespace, output_stride: int, default: int = 0) -> int:
+    """The tile size that ``--tile`` names; one that is too small for the output stride is a :class:`UserError`."""
+    if options.tile is None:
+        return default
+    _, problem = attempt(partial(EvaluationConfig, output_stride, tile_size=options.tile))
+    if problem:
+        raise UserError(problem.replace("setting 'tile_size'", "--tile"))
+    return options.tile
 
 
 def note_tiles(config: ModelConfig, strategy: EvaluationConfig) -> None:
@@ -136,24 +153,38 @@ def note_tiles(config: ModelConfig, strategy: EvaluationConfig) -> None:
         )
 
 
-def load_network(weights: str | None, classes: str | None) -> "tuple[DeepLabV3, dict[int, str]]":
-    """Load the network that ``--weights`` names, for inference, and its classes: label value to name.
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Return numbers with commas between."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError as error:
+        raise UserError(f"{option} {text!r} should be numbers with commas between, such as 0.5,1,1.5.") from error
 
-    ``classes`` are those of ``--classes``, with commas between.
+
+def load_network(weights: str | None, options: argparse.Namespace) -> "tuple[DeepLabV3, dict[int, str]]":
+    """Load a network for inference, and its classes: label value to name. Without ``weights`` it is the library's.
+
+    ``options`` are those of :func:`foreign_options`; they are refused for a network that says such things of itself.
     """
     from deeplabv3.evaluation.predict import TORCHVISION, load_weights
     from deeplabv3.model.pretrained import load_pretrained
 
+    kind, _, file = (weights or "").partition(":")
+    foreign = kind == "torchvision" and file not in ("", *TORCHVISION)
+    given = {name: text for name in ("classes", "mean", "std") if (text := getattr(options, name)) is not None}
+    if given and not foreign:
+        raise UserError(f"--{min(given)} is for a network in torchvision:FILE; name one, or leave the option out.")
     if weights is None:
-        if classes is not None:
-            raise UserError("--classes names those of a network in torchvision:FILE; give that with --weights.")
         model, known = load_pretrained()
         print(f"no --weights given: the network that comes with the library ({', '.join(known.values())})")
         return model, known
-    names = [name.strip() for name in classes.split(",")] if classes is not None else []
-    foreign = weights.startswith("torchvision:") and weights.removeprefix("torchvision:") not in TORCHVISION
+    if weights == "pretrained":
+        return load_pretrained()
+    names = [name.strip() for name in given.pop("classes", "").split(",") if name.strip()]
     source = weights if weights.startswith("torchvision") else str(paths.find_checkpoint(weights))
     model, known = load_weights(source, names)
+    own: dict[str, Any] = {name: numbers(text, f"--{name}") for name, text in given.items()}
+    model.config = replace(model.config, **own)
     if foreign and not names:
         guess = "are taken for VOC's" if model.config.num_classes == len(VOC_CLASSES) else "have numbers for names"
         print(f"note: {weights} does not say what its {len(known)} classes are, and they {guess}; --classes names them")

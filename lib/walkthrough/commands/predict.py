@@ -40,7 +40,9 @@ def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from deeplabv3.data.reading import conversion
-    from deeplabv3.evaluation.predict import (
+    from deeplabv3.files import abandoned, write_atomically
+    from deeplabv3.signals import sigterm_interrupts
+    from walkthrough.commands.prediction_files import (
         RESULTS,
         SHARES,
         find_images,
@@ -48,8 +50,6 @@ def main(options: argparse.Namespace) -> int:
         refuse_to_overwrite,
         unreadable_images,
     )
-    from deeplabv3.files import abandoned, write_atomically
-    from deeplabv3.signals import sigterm_interrupts
     from walkthrough.commands.shares import Shares
     from walkthrough.experiments.submission import weights_hash
     from walkthrough.figures.overlay import written_names
@@ -62,7 +62,7 @@ def main(options: argparse.Namespace) -> int:
     names = output_names(images)
     refuse_to_overwrite(images, names, options.output)
     strategy = strategy_of(options, padding="tight")  # a small image should not be mostly padding
-    model, classes = load_network(options.weights, options.classes)
+    model, classes = load_network(options.weights, options)
     if left_out := unreadable_images(options.images):
         kinds = ", ".join(sorted({file.suffix for file in left_out}))
         text = f"{len(left_out)} images of a kind that cannot be read ({kinds}) are left out"
@@ -121,7 +121,8 @@ def _predict(path: Path, name: str, network: tuple, max_size: int) -> tuple[dict
 
     from deeplabv3.data.reading import palette, read_image
     from deeplabv3.data.voc import palette_png
-    from deeplabv3.evaluation.predict import ABOUT, CLASSES, OVERLAY, class_shares, predict_photo
+    from deeplabv3.evaluation.predict import class_shares, predict_photo
+    from walkthrough.commands.prediction_files import ABOUT, CLASSES, OVERLAY
     from walkthrough.commands.shares import column
     from walkthrough.figures.overlay import overlay
 

@@ -137,11 +137,15 @@ def _kind(problem: str) -> str:
 
 
 def show_main(options: argparse.Namespace) -> int:
-    from walkthrough.records.catalogue import find
+    from walkthrough.profiles import load_profile, profile_names
+    from walkthrough.records.catalogue import find, profile_with
     from walkthrough.records.compare import by_label, default_of, environment_of, settings_of
 
     profile = profile_of(options)
-    record = find(profile.name, options.run)
+    owner = profile_with(options.run, profile.name) if options.profile is None else profile.name
+    if owner != profile.name and owner in profile_names():
+        profile = load_profile(owner)
+    record = find(owner, options.run)
     print(f"run {record.name}")
     print(f"record {(record.path or record.evaluations[0].path).parent}")
     if record.problem:

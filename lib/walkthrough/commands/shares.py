@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deeplabv3.errors import UserError
-from deeplabv3.evaluation.predict import ABOUT, RESULTS, SHARES, UNFINISHED
 from deeplabv3.files import write_atomically
+from walkthrough.commands.prediction_files import ABOUT, RESULTS, SHARES, UNFINISHED
 
 MADE_FROM = "made from"
 """Column of the unfinished table: a hash of what determines the line, image, network and strategy."""
@@ -40,8 +40,7 @@ class Shares:
         self.lines: dict[str, dict] = {}
         for line in _read(self._path):
             name = line.get("results") or ""
-            whole = all((folder / (name + end)).is_file() for end in RESULTS)
-            if whole and line.get(MADE_FROM) == self._made_from.get(name, ""):
+            if self._is_whole(name) and line.get(MADE_FROM) == self._made_from.get(name, ""):
                 self.lines[name] = line
         write_atomically(self._path, self._text([*self._columns, MADE_FROM], self.lines.values(), header=True))
 
@@ -56,12 +55,24 @@ class Shares:
             raise UserError(f"{self._path} cannot be written ({error}); the same command goes on.") from error
 
     def close(self) -> None:
-        """Write ``shares.csv`` with the lines so far; the unfinished table stays until there are all."""
+        """Write ``shares.csv``: its lines on other results that are still there, then the lines so far.
+
+        The unfinished table stays until all lines are there.
+        """
         done = [self.lines[name] for name in self._made_from if name in self.lines]
         if done:
-            write_atomically(self._folder / SHARES, self._text(self._columns, done, header=True))
+            others = [line for line in _read(self._folder / SHARES) if self._is_other(line.get("results") or "")]
+            columns = dict.fromkeys([*self._columns, *(column for line in others for column in line if column)])
+            write_atomically(self._folder / SHARES, self._text([*columns], [*others, *done], header=True))
         if len(done) in (0, len(self._made_from)):
             self._path.unlink(missing_ok=True)
+
+    def _is_whole(self, name: str) -> bool:
+        """True if both files of an image's results are there."""
+        return all((self._folder / (name + end)).is_file() for end in RESULTS)
+
+    def _is_other(self, name: str) -> bool:
+        return name not in self.lines and self._is_whole(name)
 
     def _text(self, columns: Sequence[str], lines: Iterable[dict], header: bool = False) -> str:
         text = io.StringIO()
@@ -79,7 +90,7 @@ def _hash(image: Path, made_with: Any) -> str:
 
 
 def _read(path: Path) -> list[dict]:
-    """Lines of an unfinished table; a line that was broken off lacks its last column, or has a part of it."""
+    """Lines of a table, if it is there; a line that was broken off lacks its last column, or has a part of it."""
     if not path.is_file():
         return []
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="replace"))))

@@ -38,7 +38,7 @@ def main(options: argparse.Namespace) -> int:
     require(options.batch_size >= 1, "batch_size", options.batch_size, "a whole number of at least 1")
     images = test_images(options.data)
     strategy = strategy_of(options, options.padding)
-    model, classes = load_network(options.weights, options.classes)
+    model, classes = load_network(options.weights, options)
     refuse_other_classes(classes)
     note_tiles(model.config, strategy)
     network = prepare(model, strategy)

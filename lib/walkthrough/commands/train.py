@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from deeplabv3.config import HEADS
 from deeplabv3.errors import UserError
 from walkthrough.commands.evaluate import show_evaluation, start_at
 from walkthrough.commands.options import add_profile_command, data_options, profile_of
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from deeplabv3.distributed import ProcessGroup
     from walkthrough.profiles import Profile
     from walkthrough.records.run import Run
+
+OF_THE_RUN = ("head", "multi_grid", "last_block")
+"""Settings of the network that a profile may leave open."""
 
 
 def add(subparsers: Any) -> None:
@@ -33,9 +37,12 @@ def add(subparsers: Any) -> None:
         help="with --init-from: its classes are others; those of equal name keep their weights, the others are new",
     )  # fmt: skip
     parser.add_argument("--backbone", choices=("resnet50", "resnet101"), help="as the paper names it (resnet101)")
-    parser.add_argument("--head", choices=("aspp", "cascade", "v2"), help="by default aspp")
+    parser.add_argument("--head", choices=HEADS, help="by default the profile's, or aspp")
     parser.add_argument("--output-stride", type=int, help="by default the profile's")
-    parser.add_argument("--multi-grid", type=int, nargs=3, metavar="RATE", help="unit rates (aspp: 1 2 4, else 1 1 1)")
+    parser.add_argument(
+        "--multi-grid", type=int, nargs=3, metavar="RATE",
+        help="unit rates (the profile's, or 1 2 4 with aspp and 1 1 1 with others)",
+    )  # fmt: skip
     parser.add_argument("--last-block", type=int, help="4 (default), or 5 to 7 for the cascade")
     parser.add_argument("--rates", type=int, nargs="*", help="ASPP rates as the paper has them (6 12 18)")
     parser.add_argument("--no-image-pooling", action="store_true")
@@ -98,22 +105,23 @@ def _run(profile: "Profile", options: argparse.Namespace) -> "Run":
     from walkthrough.records import start
     from walkthrough.records.run import Run
 
-    _refuse_idle(options)
-    head = options.head or "aspp"
-    grid = options.multi_grid or ((1, 2, 4) if head == "aspp" else (1, 1, 1))
+    chosen = {name: getattr(options, name) or getattr(profile.model, name) for name in OF_THE_RUN}
+    head = chosen["head"] or "aspp"
+    _refuse_idle(options, head)
+    grid = chosen["multi_grid"] or ((1, 2, 4) if head == "aspp" else (1, 1, 1))
     config = profile.model_config(
         options.backbone or "resnet101",
         head=head,
         output_stride=options.output_stride or profile.model.output_stride,
         multi_grid=tuple(grid),
-        last_block=options.last_block or 4,
+        last_block=chosen["last_block"] or 4,
         atrous_rates=(6, 12, 18) if options.rates is None else tuple(options.rates),
         image_pooling=not options.no_image_pooling,
     )
     if profile.model.init_from:
-        given = {
-            name for name in ("backbone", "head", "multi_grid", "last_block") if getattr(options, name) is not None
-        }
+        given = {name for name, value in chosen.items() if value is not None}
+        given |= {name for name in ("mean", "std") if getattr(profile.model, name) is not None}
+        given |= {"backbone"} if options.backbone is not None else set()
         given |= {"atrous_rates"} if options.rates is not None else set()
         given |= {"image_pooling"} if options.no_image_pooling else set()
         config = start.config_from(start.load(start.find(profile.model.init_from)), config, given)
@@ -128,12 +136,11 @@ def _start_note(run: "Run") -> str:
     return start.describe(start.load(start.find(model.init_from)), run.config, classes, model.new_classes)
 
 
-def _refuse_idle(options: argparse.Namespace) -> None:
-    """Raise a :class:`UserError` for an option that has no effect with the others."""
-    head = f"head {options.head or 'aspp'!r}"
+def _refuse_idle(options: argparse.Namespace, head: str) -> None:
+    """Raise a :class:`UserError` for an option that has no effect with the others and the run's ``head``."""
     idle = (
-        ("--rates", options.rates is not None and options.head == "cascade", f"{head} has no ASPP"),
-        ("--no-image-pooling", options.no_image_pooling and options.head not in (None, "aspp"), f"{head} has none"),
+        ("--rates", options.rates is not None and head == "cascade", f"head {head!r} has no ASPP"),
+        ("--no-image-pooling", options.no_image_pooling and head != "aspp", f"head {head!r} has none"),
         ("--backbone-weights", options.backbone_weights and options.init_from, "--init-from has all weights"),
     )
     for option, given, reason in idle:

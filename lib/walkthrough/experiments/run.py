@@ -1,5 +1,6 @@
 """Training and evaluation of a run, with its records: one process at a time, resumed after an interruption."""
 
+import hashlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -155,12 +156,39 @@ def evaluate_run(
             return record
         reset_peak_memory()
         limit_threads()
-        partial = run.partial_counts(settings, checkpoint, device().type, save_every_s, processes)
+        network = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        partial = run.partial_counts(settings, network, device().type, save_every_s, processes)
         values, confusions = _evaluated(run, settings, model, partial, report, processes)
         if processes.is_main and finished:
             run.write_evaluation_record(settings, values, confusions)
         partial.remove()
         processes.barrier()
+        return values
+
+
+def evaluate_foreign(
+    run: Run,
+    settings: EvaluationConfig,
+    model: DeepLabV3,
+    name: str,
+    report: Callable[[int], None] = lambda done: None,
+    save_every_s: float = 30.0,
+) -> dict:
+    """Evaluate a network that no run has trained, and return the values of its record, which calls it ``name``.
+
+    ``run`` is its :meth:`Run.foreign`. An existing record is returned, and an interrupted evaluation goes on.
+    """
+    record = run.evaluation_name(settings)
+    with locked(run.record_folder() / f".{record}{LOCK}", f"{record} of {name}"):
+        if (existing := run.evaluation_record(settings)) is not None:
+            return existing
+        reset_peak_memory()
+        limit_threads()
+        partial = run.partial_counts(settings, run.identity["network"], device().type, save_every_s)
+        values, confusions = _evaluated(run, settings, model, partial, report, SINGLE_PROCESS)
+        values["network"] = f"{name}, weights {run.identity['network']}"
+        run.write_evaluation_record(settings, values, confusions)
+        partial.remove()
         return values
 
 

@@ -90,6 +90,14 @@ def find(profile_name: str, named: str) -> RunRecord:
     raise UserError(f"profile {profile_name!r} has no run {named!r}; {hint}")
 
 
+def profile_with(named: str, default: str) -> str:
+    """Return the profile that has a run of this name, or with this hash at its end; ``default`` if not one alone."""
+    bases = (base.parent for base in record_bases(default))
+    folders = (folder for base in bases for folder in base.glob("*/*") if f"-{folder.name}".endswith(f"-{named}"))
+    found = {folder.parent.name for folder in folders}
+    return found.pop() if len(found) == 1 else default
+
+
 def all_records(profile_name: str) -> list[tuple[dict, list[dict]]]:
     """Return every finished run of a profile as (training record, its evaluation records), sorted by name."""
     return [
@@ -104,9 +112,13 @@ def all_counts(profile_name: str, run: str) -> dict[EvaluationConfig, np.ndarray
 
     Needs neither the run's network nor, unlike :meth:`Run.confusion_counts`, its images.
     """
+    return {one.settings: one.confusions() for one in evaluations_of(profile_name, run)}
+
+
+def evaluations_of(profile_name: str, run: str) -> list[Evaluation]:
+    """Return the evaluations of a run that are neither stale nor damaged."""
     files = _record_files(profile_name).get(run)
-    usable = _run_record(run, files).usable if files else []
-    return {one.settings: one.confusions() for one in usable}
+    return _run_record(run, files).usable if files else []
 
 
 def recorded_inputs(profile_name: str, list_name: str, classes: dict[str, str]) -> set[tuple[str, str]]:

@@ -120,6 +120,16 @@ class Run:
         """Return the run of a network under a profile."""
         return cls(profile, identity_of(profile, config))
 
+    @classmethod
+    def foreign(cls, profile: Profile, config: ModelConfig, network: str) -> "Run":
+        """Return what stands for the run of a network from elsewhere, whose training is not known: it has no record.
+
+        ``network`` is the hash of its weights.
+        """
+        values = {"results_version": RESULTS_VERSION, "model": asdict(config), "training": {}, "seed": 0}
+        data = {"classes": _classes(profile)}
+        return cls(profile, json.loads(json.dumps(values | {"data": data, "network": network})))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and self.name == other.name and self.profile.name == other.profile.name
 
@@ -199,16 +209,24 @@ class Run:
     def partial_counts(
         self,
         settings: EvaluationConfig,
-        checkpoint: Path,
+        network: str,
         device: str,
         save_every_s: float,
         processes: "ProcessGroup | None" = None,
     ) -> PartialCounts:
-        """Counts that an interrupted evaluation has saved, if any; each process of a group has its own file."""
+        """Counts that an interrupted evaluation has saved, if any; each process of a group has its own file.
+
+        Args:
+            settings: the strategy
+            network: hash of the weights, or of the checkpoint that has them
+            device: on which they are counted
+            save_every_s: seconds between saves
+            processes: that share the images
+        """
         data = self.profile.data
         identity = {
             "results_version": RESULTS_VERSION,
-            "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+            "checkpoint": network,
             "settings": naming.strategy(settings),
             "classes": _classes(self.profile),
             "device": device,

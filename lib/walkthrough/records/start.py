@@ -1,6 +1,7 @@
 """Networks to start from (``init_from``): of a run, a checkpoint or the library, torchvision's and VainF's."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -132,6 +133,25 @@ def initialize(model: DeepLabV3, start: Start, classes: tuple[str, ...], new_cla
             f"checkpoint {start.path} holds another network than the run's; choose the same head, rates and classes, "
             "or give --new-classes for other classes."
         ) from error
+
+
+def with_classes(model: DeepLabV3, known: Sequence[str], classes: Sequence[str], named: str) -> DeepLabV3:
+    """Network with the outputs of ``classes`` alone, in their order, of one whose outputs are called ``known``.
+
+    A class that it does not know is a :class:`UserError` that calls it ``named``.
+    """
+    if missing := [name for name in classes if name not in known]:
+        raise UserError(
+            f"network {named} does not know {', '.join(missing)}; its classes are {', '.join(known)}: choose a profile "
+            "of such classes, or fine-tune it with --init-from and --new-classes."
+        )
+    rows = [known.index(name) for name in classes]
+    state = {
+        name: value[rows] if name.startswith("head.classifier") else value for name, value in model.state_dict().items()
+    }
+    chosen = DeepLabV3(replace(model.config, num_classes=len(classes)))
+    chosen.load_state_dict(state)
+    return chosen.eval()
 
 
 def _kept(start: Start, classes: tuple[str, ...]) -> dict[int, int]:

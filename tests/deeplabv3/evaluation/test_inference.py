@@ -1,7 +1,6 @@
 """Whole-image inference: padding, scales, flip, batches, and the model left as it was."""
 
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,12 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from deeplabv3.config import MULTI_SCALE, VOID, EvaluationConfig
-from deeplabv3.data.transforms import MEAN, MEAN_PIXEL, STD, normalize, pad, padded_size
+from deeplabv3.config import MEAN, MULTI_SCALE, STD, VOID, EvaluationConfig, ModelConfig
+from deeplabv3.data.transforms import MEAN_PIXEL, normalize, pad, padded_size
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import (
+    confusion_per_image,
     evaluate,
     plan_batches,
+    predict,
     predict_batches,
     predict_classes,
     probabilities,
@@ -34,7 +35,7 @@ class ByColor(nn.Module):
     def __init__(self):
         super().__init__()
         self.anything = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(num_classes=3, align_corners=True)
+        self.config = ModelConfig(num_classes=3)
         self.output_stride = 16
 
     def set_output_stride(self, output_stride: int) -> "ByColor":
@@ -87,6 +88,33 @@ def test_predictions_align_with_image_pixels(padding, batch_size):
         assert prediction.dtype == np.uint8
         expected = normalize(torch.from_numpy(image[None].copy()))[0].argmax(0)
         assert np.array_equal(prediction, expected)
+
+
+INPUT = {"mean": (0.5, 0.25, 0.75), "std": (0.5, 0.4, 0.25)}
+
+
+def test_networks_own_normalization_and_padding_count(make_model, data):
+    """Prediction and evaluation normalize and pad as the network's configuration says."""
+    models = [make_model(**changes).set_batch_norm_momentum(1.0).train() for changes in (INPUT, {})]
+    config = EvaluationConfig(crop_size=65)
+    image, label = data[0]
+    images = torch.from_numpy(np.stack([pad(data[index][0], (65, 65)) for index in range(6)]))
+    with torch.no_grad():  # batch norm that suits the images, so that several classes are found
+        for model in models:
+            model(normalize(images, **INPUT))
+    model, other = (model.eval() for model in models)
+    padded = np.full((65, 65, 3), (128, 64, 191), dtype=np.uint8)
+    padded[: image.shape[0], : image.shape[1]] = image
+    values = (padded / 255 - INPUT["mean"]) / INPUT["std"]
+    with torch.no_grad():
+        scores = model(torch.tensor(values.transpose(2, 0, 1)[None], dtype=torch.float32))[0]
+    expected = scores.argmax(0)[: image.shape[0], : image.shape[1]].numpy()
+    assert len(np.unique(expected)) > 1
+    assert (predict(model, image, config) != expected).mean() < 1e-3
+    (counts,) = (counts for index, counts in confusion_per_image(model, data, config, indices=[0]))
+    right = ((expected == label) & (label != VOID)).sum()
+    assert np.trace(counts) == pytest.approx(right, abs=3)
+    assert (predict(other, image, config) != expected).mean() > 0.01
 
 
 def test_evaluation_counts_each_labeled_pixel_once(data):

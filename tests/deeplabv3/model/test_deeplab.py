@@ -18,6 +18,13 @@ def test_aspp_rates_are_doubled_at_output_stride_8(make_model):
         assert [branch[0].padding[0] for branch in model.head.branches[1:]] == rates
 
 
+@pytest.mark.parametrize("changes", [{"mean": (123.7, 116.3, 103.5)}, {"mean": (0.5,)}, {"std": (0.2, 0.0, 0.2)}])
+def test_impossible_normalization_is_refused_by_name(changes):
+    (name,) = changes
+    with pytest.raises(UserError, match=f"{name}.* three numbers"):
+        ModelConfig(**changes)
+
+
 def test_impossible_output_stride_leaves_model_unchanged(make_model):
     model = make_model().eval()
     images = torch.randn(1, 3, 33, 33)

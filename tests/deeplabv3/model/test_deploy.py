@@ -7,11 +7,15 @@ import torch
 from conftest import randomize, small_config
 from torch import nn
 
+from deeplabv3.config import EvaluationConfig
+from deeplabv3.data.transforms import normalize
 from deeplabv3.errors import UserError
+from deeplabv3.evaluation.inference import predict
 from deeplabv3.model import deploy
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.deploy import (
     CHECKED,
+    Exported,
     check,
     export_onnx,
     export_torch,
@@ -46,6 +50,23 @@ def logits(model, images):
         return model(images)
 
 
+def draw(*size):
+    return torch.randint(256, (*size, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+def assert_predicts_as(model, found, images):
+    """Logits of an exported network are the network's, and their classes those of prediction at the images' size."""
+    strategy = EvaluationConfig(model.output_stride, padding="tight")
+    for image, scores in zip(images.numpy(), found, strict=True):
+        assert scores.shape[1:] == image.shape[:2]
+        different = scores.argmax(0).numpy() != predict(model, image, strategy)
+        assert different.mean() < 0.01  # nearly tied pixels
+    height, width = images.shape[1:3]
+    if (height - 1) % model.output_stride == (width - 1) % model.output_stride == 0:
+        expected = logits(model, normalize(images, model.config.mean, model.config.std))
+        assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("changes", IN_TORCH.values(), ids=IN_TORCH)
 def test_exported_program_keeps_logits(tmp_path, make_model, changes):
     model = make_model(**changes).eval()
@@ -56,9 +77,8 @@ def test_exported_program_keeps_logits(tmp_path, make_model, changes):
     assert json.loads(about["about.json"]) == {"classes": {"0": "background", "8": "cat"}, "output_stride": 16}
     for batch, *size in SIZES:
         height, width = (max(side, model.output_stride + 1) for side in size)
-        images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
-        expected = logits(model, images)
-        assert torch.allclose(logits(program, images), expected, atol=1e-4 * float(expected.abs().max()))
+        images = draw(batch, height, width)
+        assert_predicts_as(model, logits(program, images), images)
 
 
 @pytest.mark.parametrize("changes", IN_ONNX.values(), ids=IN_ONNX)
@@ -68,14 +88,21 @@ def test_onnx_keeps_logits(tmp_path, make_model, changes):
     difference, largest = export_onnx(model, tmp_path / "network.onnx", ABOUT)
     assert difference < 1e-4 * largest
     session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
-    assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    assert session.get_inputs()[0].shape == ["batch", "height", "width", 3]
     assert session.get_outputs()[0].shape == ["batch", 3, "height", "width"]
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == {"0": "background", "8": "cat"}
     for batch, height, width in SIZES:
-        images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
-        found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-        expected = logits(model, images)
-        assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+        images = draw(batch, height, width)
+        assert_predicts_as(model, torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), images)
+
+
+def test_exported_network_has_its_own_normalization(make_model):
+    model = make_model(mean=(0.5, 0.25, 0.75), std=(0.5, 0.5, 0.25)).eval()
+    images = draw(1, 60, 70)
+    assert_predicts_as(model, logits(Exported(model), images), images)
+    other = make_model().eval()
+    other.load_state_dict(model.state_dict())
+    assert not torch.allclose(logits(Exported(model), images), logits(Exported(other), images), atol=1e-2)
 
 
 def test_export_leaves_model_unchanged(tmp_path, make_model):
@@ -87,7 +114,7 @@ def test_export_leaves_model_unchanged(tmp_path, make_model):
 
 
 def test_check_refuses_wrong_logits(make_model):
-    model = make_model().eval()
+    model = Exported(make_model())
     assert check(model, lambda images: logits(model, images))[0] == 0
     seen = []
 
@@ -99,7 +126,7 @@ def test_check_refuses_wrong_logits(make_model):
 
     with pytest.raises(UserError, match="not kept"):
         check(model, slightly_wrong)
-    assert seen == [(batch, 3, height, width) for batch, height, width in CHECKED]
+    assert seen == [(batch, height, width, 3) for batch, height, width in CHECKED]
     with pytest.raises(UserError, match="not kept"):
         check(model, lambda images: logits(model, images) * float("nan"))
 

@@ -85,7 +85,8 @@ def test_training_lowers_the_loss(tmp_path, data):
     assert sum(losses[-5:]) / 5 < 0.6 * losses[0]
 
 
-def test_network_sees_the_normalized_samples(tmp_path, data, monkeypatch):
+@pytest.mark.parametrize("changes", [{}, {"mean": (0.5, 0.25, 0.75), "std": (0.5, 0.4, 0.25)}], ids=["default", "own"])
+def test_network_sees_the_normalized_samples(tmp_path, data, monkeypatch, changes):
     seen = []
 
     def spy(model, normalized, labels, *others):
@@ -93,11 +94,15 @@ def test_network_sees_the_normalized_samples(tmp_path, data, monkeypatch):
         return segmentation_loss(model, normalized, labels, *others)
 
     monkeypatch.setattr(step_module, "segmentation_loss", spy)
-    train(new_model(), data, short_config(), tmp_path, seed=9)
-    expected = list(batches(TrainingSamples(data, 33, 2, 9), 0, 4, 2))
+    model = new_model(**changes)
+    train(model, data, short_config(scales=(0.25,)), tmp_path, seed=9)
+    samples = TrainingSamples(data, 33, 2, 9, (0.25,), color=model.config.mean_pixel)
+    expected = list(batches(samples, 0, 4, 2))
+    corner = torch.tensor(model.config.mean_pixel, dtype=torch.uint8)
+    assert all((images[:, -1, -1] == corner).all() or (images[:, -1, 0] == corner).all() for images, _ in expected)
     assert len(seen) == 4
     for (normalized, labels), (images, expected_labels) in zip(seen, expected, strict=True):
-        assert torch.equal(normalized, normalize(images))
+        assert torch.equal(normalized, normalize(images, model.config.mean, model.config.std))
         assert torch.equal(labels, expected_labels)
 
 

@@ -92,6 +92,28 @@ def test_images_of_one_name_have_two_results(tmp_path, weights):
     assert [row["file"] for row in table(out)] == [str(first), str(second)]
 
 
+def test_later_image_keeps_rows_of_earlier_results(tmp_path, weights, make_model):
+    """Also those of other classes; without their files they go."""
+    out, trip = tmp_path / "out", tmp_path / "trip"
+    for number, name in enumerate("abc"):
+        make_photo(trip / f"{name}.png", seed=number)
+    assert main(["predict", str(trip), "--weights", weights, "--output", str(out)]) == 0
+    before = table(out)
+    (out / "a_overlay.jpg").unlink()
+    assert main(["predict", str(trip / "b.png"), "--weights", weights, "--output", str(out)]) == 0
+    assert [row["results"] for row in table(out)] == ["c", "b"]
+    assert table(out)[0] == before[2]
+    other = str(save(tmp_path / "other.safetensors", make_model(), {0: "background", 1: "disc", 2: "cat"}))
+    assert main(["predict", str(trip / "a.png"), "--weights", other, "--output", str(out)]) == 0
+    rows = table(out)
+    assert [(row["results"], row["square %"] == "", row["cat %"] == "") for row in rows] == [
+        ("c", False, True),
+        ("b", False, True),
+        ("a", True, False),
+    ]
+    assert {name: share for name, share in rows[0].items() if share} == before[2]
+
+
 def test_strategy_options_change_the_prediction(tmp_path, weights):
     photo = make_photo(tmp_path / "cat.png")
     found = []

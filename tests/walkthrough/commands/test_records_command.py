@@ -57,6 +57,19 @@ def test_list_has_one_line_per_run(records, profile):
     assert len({line.index("aspp") for line in lines}) == 1 == len({line.index("os16:") for line in lines})
 
 
+def test_show_finds_run_of_any_profile(profile, profile_file, workspace, capsys):
+    run = recorded(profile)
+    for named in (run.name, run.name[-12:]):
+        assert main(["records", "show", named]) == 0
+        assert capsys.readouterr().out.startswith(f"run {run.name}\n")
+    assert main(["records", "show", run.name[-12:], "--profile", "smoke"]) == 1
+    assert "profile 'smoke' has no run" in capsys.readouterr().err
+    (workspace / "records" / profile.name).rename(workspace / "records" / "smoke")
+    assert main(["records", "show", run.name[-12:]]) == 0
+    assert "evaluations\n  os16 crop 65: " in capsys.readouterr().out, "labels by the profile that has the run"
+    assert main(["records", "show", run.name[-6:]]) == 1, "a part of a hash is of the named profile"
+
+
 def test_list_marks_stale_and_damaged_records(records, profile):
     good, stale, damaged = recorded(profile), recorded(profile, lr=0.2), recorded(profile, lr=0.3)
     path = make_stale(stale)

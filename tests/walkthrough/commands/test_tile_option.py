@@ -41,6 +41,8 @@ def test_evaluation_by_tiles_has_its_own_record(profile_file, voc_root, workspac
     records = [json.loads(path.read_text()) for path in (workspace / "records").rglob("eval-*.json")]
     by_tile = {(one["settings"]["output_stride"], one["settings"]["tile_size"]): one for one in records}
     assert set(by_tile) == {(16, 0), (8, 0), (8, 257)}
+    assert main(["evaluate", *command, str(run), "--tile", "65"]) == 1
+    assert "--tile is 65; it takes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("head", ["aspp", "cascade"])
@@ -59,6 +61,15 @@ def test_prediction_by_tiles_has_images_own_size(tmp_path, make_model, capsys, h
     assert tiles.shape == (700, 620) and len(np.unique(tiles)) > 1
     if head == "cascade":
         assert (tiles == whole).mean() > (reduced == whole).mean()
+
+
+@pytest.mark.parametrize(("stride", "least"), [("8", 129), ("16", 257)])
+def test_small_tile_names_option_and_least_size(tmp_path, make_model, capsys, stride, least):
+    weights = str(save(tmp_path / "net.safetensors", make_model(), CLASSES))
+    photo = str(make_photo(tmp_path / "a.png"))
+    assert main(["predict", photo, "--weights", weights, "--output-stride", stride, "--tile", "65"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("deeplabv3: --tile is 65; it takes") and f"at least {least}, or 0" in told
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from conftest import write_label
+from PIL import Image
 
 from deeplabv3.model.checkpoint import load_checkpoint
 from walkthrough import cli
 from walkthrough.commands.train import crop_note
+from walkthrough.records import run as run_module
 
 
 @pytest.fixture
@@ -34,6 +38,22 @@ def test_archived_run_is_trained_and_evaluated_again(arguments, workspace, capsy
     assert (run / "checkpoint.safetensors").is_file()
     assert (archive / "checkpoint.safetensors").is_file()
     assert json.loads((archive / "records" / record.name).read_text())["miou"] == 99.99
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_changed_labels_are_told_beside_old_record(arguments, voc_root, workspace, capsys, command):
+    assert cli.main(arguments) == 0
+    (run,), (old,) = runs(workspace), (workspace / "records").glob("*/*/eval-*.json")
+    again = arguments if command == "train" else ["evaluate", str(run), *arguments[1:]]
+    assert cli.main(again) == 0
+    assert "have changed" not in capsys.readouterr().out
+    label = voc_root / "SegmentationClass" / "image_6.png"
+    write_label(label, np.where(np.asarray(Image.open(label)) == 3, 7, 0).astype(np.uint8))
+    run_module._fingerprint.cache_clear()
+    assert cli.main(again) == 0
+    told = capsys.readouterr().out
+    assert f"note: images or labels of list 'val' have changed since {old.name} was written (mIoU " in told
+    assert old.is_file() and len([*old.parent.glob("eval-*.json")]) == 2
 
 
 def test_restart_by_torchrun_resumes(arguments, workspace, monkeypatch):
@@ -87,6 +107,24 @@ def test_other_names_of_as_many_classes_are_an_error(arguments, workspace, capsy
     capsys.readouterr()
     assert cli.main([*arguments, *names, "--init-from", str(first / "checkpoint.safetensors")]) == 1
     assert "other classes (background, square, disc)" in capsys.readouterr().err
+
+
+def test_profile_chooses_the_network_and_options_override(arguments, profile_file, workspace, capsys):
+    values = yaml.safe_load(profile_file.read_text())
+    own = {"head": "cascade", "last_block": 5, "multi_grid": [1, 2, 1], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.4, 0.3]}
+    values["model"] |= own
+    profile_file.write_text(yaml.safe_dump(values))
+    assert cli.main(arguments) == 0
+    (first,) = runs(workspace)
+    model = load_checkpoint(first / "checkpoint.safetensors").settings["model"]
+    assert {name: model[name] for name in own} == own
+    start = ["--init-from", str(first / "checkpoint.safetensors")]
+    assert cli.main([*arguments, "--multi-grid", "1", "2", "4", *start, "--set", "model.std=null"]) == 0
+    (second,) = set(runs(workspace)) - {first}
+    model = load_checkpoint(second / "checkpoint.safetensors").settings["model"]
+    assert {name: model[name] for name in own} == own | {"multi_grid": [1, 2, 4]}
+    assert cli.main([*arguments, "--rates", "6"]) == 1
+    assert "--rates has no effect (head 'cascade' has no ASPP)" in capsys.readouterr().err
 
 
 def test_new_classes_need_a_checkpoint(arguments, capsys):

@@ -177,10 +177,10 @@ def test_counts_of_another_device_or_version_are_ignored(run, monkeypatch):
     settings = run.profile.evaluation
 
     def is_used(device: str) -> bool:
-        partial = run.partial_counts(settings, run.checkpoint, device, 30)
+        partial = run.partial_counts(settings, "a hash", device, 30)
         return "image 1 2" in partial
 
-    partial = run.partial_counts(settings, run.checkpoint, "cpu", 30)
+    partial = run.partial_counts(settings, "a hash", "cpu", 30)
     partial.add("image 1 2", np.eye(3, dtype=np.int64))
     partial.save()
     assert is_used("cpu")
