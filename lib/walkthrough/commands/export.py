@@ -21,7 +21,7 @@ def add(subparsers: Any) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from deeplabv3.model.deploy import CHECKED, export_onnx, export_torch, export_weights
+    from deeplabv3.evaluation.export import CHECKED, export_onnx, export_torch, export_weights
 
     model, classes = load_network(options.weights, options)
     if options.output_stride is not None:

@@ -14,9 +14,9 @@ from PIL import Image
 from deeplabv3 import DeepLabV3, load_pretrained
 from deeplabv3.data.transforms import normalize
 from deeplabv3.errors import UserError
+from deeplabv3.evaluation.export import export_weights
 from deeplabv3.evaluation.predict import load_weights
 from deeplabv3.model import pretrained
-from deeplabv3.model.deploy import export_weights
 
 HOME = Path(__file__).resolve().parents[3]
 ANIMALS = ["background", "cat", "cow", "dog", "horse", "person", "sheep"]
