@@ -1,10 +1,12 @@
 # make walkthrough   executes the notebooks and builds their pages   (PROFILE=smoke|offline|mobile|voc, SEEDS=3, ARGS="--fresh")
 # make reproduce     makes the records that ship anew and compares them   (PROFILE=, SEEDS=, ARGS="--tables 5", "--ray", "--fresh")
 # make lab           JupyterLab on notebooks/
-# make test          ruff, mypy, pytest, nbval
-# make test-all      make test, the slow tests, and tests/mutants.py, which breaks a copy of the code and sees that tests fail (an hour)
+# make test          ruff, codespell, mypy, pytest, nbval
+# make test-all      make test, the slow tests, tests/kills.py, which kills every command and compares how it goes on (an hour), and
+#                    tests/mutants.py, which breaks a copy of the code and sees that tests fail (an hour)
 # make notebooks     executes the notebooks offline and writes their outputs back to notebooks/
 # make readme        fills the tables of README.md and docs/ from the records   (ARGS=--check)
+# make book         builds the book of notebooks, pages and API: data/book/html/index.html
 # make gpu           measures all that only a GPU can show, and goes on if repeated   (MINUTES=30, ARGS="--toy", "--output FOLDER")
 # Each sets up .venv first; nothing is installed or registered outside it.
 
@@ -14,7 +16,7 @@ MINUTES ?= 30
 BIN := .venv/bin
 RAY := tests/walkthrough/experiments/test_ray_cluster.py  # starts a cluster, which wants the machine for itself
 
-.PHONY: walkthrough reproduce lab test test-all notebooks readme gpu clean
+.PHONY: walkthrough reproduce lab test test-all notebooks readme book gpu clean
 
 walkthrough: .venv/notebooks-installed
 	$(BIN)/deeplabv3 walkthrough --profile $(PROFILE) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
@@ -28,6 +30,7 @@ lab: .venv/notebooks-installed
 test: .venv/test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist loadscope tests --ignore $(RAY)
 	$(BIN)/python -m pytest $(RAY)
@@ -37,6 +40,7 @@ test: .venv/test-installed
 
 test-all: test
 	$(BIN)/python -m pytest -n auto --dist loadscope -m slow tests
+	$(BIN)/python tests/kills.py
 	$(BIN)/python tests/mutants.py
 
 notebooks: .venv/notebooks-installed
@@ -45,12 +49,17 @@ notebooks: .venv/notebooks-installed
 readme: .venv/notebooks-installed
 	$(BIN)/python docs/fill.py $(ARGS)
 
+book: .venv/book-installed
+	$(BIN)/sphinx-build -q -W --keep-going -c docs/book -d data/book/doctrees . data/book/html
+	@echo data/book/html/index.html
+
 gpu: .venv/test-installed
 	$(BIN)/deeplabv3 bench gpu --minutes $(MINUTES) $(ARGS)
 
 .venv/notebooks-installed: EXTRAS = notebooks
-.venv/test-installed: EXTRAS = notebooks,test,export,ray
-.venv/notebooks-installed .venv/test-installed: pyproject.toml constraints.txt
+.venv/book-installed: EXTRAS = notebooks,book
+.venv/test-installed: EXTRAS = notebooks,test,export,ray,book
+.venv/notebooks-installed .venv/book-installed .venv/test-installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
@@ -58,4 +67,4 @@ gpu: .venv/test-installed
 	touch $@ .venv/notebooks-installed
 
 clean:
-	rm -rf .venv data/synthetic data/runs data/gpu-toy data/walkthrough data/reproduction data/local_records
+	rm -rf .venv data/synthetic data/runs data/gpu-toy data/walkthrough data/book data/reproduction data/local_records

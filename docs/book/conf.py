@@ -1,0 +1,55 @@
+"""Settings of the book (``make book``): the notebooks as they are committed, the pages of docs/, the API.
+
+Sphinx reads the checkout itself, so that links between files lead to pages. Nothing comes from the network.
+"""
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE))
+
+about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+project, version = "DeepLabv3, walked through", about["version"]
+repository = about.get("urls", {}).get("Repository", "")
+
+extensions = ["myst_nb", "sphinx.ext.napoleon", "autoapi.extension", "mathml"]
+root_doc = "docs/index"
+include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "data/README.md", "docs/**", "notebooks/*.ipynb"]
+exclude_patterns = ["docs/book"]
+suppress_warnings = ["mystnb.unknown_mime_type"]  # of widgets, beside which a figure stands
+
+nb_execution_mode, nb_merge_streams, nb_ipywidgets_js = "off", True, {}
+myst_enable_extensions, myst_heading_anchors = ["dollarmath"], 3
+
+autoapi_dirs, autoapi_root, autoapi_add_toctree_entry = [str(ROOT / "lib" / "deeplabv3")], "docs/api", False
+autoapi_options = ["members", "show-inheritance", "show-module-summary"]
+
+html_theme, html_title, html_math_renderer = "sphinx_book_theme", project, "mathml"
+html_extra_path, html_static_path, html_css_files = ["index.html"], ["static"], ["book.css"]
+html_copy_source = html_show_sourcelink = False
+html_theme_options = {"use_download_button": False, "home_page_in_toc": True, "navbar_persistent": []}
+if repository:
+    launch = {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org"}
+    html_theme_options |= {"repository_url": repository, "use_repository_button": True, "use_issues_button": True}
+    html_theme_options |= {"launch_buttons": launch, "path_to_docs": "."}
+
+
+def prepare_notebook(app, name, source):
+    """Give figures the alternative texts of their cells, and leave out the cell of the parameters."""
+    if not name.startswith("notebooks/"):
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        if alt := cell["metadata"].get("alt"):
+            cell["metadata"]["mystnb"] = {"image": {"alt": alt}}
+        if "parameters" in cell["metadata"].get("tags", []):
+            cell["metadata"]["tags"].append("remove-cell")
+    source[0] = json.dumps(notebook)
+
+
+def setup(app):
+    app.connect("source-read", prepare_notebook)
