@@ -56,25 +56,15 @@ def test_modules_import_only_required_packages():
 
 # --- imports
 
-LAYERS = {
-    "deeplabv3": (
-        {"errors"},
-        {"files", "signals", "config", "machine", "device", "distributed"},
-        {"model", "data"},
-        {"training", "evaluation"},
-    ),
-    "walkthrough": (
-        {"paths"},
-        {"profiles", "paper", "figures", "datasets"},
-        {"records", "bench"},
-        {"report", "experiments"},
-        {"notebooks"},
-        {"commands"},
-        {"cli"},
-        {"__main__"},
-    ),
-}
-"""The parts of both packages, from the bottom: a part imports what stands below it, and itself."""
+def drawn_layers() -> dict[str, list[set[str]]]:
+    """The parts of both packages as docs/code.md draws them, from the bottom."""
+    drawing = re.search(r"```text\n(.*?)```", (HOME / "docs" / "code.md").read_text(), re.DOTALL)
+    blocks = (block.splitlines() for block in drawing[1].strip().split("\n\n"))
+    return {package: [set(line.split()) for line in reversed(lines)] for package, *lines in blocks}
+
+
+LAYERS = drawn_layers()
+"""A part imports what stands below it, and itself."""
 
 WALLS = (
     ("deeplabv3.model", "deeplabv3.data"),
@@ -94,7 +84,7 @@ WALLS = (
     ("walkthrough.figures", "deeplabv3.training"),
     ("walkthrough.figures", "deeplabv3.evaluation"),
 )
-"""The first of a pair never imports the second."""
+"""The first of a pair never imports the second, which stands below it or beside it."""
 
 
 def modules() -> dict[str, Path]:

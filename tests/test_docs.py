@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import re
 import shlex
 import tomllib
@@ -19,7 +20,7 @@ from walkthrough.records.cells import cell_jobs
 from walkthrough.records.naming import LOCAL, SOURCE
 
 HOME = Path(__file__).resolve().parents[1]
-DOCS = sorted((HOME / "docs").glob("*.md"))
+DOCS = sorted(path for path in (HOME / "docs").glob("*.md") if path.stem != "index")  # the book's, with Sphinx's links
 PAGES = [HOME / "README.md", HOME / "CONTRIBUTING.md", HOME / "CHANGELOG.md", HOME / "data" / "README.md", *DOCS]
 OTHER_COMMANDS = ("source .venv/bin/activate", ".venv/bin/pip install -e ")
 """Programs that pages may tell a reader to call besides our own commands."""
@@ -215,3 +216,17 @@ def test_issue_template_asks_for_info():
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(HOME).as_posix())
 def test_pages_name_no_folder_of_one_machine(page):
     assert not re.search(r"/(root|home|work)/", page.read_text())
+
+
+def test_workflows_and_containers_run_what_exists():
+    targets = re.findall(r"^([\w./-]+):", (HOME / "Makefile").read_text(), re.MULTILINE)
+    workflows = [yaml.safe_load(path.read_text()) for path in (HOME / ".github" / "workflows").glob("*.yml")]
+    steps = [
+        step["run"] for flow in workflows for job in flow["jobs"].values() for step in job["steps"] if "run" in step
+    ]
+    steps.append(json.loads((HOME / ".devcontainer" / "devcontainer.json").read_text())["postCreateCommand"])
+    made = [word for step in steps for word in re.findall(r"^make (\S+)", step)]
+    assert len(made) >= 2 and all(name in targets or f"{name} " in (HOME / "Makefile").read_text() for name in made)
+    assert "bash .ci/run" in steps
+    folders = [word for step in steps for word in step.split() if word.startswith("tests/")]
+    assert folders and all((HOME / folder).is_dir() for folder in folders)
