@@ -33,6 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in COMMANDS:
             import_module(f"walkthrough.commands.{name}").add(subparsers)
+        if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
         options = parser.parse_args(arguments)
         return options.command(options) or 0
     except KeyboardInterrupt as stop:  # SIGTERM, too, which says what it is
