@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import shutil
 import types
 import typing
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import yaml
 
 from deeplabv3.config import DataConfig, EvaluationConfig, ModelConfig, RuntimeConfig, TrainingConfig
 from deeplabv3.errors import UserError, require
+from deeplabv3.files import is_old
 from deeplabv3.model.atrous import BACKBONES
 from walkthrough import paths
 
@@ -41,10 +43,13 @@ class ModelSection:
     mean: tuple[float, ...] | None = None  # of red, green and blue from 0 to 1; null: ImageNet's, or init_from's
     std: tuple[float, ...] | None = None  # likewise
     # What ``train`` builds; tables have their own.
+    backbone: str | None = None  # as the paper names it; null: resnet101, or init_from's
     head: str | None = None  # aspp, cascade or v2; null: aspp, or init_from's
     output_stride: int = 16
     multi_grid: tuple[int, int, int] | None = None  # null: (1, 2, 4) with aspp, else (1, 1, 1), or init_from's
     last_block: int | None = None  # null: 4, or init_from's
+    atrous_rates: tuple[int, ...] | None = None  # as the paper has them; null: (6, 12, 18), or init_from's
+    image_pooling: bool | None = None  # null: yes, or init_from's
     backbone_weights: str = ""  # a file, "imagenet" (downloaded), or nothing: from scratch
     init_from: str = ""  # a checkpoint to start from, as stage 2 does; "?" asks for one by name
     new_classes: bool = False  # with init_from: the checkpoint has other classes, and the last layer is learned anew
@@ -123,6 +128,8 @@ class Profile:
             from deeplabv3.data import synthetic
 
             folder = paths.workspace() / "synthetic" / f"v{synthetic.VERSION}-{self.data.train}-{self.data.val}"
+            for leftover in filter(is_old, folder.parent.glob(f".{folder.name}-*")):  # of a process killed in drawing
+                shutil.rmtree(leftover, ignore_errors=True)
             return synthetic.make(folder, self.data.train, self.data.val)
         named = None if Path(self.data.root).is_absolute() else os.environ.get("DEEPLABV3_DATA")
         return Path(named or paths.workspace() / self.data.root)

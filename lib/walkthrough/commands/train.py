@@ -3,7 +3,8 @@
 import argparse
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import MISSING, fields, is_dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplabv3.config import HEADS
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from walkthrough.profiles import Profile
     from walkthrough.records.run import Run
 
-OF_THE_RUN = ("head", "multi_grid", "last_block")
-"""Settings of the network that a profile may leave open."""
+NETWORK = ("backbone", "head", "output_stride", "multi_grid", "last_block", "atrous_rates", "image_pooling")
+"""Settings of the profile that have an option here."""
 
 
 def add(subparsers: Any) -> None:
@@ -44,14 +45,19 @@ def add(subparsers: Any) -> None:
         help="unit rates (the profile's, or 1 2 4 with aspp and 1 1 1 with others)",
     )  # fmt: skip
     parser.add_argument("--last-block", type=int, help="4 (default), or 5 to 7 for the cascade")
-    parser.add_argument("--rates", type=int, nargs="*", help="ASPP rates as the paper has them (6 12 18)")
-    parser.add_argument("--no-image-pooling", action="store_true")
+    parser.add_argument(
+        "--rates", dest="atrous_rates", type=int, nargs="*", help="ASPP rates as the paper has them (6 12 18)"
+    )
+    parser.add_argument("--no-image-pooling", dest="image_pooling", action="store_false", default=None)
     parser.add_argument("--seed", type=int)
     parser.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="resume the run (default), or archive its folder and begin again",
+    )
+    parser.add_argument(
+        "--save-profile", type=Path, metavar="FILE", help="write all settings of the run to this YAML file, a profile"
     )
     parser.add_argument(
         "--validate-every",
@@ -75,6 +81,8 @@ def main(options: argparse.Namespace) -> int:
         processes.barrier()
         run = _run(profile, options)
         if processes.is_main:
+            if options.save_profile is not None:
+                _save_profile(profile, options.save_profile)
             print(f"run {run.name}\nfolder {run.folder}")
             if note := crop_note(run.training.crop_size, run.config.output_stride, run.config.align_corners):
                 print(note)
@@ -90,6 +98,11 @@ def main(options: argparse.Namespace) -> int:
 
 def _profile(options: argparse.Namespace) -> "Profile":
     profile = profile_of(options)
+    given = {name: value for name in NETWORK if (value := getattr(options, name)) is not None}
+    if both := [f"model.{name}" for name in given if any(pair.startswith(f"model.{name}=") for pair in options.set)]:
+        raise UserError(f"setting {both[0]!r} is given by --set and by an option; give one of them.")
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    profile = replace(profile, model=replace(profile.model, **given))
     if options.seed is not None:
         profile = replace(profile, seed=options.seed)
     if options.init_from is not None:
@@ -105,27 +118,56 @@ def _run(profile: "Profile", options: argparse.Namespace) -> "Run":
     from walkthrough.records import start
     from walkthrough.records.run import Run
 
-    chosen = {name: getattr(options, name) or getattr(profile.model, name) for name in OF_THE_RUN}
-    head = chosen["head"] or "aspp"
+    model = profile.model
+    head = model.head or "aspp"
     _refuse_idle(options, head)
-    grid = chosen["multi_grid"] or ((1, 2, 4) if head == "aspp" else (1, 1, 1))
     config = profile.model_config(
-        options.backbone or "resnet101",
+        model.backbone or "resnet101",
         head=head,
-        output_stride=options.output_stride or profile.model.output_stride,
-        multi_grid=tuple(grid),
-        last_block=chosen["last_block"] or 4,
-        atrous_rates=(6, 12, 18) if options.rates is None else tuple(options.rates),
-        image_pooling=not options.no_image_pooling,
+        output_stride=model.output_stride,
+        multi_grid=model.multi_grid or ((1, 2, 4) if head == "aspp" else (1, 1, 1)),
+        last_block=model.last_block or 4,
+        atrous_rates=(6, 12, 18) if model.atrous_rates is None else model.atrous_rates,
+        image_pooling=model.image_pooling is not False,
     )
-    if profile.model.init_from:
-        given = {name for name, value in chosen.items() if value is not None}
-        given |= {name for name in ("mean", "std") if getattr(profile.model, name) is not None}
-        given |= {"backbone"} if options.backbone is not None else set()
-        given |= {"atrous_rates"} if options.rates is not None else set()
-        given |= {"image_pooling"} if options.no_image_pooling else set()
-        config = start.config_from(start.load(start.find(profile.model.init_from)), config, given)
+    if model.init_from:
+        given = {name for name in (*NETWORK, "mean", "std") if getattr(model, name) is not None}
+        config = start.config_from(start.load(start.find(model.init_from)), config, given)
     return Run.of(profile, config)
+
+
+def _save_profile(profile: "Profile", path: Path) -> None:
+    """Write a profile's settings to a YAML file, which may not hold others."""
+    from deeplabv3.files import write_atomically
+
+    text = _yaml(profile)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise UserError(f"{path} exists and has other settings; name another file with --save-profile.")
+    if path.suffix not in (".yaml", ".yml"):
+        raise UserError(f"profile {path} should end in .yaml; name it so.")
+    write_atomically(path, text)
+    print(f"profile {path}")
+
+
+def _yaml(profile: "Profile") -> str:
+    """Return a profile as a YAML file holds it: its settings that are not at their defaults, without its name."""
+    import yaml
+
+    def changed(section: Any) -> dict[str, Any]:
+        values = {}
+        for item in fields(section):
+            value, factory = getattr(section, item.name), item.default_factory
+            if value == (item.default if factory is MISSING else factory()):
+                continue
+            if is_dataclass(value):
+                values[item.name] = changed(value)
+            else:
+                values[item.name] = [*value] if isinstance(value, tuple) else value
+        return values
+
+    values = changed(profile)
+    del values["name"]
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def _start_note(run: "Run") -> str:
@@ -139,8 +181,8 @@ def _start_note(run: "Run") -> str:
 def _refuse_idle(options: argparse.Namespace, head: str) -> None:
     """Raise a :class:`UserError` for an option that has no effect with the others and the run's ``head``."""
     idle = (
-        ("--rates", options.rates is not None and head == "cascade", f"head {head!r} has no ASPP"),
-        ("--no-image-pooling", options.no_image_pooling and head != "aspp", f"head {head!r} has none"),
+        ("--rates", options.atrous_rates is not None and head == "cascade", f"head {head!r} has no ASPP"),
+        ("--no-image-pooling", options.image_pooling is False and head != "aspp", f"head {head!r} has none"),
         ("--backbone-weights", options.backbone_weights and options.init_from, "--init-from has all weights"),
     )
     for option, given, reason in idle:

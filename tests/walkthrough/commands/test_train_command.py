@@ -127,6 +127,20 @@ def test_profile_chooses_the_network_and_options_override(arguments, profile_fil
     assert "--rates has no effect (head 'cascade' has no ASPP)" in capsys.readouterr().err
 
 
+def test_saved_profile_trains_the_same_run(arguments, workspace, tmp_path, capsys):
+    file = tmp_path / "mine.yaml"
+    given = ["--head", "cascade", "--last-block", "5", "--multi-grid", "1", "2", "1", "--seed", "3",
+             "--set", "training.scales=[1.0]"]  # fmt: skip
+    assert cli.main([*arguments, *given, "--save-profile", str(file)]) == 0
+    assert cli.main(["train", "--profile", str(file)]) == 0
+    assert len({folder.name for folder in runs(workspace)}) == 1 and len(runs(workspace)) == 2
+    text = file.read_text()
+    assert cli.main([*arguments, "--save-profile", str(file)]) == 1
+    assert "mine.yaml exists and has other settings" in capsys.readouterr().err and file.read_text() == text
+    assert cli.main([*arguments, "--head", "v2", "--set", "model.head=aspp"]) == 1
+    assert "setting 'model.head' is given by --set and by an option" in capsys.readouterr().err
+
+
 def test_new_classes_need_a_checkpoint(arguments, capsys):
     assert cli.main([*arguments, "--new-classes"]) == 1
     assert "setting 'new_classes' is True; it takes a checkpoint in 'init_from'" in capsys.readouterr().err
