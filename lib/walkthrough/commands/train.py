@@ -154,7 +154,7 @@ def _yaml(profile: "Profile") -> str:
     import yaml
 
     def changed(section: Any) -> dict[str, Any]:
-        values = {}
+        values: dict[str, Any] = {}
         for item in fields(section):
             value, factory = getattr(section, item.name), item.default_factory
             if value == (item.default if factory is MISSING else factory()):
