@@ -22,7 +22,7 @@ def random_crop(
     """Random crop of an image and its label: scaled, padded at the bottom and right, cropped, perhaps flipped.
 
     Returns ``(crop_size, crop_size, 3)`` and ``(crop_size, crop_size)``, both uint8. Only the part of the image that
-    the crop shows is resized, which gives the same crop and is much faster.
+    the crop shows is resized, which is much faster; it differs from a crop of the resized image by rounding.
 
     Args:
         image: ``(H, W, 3)`` uint8

@@ -91,7 +91,7 @@ def points(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_labe
 
 
 def panels(
-    labels: Sequence[str],
+    labels: Sequence[str] | Mapping[str, Sequence[str]],
     panels: Mapping[str, Mapping[str, ArrayLike]],
     y_label: str = "mIoU %",
     x_label: str = "",
@@ -99,18 +99,20 @@ def panels(
     """The same categories in several panels (paper, ours), whose axes span equally many points: slopes can be compared.
 
     ``panels`` maps a panel's title to named rows of values ``(n,)``, or ``(3, n)`` with the ends of their intervals;
-    NaN leaves a gap. Where the panels name the same rows there is one legend.
+    NaN leaves a gap. Where the panels name the same rows there is one legend. ``labels`` are the categories' names, or
+    those of each panel by its title.
     """
     figure, axes = new_axes(len(panels), width=3.2, height=2.4)
     for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
+        ticks = labels[title] if isinstance(labels, Mapping) else labels
         for number, (name, given) in enumerate(rows.items()):
             values, *ends = np.atleast_2d(np.asarray(given, dtype=float))
             shift = 0.06 * (number - (len(rows) - 1) / 2) if ends else 0.0  # or intervals would hide each other
-            x = np.arange(len(labels)) + shift
+            x = np.arange(len(ticks)) + shift
             axis.plot(x, values, marker="o", markersize=4, label=name)
             if ends:
                 axis.vlines(x, *ends, color=COLORS[number % len(COLORS)], linewidth=1)
-        axis.set_xticks(range(len(labels)), labels)
+        axis.set_xticks(range(len(ticks)), ticks)
         axis.set(title=title, xlabel=x_label, ylabel=y_label)
     _span_equally(axes[0])
     names = [tuple(rows) for rows in panels.values()]
@@ -154,7 +156,10 @@ def differences(
 
 
 def bars(panels: Mapping[str, Mapping[str, float]], digits: int = 1) -> Figure:
-    """Horizontal bars ``{panel's title: {category: value}}`` with their values; panels share their categories."""
+    """Horizontal bars ``{panel's title: {category: value}}`` with their values; panels share their categories.
+
+    Values below zero have bars to the left.
+    """
     figure, axes = new_axes(len(panels), width=2.8, height=0.6 + 0.28 * len(next(iter(panels.values()))))
     for column, (axis, (title, values)) in enumerate(zip(axes[0], panels.items(), strict=True)):
         drawn = axis.barh(range(len(values)), list(values.values()), color=COLORS[column % len(COLORS)])
@@ -164,6 +169,8 @@ def bars(panels: Mapping[str, Mapping[str, float]], digits: int = 1) -> Figure:
         axis.invert_yaxis()
         axis.margins(x=0.25)
         axis.set_xticks([])
+        axis.tick_params(axis="y", length=0)
+        axis.spines["left"].set_position("zero")
         axis.spines["bottom"].set_visible(False)
     return figure
 

@@ -15,6 +15,10 @@ ONE_SEED_COLORS = {"higher": BLUE, "lower": BLUE, "open": "#777777"}
 MARKS = {"supported": "o", "contradicted": "X", "not decided": "s", "higher": ">", "lower": "<", "open": "s"}
 
 
+APART = 0.18
+"""Of a line's height: from its middle up to the paper's mark and down to ours, so that neither hides the other."""
+
+
 @dataclass(frozen=True)
 class ForestRow:
     """A claim. Differences are in points of mIoU."""
@@ -26,6 +30,7 @@ class ForestRow:
     verdict: str
     label: str  # the verdict as it is printed
     bound: float = 0.0  # that the difference is said to be above
+    continues: bool = False  # the claim above, measured elsewhere: ``place`` says where
 
 
 def forest(rows: Sequence[ForestRow], title: str) -> Figure:
@@ -35,17 +40,18 @@ def forest(rows: Sequence[ForestRow], title: str) -> Figure:
     zero and logarithmic beyond, since the paper's differences reach from a tenth of a point to fifty.
     """
     figure, axis = plt.subplots(figsize=(10.6, 0.9 + 0.29 * len(rows)), layout="constrained")
+    claims = np.cumsum([not row.continues for row in rows])
     for y, row in enumerate(rows):
-        if y % 2 == 0:
+        if claims[y] % 2:
             axis.axhspan(y - 0.5, y + 0.5, color="#f4f4f4", zorder=0)
-        axis.plot(row.paper, y, "D", markersize=5, markerfacecolor="none", color="black", zorder=2)
+        axis.plot(row.paper, y - APART, "D", markersize=4.5, markerfacecolor="none", color="black", zorder=2)
         if row.bound:
             axis.plot(row.bound, y, "|", markersize=11, color="black", zorder=2)
         color = (VERDICT_COLORS | ONE_SEED_COLORS).get(row.verdict, "#bbbbbb")
         if row.ours is not None:
             difference, low, high = row.ours
-            axis.plot([low, high], [y, y], color=color, linewidth=2, zorder=3)
-            axis.plot(difference, y, MARKS.get(row.verdict, "o"), color=color, markersize=6, zorder=4)
+            axis.plot([low, high], [y + APART] * 2, color=color, linewidth=2, zorder=3)
+            axis.plot(difference, y + APART, MARKS.get(row.verdict, "o"), color=color, markersize=6, zorder=4)
         axis.annotate(
             row.label,
             (1.01, y),
@@ -62,18 +68,22 @@ def forest(rows: Sequence[ForestRow], title: str) -> Figure:
     axis.set_xlim(min(-1.5, *(1.2 * end for end in ends)), max(3, *(1.2 * end for end in ends)))
     shown = [tick for tick in ticks if axis.get_xlim()[0] <= tick <= axis.get_xlim()[1]]
     axis.set_xticks(shown, [f"{tick:+d}" if tick else "0" for tick in shown])
-    axis.set_yticks(range(len(rows)), [f"{row.name}  ({row.place})" for row in rows])
+    names = [row.place if row.continues else f"{row.name}  ({row.place})" for row in rows]
+    axis.set_yticks(range(len(rows)), names)
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
-    axis.set_xlabel("difference in the direction that the paper claims, points of mIoU")
+    axis.set_xlabel(
+        "difference in the direction that the paper claims, points of mIoU (axis: linear to 1, logarithmic beyond)"
+    )
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     handles = [Line2D([], [], marker="D", color="black", markerfacecolor="none", linestyle="", label="paper")]
     handles += [Line2D([], [], marker="|", markersize=11, color="black", linestyle="", label="bound, if not 0")]
-    one_seed = any(row.verdict in ONE_SEED_COLORS for row in rows)
-    handles += [
-        Line2D([], [], marker=MARKS[name], color=color, linewidth=2, label=f"ours, 95 %: {name}")
-        for name, color in (ONE_SEED_COLORS if one_seed else VERDICT_COLORS).items()
-    ]
+    for words in (VERDICT_COLORS, ONE_SEED_COLORS):
+        if any(row.verdict in words for row in rows):
+            handles += [
+                Line2D([], [], marker=MARKS[name], color=color, linewidth=2, label=f"ours, 95 %: {name}")
+                for name, color in words.items()
+            ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
     return figure

@@ -18,8 +18,10 @@ Panel = tuple[str, np.ndarray | None, np.ndarray | None]
 """A title, an image ``(H, W, 3)`` uint8, and class indices ``(H, W)`` to paint over it; one of the two may be None."""
 
 
-def photographs(rows: Sequence[Sequence[Panel]], colors: np.ndarray, names: Sequence[str], text: int = 11) -> Figure:
-    """Rows of panels of equal height; the classes' names are written with ``text`` points."""
+def photographs(
+    rows: Sequence[Sequence[Panel]], colors: np.ndarray, names: Sequence[str], text: int = 11, outlines: bool = True
+) -> Figure:
+    """Rows of panels of equal height; the classes' names are written with ``text`` points, and have outlines or not."""
     width = 8.8  # inches
     ratios = [[_ratio(panel) for panel in row] for row in rows]
     heights = [width / sum(row) + 0.25 for row in ratios]
@@ -33,7 +35,7 @@ def photographs(rows: Sequence[Sequence[Panel]], colors: np.ndarray, names: Sequ
             if classes is None:
                 axis.imshow(image)
             else:
-                draw_classes(axis, classes, colors, names, image)
+                draw_classes(axis, classes, colors, names, image, outlines)
             for written in axis.texts:
                 written.set_fontsize(text)
     return figure

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 
 from deeplabv3.config import VOID
 from walkthrough.figures.charts import BLUE, ORANGE
@@ -40,9 +41,23 @@ class Example:
 
 
 def draw_classes(
-    axis: Axes, classes: np.ndarray, colors: np.ndarray, names: Sequence[str], image: np.ndarray | None = None
+    axis: Axes,
+    classes: np.ndarray,
+    colors: np.ndarray,
+    names: Sequence[str],
+    image: np.ndarray | None = None,
+    outlines: bool = True,
 ) -> None:
-    """Draw a class map into ``axis``, over ``image`` where there is one, with outlines and names."""
+    """Draw a class map into ``axis`` with names.
+
+    Args:
+        axis: to draw into.
+        classes: class indices ``(H, W)``, 255 where void.
+        colors: of the classes, ``(K, 3)``.
+        names: of the classes.
+        image: ``(H, W, 3)`` that lies under the classes; None: nothing does.
+        outlines: white lines around the classes, which hide a narrow rim of void.
+    """
     shown, background = _painted(classes, colors), background_of(names)
     if image is not None:
         shown = image // 2 + shown // 2
@@ -50,7 +65,7 @@ def draw_classes(
         shown[hidden] = image[hidden]
     axis.imshow(shown, interpolation="nearest")
     for found in np.setdiff1d(classes, (*background, VOID)):
-        if min(classes.shape) > 1:
+        if outlines and min(classes.shape) > 1:
             axis.contour(classes == found, [0.5], colors="white", linewidths=0.7)
     for found, y, x in name_places(classes, background):
         # Near the rim a centered name would reach out of the image.
@@ -111,6 +126,19 @@ def _grid(rows: Sequence[Sequence[np.ndarray]], columns: int, size: float, extra
     return figure, axes
 
 
+def _drop_colliding_names(figure: Figure) -> None:
+    """Remove each name that overlaps one of a larger region in the same axes, at the sizes that the layout gives."""
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        kept: list[Bbox] = []
+        for text in list(axis.texts):  # large regions come first
+            box = text.get_window_extent().padded(1)  # for the outline of its letters
+            if any(box.overlaps(other) for other in kept):
+                text.remove()
+            else:
+                kept.append(box)
+
+
 def _class_legend(figure: Figure, seen: Sequence[int], colors: np.ndarray, names: Sequence[str], *more: Patch) -> None:
     patches = [Patch(facecolor=tuple(colors[k] / 255), edgecolor="black", linewidth=0.5, label=names[k]) for k in seen]
     figure.legend(handles=[*patches, *more], loc="outside lower center", ncols=6)
@@ -128,10 +156,11 @@ def comparison(examples: Sequence[Example], colors: np.ndarray, names: Sequence[
         draw_classes(row[1], example.ground_truth, colors, names)
         draw_classes(row[2], example.prediction, colors, names)
         row[3].imshow(error_map(example.image, example.ground_truth, example.prediction), interpolation="nearest")
-    for axis, title in zip(axes[0], ("image", "ground truth", "prediction", "errors"), strict=True):
+    for axis, title in zip(axes[0], ("image", "ground truth", "prediction", "errors (orange)"), strict=True):
         axis.set_title(title)
     void = Patch(facecolor=tuple(np.array(VOID_COLOR) / 255), edgecolor="black", linewidth=0.5, label="void")
-    _class_legend(figure, seen, colors, names, void, Patch(color=BROKEN, label="wrong"))
+    _class_legend(figure, seen, colors, names, void)
+    _drop_colliding_names(figure)
     return figure
 
 
@@ -157,46 +186,45 @@ def class_maps(
 
 
 def changes(
-    images: Sequence[np.ndarray],
-    ground_truths: Sequence[np.ndarray],
-    predictions: Mapping[str, Sequence[np.ndarray]],
-    size: float = 1.7,
+    rows: Mapping[str, tuple[Example, np.ndarray]], colors: np.ndarray, names: Sequence[str], size: float = 1.7
 ) -> Figure:
-    """Pixels that each strategy repairs and breaks against the one before it: one row an image, one column a strategy.
+    """Pixels that a strategy repairs and breaks, one named row an image.
 
-    ``predictions`` maps the strategies' names, in order, to their class maps of ``images``. Below each map are the
-    numbers of pixels repaired and broken; void counts as neither.
+    A row has an example, which holds the prediction before, and the class map after. Below the last map are the numbers
+    of pixels repaired and broken; void counts as neither.
     """
-    steps = list(predictions)
-    figure, axes = _grid([[image] for image in images], len(steps), size, 0.5 + 0.2 * len(images))
-    for number, (row, image, ground_truth) in enumerate(zip(axes, images, ground_truths, strict=True)):
-        row[0].imshow(image, interpolation="nearest")
-        for axis, former, latter in zip(row[1:], steps, steps[1:], strict=False):
-            before, after = predictions[former][number], predictions[latter][number]
-            axis.imshow(change_map(image, ground_truth, before, after), interpolation="nearest")
-            repaired = ((after == ground_truth) & (before != ground_truth)).sum()
-            broken = ((before == ground_truth) & (after != ground_truth)).sum()
-            axis.set_xlabel(f"+{repaired}  −{broken}", fontsize=8)
-    for axis, title in zip(axes[0], ("image", *(f"+ {step}" for step in steps[1:])), strict=True):
+    figure, axes = _grid([[before.image] for before, _ in rows.values()], 5, size, 0.6 + 0.2 * len(rows))
+    for line, (name, (before, after)) in zip(axes, rows.items(), strict=True):
+        image, ground_truth, prediction = before.image, before.ground_truth, before.prediction
+        line[0].imshow(image, interpolation="nearest")
+        line[0].set_ylabel(name)
+        for axis, classes in zip(line[1:], (ground_truth, prediction, after), strict=False):
+            draw_classes(axis, classes, colors, names)
+        line[4].imshow(change_map(image, ground_truth, prediction, after), interpolation="nearest")
+        repaired = ((after == ground_truth) & (prediction != ground_truth)).sum()
+        broken = ((prediction == ground_truth) & (after != ground_truth)).sum()
+        line[4].set_xlabel(f"+{repaired}  −{broken}", fontsize=8)
+    for axis, title in zip(axes[0], ("image", "ground truth", "before", "after", "change"), strict=True):
         axis.set_title(title)
     patches = [Patch(color=REPAIRED, label="repaired"), Patch(color=BROKEN, label="broken")]
     figure.legend(handles=patches, loc="outside lower center", ncols=2)
+    _drop_colliding_names(figure)
     return figure
 
 
 def gallery(
-    rows: Sequence[Sequence[Example]], colors: np.ndarray, names: Sequence[str], failures: int = 1, size: float = 1.5
+    rows: Mapping[str, Sequence[Example]], colors: np.ndarray, names: Sequence[str], size: float = 1.5
 ) -> Figure:
-    """Fig. 6: pairs of an image and its prediction, several in a row; the last ``failures`` rows are failures."""
-    images = [[example.image for example in row] for row in rows]
-    figure, axes = _grid(images, 2 * max(map(len, rows)), size, 0.2 * len(rows))
-    for number, (line, row) in enumerate(zip(axes, rows, strict=True)):
+    """Fig. 6: pairs of an image and its prediction, several in a named row."""
+    images = [[example.image for example in row] for row in rows.values()]
+    figure, axes = _grid(images, 2 * max(map(len, images)), size, 0.2 * len(rows))
+    for line, (name, row) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(name)
         for (left, right), example in zip(line.reshape(-1, 2), row, strict=False):
             left.imshow(example.image, interpolation="nearest")
             draw_classes(right, example.prediction, colors, names, example.image)
             right.set_title(example.name, fontsize=8)
-        if number >= len(rows) - failures:
-            line[0].set_ylabel("failures")
+    _drop_colliding_names(figure)
     return figure
 
 
@@ -216,7 +244,7 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
         axis.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=8, color=color)
     axis.set_xticks(range(len(names)), names, rotation=40, ha="right")
     axis.set_yticks(range(len(names)), names)
-    axis.set(xlabel="predicted", ylabel="ground truth")
+    axis.set(xlabel="predicted", ylabel="ground truth", title="percent of the pixels of a row")
     axis.spines[:].set_visible(False)
     return figure
 

@@ -50,14 +50,21 @@ def interactive(draw: Callable[..., Figure], **choices: Iterable[Any]) -> None:
 
 
 def _show_controls(draw: Callable[..., Figure], offered: dict[str, list], defaults: dict[str, Any]) -> None:
+    """Show controls, and below them the figure as an output of its own: a saved notebook has it without its kernel."""
     import ipywidgets
-    from IPython.display import display
+    from IPython.display import DisplayHandle, display
 
     controls = {name: _control(name, values, defaults[name]) for name, values in offered.items()}
-    # A notebook that is saved like this still has an image for those who only read it: GitHub, nbconvert.
-    image = _png(draw())
-    box = ipywidgets.VBox([*controls.values(), ipywidgets.interactive_output(draw, controls)])
-    display({**box._repr_mimebundle_(), "image/png": image}, raw=True)
+    display(ipywidgets.VBox([*controls.values()]))
+    shown = DisplayHandle()
+    shown.display({"image/png": _png(draw())}, raw=True)
+
+    def redraw(_: Any) -> None:
+        chosen = {name: control.value for name, control in controls.items()}
+        shown.update({"image/png": _png(draw(**chosen))}, raw=True)
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
 
 
 def _control(name: str, values: list, default: Any) -> Any:
@@ -70,7 +77,7 @@ def _control(name: str, values: list, default: Any) -> Any:
         options=[(str(value), value) for value in values],
         value=default,
         description=name.replace("_", " "),
-        layout={"width": "34em" if many_numbers else "auto"},
+        layout={"width": "34em" if many_numbers else "auto", "max_width": "100%"},
     )
     control.style.description_width = "initial"
     if not many_numbers:

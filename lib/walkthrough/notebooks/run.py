@@ -6,6 +6,7 @@ The output folder holds the executed notebooks ``NN_name.ipynb``, a page ``NN_na
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -237,6 +238,8 @@ def _execute(source: Path, output: Path, values: Mapping[str, Any], cells: bool 
     done, partial, failed = (output / f"{source.stem}{suffix}.ipynb" for suffix in ("", ".partial", ".failed"))
     for older in (done, failed):
         older.unlink(missing_ok=True)  # or they pass for results of this run
+    for logger in ("papermill", "asyncio"):  # errors are raised; what is logged of a kernel that was stopped is none
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     try:
         executed = papermill.execute_notebook(
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, partial)),  # papermill formats paths
@@ -261,11 +264,22 @@ def _execute(source: Path, output: Path, values: Mapping[str, Any], cells: bool 
 
 
 class _ThisPython(AsyncKernelManager):
-    """Kernel manager of the running interpreter, not of a kernel ``python3`` registered on the machine."""
+    """Kernel manager of the running interpreter, not of a kernel ``python3`` registered on the machine.
+
+    What a kernel itself writes to stderr, such as tracebacks of its end, goes to a file beside its own files.
+    """
 
     @default("kernel_spec_manager")
     def _kernel_spec_manager_default(self) -> KernelSpecManager:
         return KernelSpecManager(kernel_dirs=[])
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+        with open(_kernel_stderr(), "wb") as file:
+            await super()._async_launch_kernel(kernel_cmd, **options | {"stderr": file})
+
+
+def _kernel_stderr() -> Path:
+    return Path(os.environ["JUPYTER_RUNTIME_DIR"]) / "stderr.txt"
 
 
 @contextmanager
@@ -292,7 +306,9 @@ def _kernel_environment(profile: str, output: Path) -> Iterator[None]:
 
 def _describe(error: Exception, name: str, failed: Path) -> str:
     """Message on a failed notebook: the cell, the end of its error, and the file with the rest."""
-    number, text = 0, str(error)
+    number, text, stderr = 0, str(error), _kernel_stderr()
+    if stderr.is_file():
+        text += "\n" + stderr.read_text(errors="replace")
     if isinstance(error, PapermillExecutionError):
         number, text = error.exec_count, "\n".join(error.traceback) or f"{error.ename}: {error.evalue}"
     elif failed.is_file():

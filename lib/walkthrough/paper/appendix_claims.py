@@ -41,7 +41,7 @@ def _protocol() -> list[Claim]:
             "Upsampling the logits in training is better than shrinking the ground truth.",
             "A",
             (8,),
-            (beats("upsampled logits over shrunk truth", best, eight.cell(upsample_logits="no")),),
+            (beats("upsampled logits over shrunk labels", best, eight.cell(upsample_logits="no")),),
         ),
         Claim(
             "fine-tuned batch norm helps",

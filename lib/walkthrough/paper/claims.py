@@ -142,7 +142,7 @@ def _multi_grid() -> list[Claim]:
             tuple(over_depths(grid, "(1,1,1)") for grid in grids),
         ),
         Claim(
-            "doubling the unit rates does not",
+            "doubling the unit rates does not help",
             "Simply doubling the unit rates, (2,2,2), is not effective: other grids are better, and at block6 and "
             "block7 (not before) it is no gain over (1,1,1).",
             "4.2",

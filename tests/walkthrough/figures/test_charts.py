@@ -54,6 +54,16 @@ def test_panels_show_own_values():
     figure = charts.panels(["x", "y"], {"paper": {"": [1, 2]}, "ours": {"": [3, float("nan")]}})
     assert figure.axes[0].lines[0].get_ydata() == pytest.approx([1, 2])
     assert np.isnan(figure.axes[1].lines[0].get_ydata()[1])
+    labels = {"paper": ["4", "8"], "ours": ["2", "4"]}
+    figure = charts.panels(labels, {"paper": {"": [1, 2]}, "ours": {"": [3, 4]}})
+    assert [[text.get_text() for text in axis.get_xticklabels()] for axis in figure.axes] == list(labels.values())
+
+
+def test_bars_below_zero_leave_the_axis_to_the_left():
+    (axis,) = charts.bars({"change": {"a": -2.0, "b": 5.0}}).axes
+    assert [(patch.get_x(), patch.get_width()) for patch in axis.patches] == [(0, -2), (0, 5)]
+    assert axis.spines["left"].get_position() == "zero"
+    assert [text.get_text() for text in axis.texts] == ["-2.0", "5.0"]
 
 
 def test_panels_have_intervals_and_equal_spans():

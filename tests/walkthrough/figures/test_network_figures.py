@@ -73,6 +73,9 @@ def test_photographs_of_a_row_have_one_height():
     assert [text.get_text() for text in second.texts] == ["cat"]
     assert [axis.get_title() for axis in (first, third, label)] == ["photograph", "high", "label"]
     assert tuple(label.images[0].get_array()[10, 20]) == tuple(module.ANIMAL_COLORS[1])
+    plain = module.photographs(rows, module.ANIMAL_COLORS, ["background", "cat"], outlines=False)
+    drawn = [len(one.subfigs[1].axes[0].collections) for one in (figure, plain)]
+    assert drawn == [1, 0]
 
 
 @pytest.mark.parametrize("colors", [module.ANIMAL_COLORS, SYNTHETIC_COLORS])

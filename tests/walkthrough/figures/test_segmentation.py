@@ -64,32 +64,43 @@ def test_comparison_legend_lists_occurring_classes():
     )
     figure = segmentation.comparison([good, wrong], COLORS, NAMES)
     axes = np.array(figure.axes).reshape(2, 4)
-    assert [axis.get_title() for axis in axes[0]] == ["image", "ground truth", "prediction", "errors"]
+    assert [axis.get_title() for axis in axes[0]] == ["image", "ground truth", "prediction", "errors (orange)"]
     assert [row[0].get_ylabel() for row in axes] == ["best", "worst"]
     assert [texts(axis) for axis in axes[:, 2]] == [["cat"], []]
     errors = [(axis.images[0].get_array() == ORANGE).all(axis=2).sum() for axis in axes[:, 3]]
     assert errors == [0, 600]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["background", "cat", "void", "wrong"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["background", "cat", "void"]
 
 
-def test_changes_count_pixels_against_previous_strategy():
-    ground_truth = np.ones((8, 8), dtype=np.uint8)
-    steps = {"16": ground_truth * 0, "8": ground_truth.copy(), "flip": ground_truth.copy()}
-    steps["8"][0] = 0
-    steps["flip"][:2] = 0
-    image = np.zeros((8, 8, 3), np.uint8)
-    figure = segmentation.changes([image], [ground_truth], {name: [found] for name, found in steps.items()})
-    assert [axis.get_xlabel() for axis in figure.axes] == ["", "+56  −0", "+0  −8"]
-    assert [axis.get_title() for axis in figure.axes] == ["image", "+ 8", "+ flip"]
+def test_changes_count_repaired_and_broken_pixels():
+    half = boxes((40, 60), (1, slice(5, 35), slice(5, 15)))
+    whole = boxes((40, 60), (1, slice(5, 36), slice(5, 25)))
+    figure = segmentation.changes({"gains": (example("a", half), whole)}, COLORS, NAMES)
+    assert [axis.get_title() for axis in figure.axes] == ["image", "ground truth", "before", "after", "change"]
+    assert figure.axes[0].get_ylabel() == "gains" and figure.axes[4].get_xlabel() == "+300  −20"
+    shown = figure.axes[4].images[0].get_array()
+    assert [(shown == color).all(axis=2).sum() for color in (BLUE, ORANGE)] == [300, 20]
+    assert [texts(axis) for axis in figure.axes[1:4]] == [["cat"]] * 3
 
 
-def test_gallery_marks_failures():
+def test_gallery_names_rows_and_images():
     right = boxes((40, 60), (1, slice(5, 35), slice(5, 25)))
-    figure = segmentation.gallery([[example("a", right), example("b", right)], [example("c", right)]], COLORS, NAMES)
+    rows = {"best": [example("a", right), example("b", right)], "worst": [example("c", right)]}
+    figure = segmentation.gallery(rows, COLORS, NAMES)
     axes = np.array(figure.axes).reshape(2, 4)
-    assert [axis.get_ylabel() for axis in axes[:, 0]] == ["", "failures"]
+    assert [axis.get_ylabel() for axis in axes[:, 0]] == ["best", "worst"]
     assert [axis.get_title() for axis in axes[:, 1]] == ["a", "c"]
     assert texts(axes[0, 3]) == ["cat"] and not axes[1, 2].images
+
+
+def test_names_that_would_overlap_go_to_larger_region():
+    apart = boxes((40, 60), (1, slice(2, 38), slice(2, 28)), (2, slice(2, 34), slice(32, 58)))
+    close = boxes((40, 60), (1, slice(2, 38), slice(2, 28)), (2, slice(15, 25), slice(30, 40)))
+    names = ["background", "a cat with a long name", "dog"]
+    for classes, expected in ((apart, {"cat", "dog"}), (close, {"a cat with a long name"})):
+        named = ["background", "cat", "dog"] if classes is apart else names
+        figure = segmentation.gallery({"row": [example("a", classes)] * 2}, COLORS, named, size=0.8)
+        assert set(texts(figure.axes[1])) == expected
 
 
 def test_confusion_is_percent_of_true_class():

@@ -72,22 +72,19 @@ def test_control_without_default_raises_value_error(choices):
 
 
 def test_moving_control_redraws(monkeypatch):
-    controls, connect = {}, ipywidgets.interactive_output
-
-    def keep_controls(draw, connected):
-        controls.update(connected)
-        return connect(draw, connected)
-
-    monkeypatch.setattr(ipywidgets, "interactive_output", keep_controls)
+    controls, make = {}, widgets._control
+    monkeypatch.setattr(widgets, "_control", lambda name, *rest: controls.setdefault(name, make(name, *rest)))
     monkeypatch.setenv(widgets.SWITCH, "1")
     draw, calls = recorder()
     widgets.interactive(draw, rate=range(1, 9), rates=[(1, 2, 4), (2, 2, 2)])
     assert isinstance(controls["rate"], ipywidgets.SelectionSlider)
     assert isinstance(controls["rates"], ipywidgets.ToggleButtons)
-    assert set(calls) == {(2, (1, 2, 4))}
+    assert {control.layout.max_width for control in controls.values()} == {"100%"}, "a narrow page cuts nothing off"
+    assert calls == [(2, (1, 2, 4))]
     controls["rate"].value = 7
     controls["rates"].value = (2, 2, 2)
-    assert calls[-2:] == [(7, (1, 2, 4)), (7, (2, 2, 2))]
+    assert calls[1:] == [(7, (1, 2, 4)), (7, (2, 2, 2))]
+    assert not plt.get_fignums()
 
 
 CELL = """
@@ -128,8 +125,8 @@ def run_cell(monkeypatch):
         manager.shutdown_kernel(now=True)
 
 
-def images(messages):
-    return [message["content"]["data"] for message in messages if message["msg_type"] == "display_data"]
+def images(messages, kind="display_data"):
+    return [message["content"]["data"] for message in messages if message["msg_type"] == kind]
 
 
 def test_batch_kernel_publishes_one_image_no_widget(run_cell):
@@ -139,11 +136,11 @@ def test_batch_kernel_publishes_one_image_no_widget(run_cell):
     assert not any(message["msg_type"] == "comm_open" for message in published)
 
 
-def test_jupyter_kernel_publishes_widget_with_fallback_image(run_cell):
+def test_figure_of_controls_is_an_output_of_its_own(run_cell):
+    """JupyterLab shows no image in place of a widget whose kernel is gone."""
     client, published = run_cell(JPY_SESSION_NAME="/notebooks/01.ipynb")
-    (shown,) = (data for data in images(published) if VIEW in data)
-    (drawn,) = (data for data in images(published) if VIEW not in data)  # for the widget's output area
-    assert shown["image/png"].startswith("iVBOR")
+    controls, figure = images(published)
+    assert VIEW in controls and VIEW not in figure and figure["image/png"].startswith("iVBOR")
 
     # What a front end sends when the slider is moved to its seventh value.
     opened = [message["content"] for message in published if message["msg_type"] == "comm_open"]
@@ -151,6 +148,7 @@ def test_jupyter_kernel_publishes_widget_with_fallback_image(run_cell):
     update = {"method": "update", "state": {"index": 6}, "buffer_paths": []}
     client.session.send(client.shell_channel.socket, "comm_msg", {"comm_id": slider["comm_id"], "data": update})
     answers = []
-    while not images(answers):
+    while not images(answers, "update_display_data"):
         answers.append(client.get_iopub_msg(timeout=30))
-    assert images(answers)[0]["image/png"] != drawn["image/png"]
+    assert images(answers, "update_display_data")[0]["image/png"] != figure["image/png"]
+    assert not images(answers), "the figure is replaced, not repeated"

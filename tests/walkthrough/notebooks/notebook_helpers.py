@@ -93,6 +93,10 @@ def isolate(patch, library):
 
 START, ATROUS, OUTPUT_STRIDE = "00_start_here", "01_atrous_convolution", "02_output_stride"
 CASCADE, ASPP = "03_cascade", "04_aspp"
+INFERENCE, PREDICTIONS = "07_inference", "08_predictions"
+RESULTS, BEYOND = "09_results", "10_beyond"
+DATA, TRAINING = "05_voc", "06_training"
+OWN_DATA = "11_own_data"
 
 
 def cells(name: str, kind: str = "code") -> list:

@@ -25,10 +25,11 @@ def root(monkeypatch, tmp_path):
 
 
 def test_dead_kernel_is_a_failure(root, capsys):
-    write_notebook(root / "notebooks", "00_first", "print('alive')", "import os\nos._exit(1)", "print('never')")
+    dies = "import os, time\nos.write(2, b'its last words')\ntime.sleep(0.5)\nos._exit(1)"
+    write_notebook(root / "notebooks", "00_first", "print('alive')", dies, "print('never')")
     assert run(root) == 1
     message = capsys.readouterr().err
-    assert "00_first failed in cell [5]" in message and "died" in message
+    assert "00_first failed in cell [5]" in message and "died" in message and "its last words" in message
     assert "alive" in (root / "output" / "00_first.failed.ipynb").read_text()
     assert state(root / "output") == {"00_first": "failed"}
 
@@ -93,6 +94,28 @@ def test_stopped_walkthrough_says_one_sentence(root, number, group, code, senten
     assert state(root / "output") == {"00_first": "interrupted"}
     wait_for_end(int((root / "started").read_text()))
     assert not list((root / "output").glob(".kernels-*"))
+
+
+SLOW_END = """
+import asyncio
+from jupyter_core.utils import run_sync
+from nbclient import NotebookClient
+
+async def wait_and_clean_up(client):
+    await asyncio.sleep(1.5)
+    await client._async_cleanup_kernel()
+
+NotebookClient._cleanup_kernel = run_sync(wait_and_clean_up)
+"""
+
+
+def test_kernel_that_ends_first_adds_no_words(root):
+    """On a slow machine nbclient, which looks once a second, logs that its kernel is gone, and so may the kernel."""
+    noise = "import os, signal, time\nos.write(2, b'noise')\ntime.sleep(0.5)"
+    write_notebook(root / "notebooks", "00_first", noise, "os.kill(os.getppid(), signal.SIGTERM)\nos._exit(1)")
+    command = [sys.executable, "-c", SLOW_END + STOPPED.format(root=str(root))]
+    stopped = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (stopped.returncode, stopped.stderr) == (1, "deeplabv3: stopped on the way; the same command goes on.\n")
 
 
 def test_folders_of_killed_walkthroughs_are_removed(root):

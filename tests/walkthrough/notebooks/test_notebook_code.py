@@ -9,14 +9,43 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from notebook_helpers import ASPP, ATROUS, CASCADE, OUTPUT_STRIDE, START, cells, definitions, with_random_norms
+from notebook_helpers import (
+    ASPP,
+    ATROUS,
+    BEYOND,
+    CASCADE,
+    DATA,
+    INFERENCE,
+    OUTPUT_STRIDE,
+    OWN_DATA,
+    PREDICTIONS,
+    RESULTS,
+    START,
+    TRAINING,
+    cells,
+    definitions,
+    with_random_norms,
+)
 from torch.nn import functional as F
 
 from deeplabv3.model import atrous
 from deeplabv3.model.resnet import ResNet
 from walkthrough import paths
 
-REWRITTEN = (START, ATROUS, OUTPUT_STRIDE, CASCADE, ASPP)
+REWRITTEN = (
+    START,
+    ATROUS,
+    OUTPUT_STRIDE,
+    CASCADE,
+    ASPP,
+    DATA,
+    TRAINING,
+    INFERENCE,
+    PREDICTIONS,
+    RESULTS,
+    BEYOND,
+    OWN_DATA,
+)
 """Notebooks in the form for study: figures with alternative text, exercises with a check and a solution."""
 
 MISTAKES = {
@@ -47,6 +76,40 @@ MISTAKES = {
         "def project_by_branch(outputs, weight): return F.conv2d(sum(outputs), weight[:, :4])",
         "def nine_valid(size, rate): return ((size - 2 * rate) / size) ** 2",
         "def features_read(n, rates): return 1 + 8 * len(rates)",
+    ),
+    DATA: (
+        "def class_numbers(rgb): return rgb[..., 0]",
+        "def trainaug(voc_train, voc_val, sbd): return voc_train | sbd",
+        "def hard_share(p, copies): return copies * p",
+    ),
+    TRAINING: (
+        "def decay_for(steps, share): return 1 - share / steps",
+        "def shrunk(labels, stride): return F.interpolate(labels[None].float(), (9, 9))[0].long()",
+        "def whole_loss(losses, counted): return np.mean(losses)",
+    ),
+    INFERENCE: (
+        "def times_one_view(scales, flip): return len(scales) * (1 + flip)",
+        "def vote(probabilities): return probabilities.mean(0).argmax(0)",
+        "def per_point(giga, miou): return np.array(giga[1:]) / np.diff(miou)",
+    ),
+    PREDICTIONS: (
+        "def recall_and_area(n): return n.sum(0) / n.sum(1), n.sum(0) / n.sum(1)",
+        "def most_confused(n): return np.unravel_index(np.where(np.eye(len(n)), 0, n).argmax(), n.shape)",
+    ),
+    OWN_DATA: (
+        "crop, rates = 641, (6, 12, 18)",
+        "def split(names, share): return names[1::2], names[::2]",
+        "rows = {0: 0, 1: 1}",
+    ),
+    RESULTS: (
+        "def images_needed(n, times): return n * 2**times",
+        "def false_alarm(m): return 0.025 * m",
+        "def half_width(values): return 1.96 * np.std(values, ddof=1) / 3**0.5",
+    ),
+    BEYOND: (
+        "def refine_work(side): return side**2 * 9 * 256 * (48 + 256)",
+        "def fold(weight, norm): return weight, norm.bias",
+        "def uniform_side(size, share): return round(size * share)",
     ),
 }
 """A wrong answer to each exercise."""
@@ -148,7 +211,7 @@ def test_every_figure_has_alternative_text(name):
         assert len(cell.metadata.get("alt", "").split()) >= 15, cell.source
 
 
-@pytest.mark.parametrize(("name", "least"), [(OUTPUT_STRIDE, 7), (CASCADE, 11), (ASPP, 7)])
+@pytest.mark.parametrize(("name", "least"), [(OUTPUT_STRIDE, 7), (CASCADE, 11), (ASPP, 7), (BEYOND, 8)])
 def test_every_statement_of_forward_has_shape(name, least):
     found = 0
     for cell in cells(name):

@@ -1,4 +1,4 @@
-"""Notebooks 05 to 09 on data of one's own: two validation images, and classes without a background."""
+"""Notebooks 05 to 11 on data of one's own: two validation images, and classes without a background."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ DATA = {
     "two validation images": ({0: "background", 3: "square", 7: "disc"}, 2),
     "no background": ({0: "road", 3: "car", 7: "sky"}, 3),
 }
-NOTEBOOKS = ("05", "06", "07", "09", "10")
+NOTEBOOKS = ("05", "06", "07", "08", "09", "10", "11")
 
 
 @pytest.fixture(scope="module", params=DATA.values(), ids=DATA)
@@ -28,7 +28,7 @@ def small(request, tmp_path_factory) -> tuple[Path, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_notebook_runs_on_small_data(small, monkeypatch, capsys, notebook):
-    """Notebook 06 trains two networks of the profile ``offline`` for it, which takes minutes."""
+    """Notebook 06 trains a network of the profile ``offline`` for it, which takes a minute."""
     workspace, profile = small
     monkeypatch.setenv("DEEPLABV3_WORKSPACE", str(workspace))
     code = main(["walkthrough", "--profile", profile, "--only", notebook])
