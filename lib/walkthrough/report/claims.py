@@ -75,7 +75,7 @@ class ClaimsView(Rendered):
 
     def texts(self) -> pd.DataFrame:
         """One row a claim; the columns of agreeing and of other seeds only where there are such."""
-        texts = pd.DataFrame([_texts(verdict, self.others) for verdict in self.verdicts])
+        texts = pd.DataFrame([claim_texts(verdict, self.others) for verdict in self.verdicts])
         return texts.drop(columns=[name for name in ("seeds agree", "other seeds") if not texts[name].any()])
 
     def numbers(self) -> pd.DataFrame:
@@ -113,7 +113,7 @@ class ClaimsView(Rendered):
         """Forest plot of the counted claims."""
         from walkthrough.figures.forest import forest
 
-        rows = [_forest_row(verdict) for verdict in self.verdicts if verdict.claim.counted]
+        rows = [forest_row(verdict) for verdict in self.verdicts if verdict.claim.counted]
         return forest(rows, f"{self.title}. {self.summary()}")
 
 
@@ -146,7 +146,8 @@ _MARKS = (
 )
 
 
-def _texts(verdict: Verdict, others: Mapping[tuple[str, str], np.ndarray]) -> dict[str, str]:
+def claim_texts(verdict: Verdict, others: Mapping[tuple[str, str], np.ndarray]) -> dict[str, str]:
+    """The claim's row of the page: its weakest comparison. ``others`` as in :class:`ClaimsView`."""
     claim = verdict.claim
     texts = {"claim": claim.sentence, "section": claim.section, "table": ", ".join(map(str, claim.tables))}
     texts |= dict.fromkeys(("compared", "paper", "ours", "seeds agree", "other seeds"), "")
@@ -168,11 +169,13 @@ def _texts(verdict: Verdict, others: Mapping[tuple[str, str], np.ndarray]) -> di
     return texts | {"verdict": verdict.label}
 
 
-def _forest_row(verdict: Verdict) -> "ForestRow":
+def forest_row(verdict: Verdict) -> "ForestRow":
+    """The claim's line in a forest plot: its weakest comparison."""
     from walkthrough.figures.forest import ForestRow
 
     claim = verdict.claim
-    place = "Table " + ", ".join(map(str, claim.tables)) if claim.tables else "no table"
+    numbers = ", ".join(map(str, claim.tables))
+    place = f"Table{'s' if len(claim.tables) > 1 else ''} {numbers}" if claim.tables else "no table"
     if not claim.comparisons:
         return ForestRow(claim.name, place, float("nan"), None, verdict.verdict, verdict.label)
     comparison, ours = verdict.weakest or (claim.comparisons[0], None)
@@ -180,9 +183,9 @@ def _forest_row(verdict: Verdict) -> "ForestRow":
     return ForestRow(claim.name, place, comparison.paper, values, verdict.verdict, verdict.label, comparison.bound)
 
 
-def claims_view(profile: Profile) -> ClaimsView:
+def claims_view(profile: Profile, results: CellResults | None = None) -> ClaimsView:
     """Every claim under ``profile``."""
-    results = CellResults(profile)
+    results = results or CellResults(profile)
     found = tuple(verdicts.evaluate_claims(profile, results))
     others = _other_seeds(profile, found) if profile.seeds == 1 else {}
     return ClaimsView(profile, found, tuple(results.warnings), others)
