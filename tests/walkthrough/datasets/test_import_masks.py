@@ -97,12 +97,13 @@ def test_palettes_count_by_number_with_names_of_labelme(tmp_path, target):
     assert (label == expected()).all() and list(classes.values())[1:] == ["crack", "hole"]
 
 
-@pytest.mark.parametrize("form", ["mark beside", "png beside", "mark and folders"])
+@pytest.mark.parametrize("form", ["mark beside", "png beside", "mark and folders", "SegNet's"])
 def test_masks_are_found_in_usual_places(tmp_path, target, form):
     images, masks, mark = {
         "mark beside": ("", "", "_mask"),
         "png beside": ("", "", ""),
         "mark and folders": ("train/photos", "train_masks", "_segmentation"),
+        "SegNet's": ("train", "trainannot", ""),
     }[form]
     root = tmp_path / "export"
     tiny_exports.write_images(root / images)

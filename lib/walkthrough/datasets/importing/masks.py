@@ -30,6 +30,9 @@ WORDS = frozenset((
 ))  # fmt: skip
 """Words in the names of folders of masks."""
 
+OF_A_LIST = re.compile(r"(train|val|test)[ _-]?(?:annot|annotations?|masks?|labels?|gt)", re.IGNORECASE)
+"""Folders of one list's masks, such as SegNet's trainannot beside train."""
+
 MARKS = re.compile(r"[ _-](mask|masks|label|labels|gt|seg|segmentation|groundtruth)$", re.IGNORECASE)
 """Ends that tools add to the name of a mask."""
 
@@ -105,12 +108,14 @@ def _files(settings: Settings, refused: dict[str, str]) -> tuple[dict[str, Path]
 def _is_mask(path: Path) -> bool:
     words = {word for part in path.parts[:-1] for word in re.findall("[a-z]+", part.lower().replace("_", ""))}
     words |= {word for part in path.parts[:-1] for word in re.findall("[a-z]+", part.lower())}
-    return bool(words & WORDS or MARKS.search(plain(path.name)))
+    of_a_list = any(OF_A_LIST.fullmatch(part) for part in path.parts[:-1])
+    return bool(words & WORDS or of_a_list or MARKS.search(plain(path.name)))
 
 
 def _name(mask: Path, source: Path) -> str:
     """Name of a mask's image."""
     *folders, last = name_below(mask, source).split("/")
+    folders = [found[1] if (found := OF_A_LIST.fullmatch(part)) else part for part in folders]
     return "/".join([*(part for part in folders if part.lower().replace("_", "") not in WORDS), MARKS.sub("", last)])
 
 
