@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -322,6 +323,17 @@ def test_synthetic_data_is_drawn_on_first_use(workspace):
     assert len(data) == profile.data.val
     assert len(profile.open_data("train")) == profile.data.train
     assert data.root.is_relative_to(workspace)
+
+
+def test_folders_of_killed_drawings_are_removed(workspace):
+    profile = load_profile("smoke")
+    root = profile.data_root()
+    old, young = (root.with_name(f".{root.name}-{name}") for name in ("old", "young"))
+    for folder in (old, young):
+        (folder / root.name).mkdir(parents=True)
+    os.utime(old, (0, 0))
+    assert profile.data_root() == root
+    assert sorted(root.parent.iterdir()) == [young, root]
 
 
 @pytest.mark.parametrize(("cache", "kept"), [("always", True), ("never", False), ("auto", True)])

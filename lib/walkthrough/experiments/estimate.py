@@ -5,15 +5,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import psutil
 import torch
 
 from deeplabv3.config import TrainingConfig
+from deeplabv3.machine import available_cpus
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.step import ModelWithLoss, make_optimizer, training_step
 from walkthrough.experiments.task import Task, device, image_work, parallel_runs, step_work, threads_of
 from walkthrough.profiles import Profile
 from walkthrough.records.catalogue import all_records
 from walkthrough.records.environment import environment
+from walkthrough.records.naming import reading
 from walkthrough.records.run import Run
 
 
@@ -32,10 +35,15 @@ class Throughput:
 
 
 def recorded_speed(profile: Profile) -> Throughput | None:
-    """Mean speed of the profile's recorded runs on this kind of device with this many threads; None without any."""
+    """Mean speed of the profile's recorded runs on this kind of device with this many threads; None without any.
+
+    Records that ship count too where only local ones are read: a step that is timed on a busy machine says less.
+    """
     here, threads = environment()["device"], threads_of(profile)
     training, evaluation, runs = [0.0, 0], [0.0, 0], 0
-    for record, evaluations in all_records(profile.name):
+    with reading(""):
+        records = all_records(profile.name)
+    for record, evaluations in records:
         run = Run(profile, record["settings"])
         if (record["device"], record.get("threads", threads)) != (here, threads):
             continue
@@ -68,7 +76,9 @@ def timed_speed(tasks: Sequence[Task]) -> Throughput:
         training = replace(training, batch_size=2, grad_accum_steps=1)
     seconds = min(_step_seconds(run, training))
     speed = seconds / step_work(run.config, training)
-    return Throughput(speed, speed, f"by one training step of {run.config.backbone}, timed here")
+    busy = psutil.getloadavg()[0] >= available_cpus()
+    source = f"by one training step of {run.config.backbone}, timed here"
+    return Throughput(speed, speed, source + (" while other programs were busy: less without them" if busy else ""))
 
 
 def _step_seconds(run: Run, training: TrainingConfig) -> Iterator[float]:

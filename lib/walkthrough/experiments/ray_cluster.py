@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from deeplabv3.errors import UserError
+from deeplabv3.files import abandoned
 from deeplabv3.machine import LOCAL_PROCESSES
 from deeplabv3.signals import sigterm_interrupts, stop_requests
 from walkthrough import paths
@@ -51,9 +52,12 @@ def on_cluster(
     profile, workspace = tasks[0].run.profile, paths.workspace().resolve()
     profile.data_root()  # drawn once here rather than by every task
     workspace.mkdir(parents=True, exist_ok=True)
+    for leftover in abandoned(workspace):
+        leftover.unlink(missing_ok=True)
     with (
         _connected(ray, address),
-        NamedTemporaryFile(prefix=".sweep-", dir=workspace) as marker,  # a task that lacks it has another workspace
+        # A task that lacks this file has another workspace.
+        NamedTemporaryFile(prefix=".sweep-", suffix=".partial", dir=workspace) as marker,
         stop_requests(SAVE_TIMEOUT_S + 10) as stop,
         Progress(tasks, title, names) as progress,
     ):
@@ -68,6 +72,8 @@ def on_cluster(
         try:
             while waiting:
                 done, _ = ray.wait(list(waiting), timeout=REPORT_EVERY_S)
+                with suppress(OSError):
+                    os.utime(marker.name)  # not that of a killed sweep
                 if stop:
                     raise stop[0]
                 with suppress(ray.exceptions.RayError):  # the queue's machine is lost, and positions with it

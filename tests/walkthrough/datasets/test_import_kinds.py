@@ -1,10 +1,13 @@
 """``deeplabv3 data import``: every kind gives the same pixels, and says what it cannot import."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_exports
+import yaml
 from PIL import Image
 from tiny_exports import NAMES, SIZE, SQUARE, expected, flat
 
@@ -55,14 +58,65 @@ def test_each_kind_gives_exact_labels_and_passes_check(tmp_path, target, capsys,
     assert main(["data", "check", "--profile", str(target / "shapes.yaml")]) == 0
 
 
-def test_yolo_keeps_its_lists_and_folders(tmp_path, target, capsys):
-    root = tiny_exports.yolo(tmp_path / "export")
-    assert main(["data", "import", "yolo-seg", str(root), str(target)]) == 0
-    assert "lists as in the export" in capsys.readouterr().out
+def test_yolo_keeps_its_lists_and_folders(tmp_path, target, monkeypatch, capsys):
+    """Its file names the absolute folder, and the command a relative one."""
+    tiny_exports.yolo(tmp_path / "export")
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "import", "yolo-seg", "export", str(target)]) == 0
+    told = capsys.readouterr().out
+    assert "lists as in the export" in told and "left out" not in told and "refused" not in told
     data = VOCData(target, "val", {0: "background", 1: "square", 2: "triangle"})
     assert data.names == [f"val/{name}" for name in NAMES[3:]]
     assert (data.label(0) == expected()).all()
     assert main(["data", "check", "--profile", str(target / "shapes.yaml")]) == 0
+
+
+YOLO_PATHS = {
+    # where the images of train and val are, with {} for images or labels; what data.yaml says; val's names
+    "other folders": ("{}/a", "{}/b", {"train": "images/a", "val": "images/b"}, "b/"),
+    "path of another disk": ("{}/a", "{}/b", {"path": "/their/disk", "train": "images/a", "val": ["images/b"]}, "b/"),
+    "Roboflow's": ("train/{}", "valid/{}", {"train": "../train/images", "val": "../valid/images"}, "valid/"),
+    "Windows": ("{}/a", "{}/b", {"train": "images\\a", "val": "images\\b"}, "b/"),
+    "lists": ("{}/a", "{}/b", {"train": "a.txt", "val": "lists/b.txt"}, "b/"),
+}
+
+
+def yolo_at(root: Path, train: str, val: str, paths: dict) -> None:
+    """YOLO's export with its images elsewhere."""
+    tiny_exports.yolo(root)
+    for part in ("images", "labels"):
+        for old, new in (("train", train), ("val", val)):
+            target = root / new.format(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(root / part / old, target)
+    (root / "lists").mkdir()
+    (root / "a.txt").write_text("".join(f"./images/a/{name}.jpg\n" for name in NAMES[:3]))
+    (root / "lists" / "b.txt").write_text("".join(f"images/b/{name}.jpg\n" for name in NAMES[3:]))
+    (root / "data.yaml").write_text(yaml.safe_dump({"names": ["square", "triangle"]} | paths))
+
+
+@pytest.mark.parametrize(("train", "val", "paths", "folder"), YOLO_PATHS.values(), ids=YOLO_PATHS)
+def test_yolo_takes_images_that_its_file_names(tmp_path, target, capsys, train, val, paths, folder):
+    yolo_at(tmp_path / "export", train, val, paths)
+    assert main(["data", "import", "yolo-seg", str(tmp_path / "export"), str(target)]) == 0
+    told = capsys.readouterr().out
+    assert "lists as in the export" in told and "train 3, val 2" in told
+    data = VOCData(target, "val", {0: "background", 1: "square", 2: "triangle"})
+    assert data.names == [f"{folder}{name}" for name in NAMES[3:]]
+    assert (data.label(0) == expected()).all()
+
+
+def test_yolo_says_what_its_file_does_not_name(tmp_path, target, capsys):
+    paths = {"train": ["images/a"], "val": "lists/b.txt", "test": "../test/images"}
+    yolo_at(tmp_path / "export", "{}/a", "{}/b", paths)
+    with open(tmp_path / "export/lists/b.txt", "w") as file:
+        file.write(f"images/b/{NAMES[3]}.jpg\nimages/b/gone.jpg\nimages/a/{NAMES[0]}.jpg\n")
+    assert main(["data", "import", "yolo-seg", str(tmp_path / "export"), str(target)]) == 1
+    told = capsys.readouterr().out
+    assert "test: ../test/images does not exist and is left out" in told
+    assert "1 images are in two lists and count for the first" in told
+    assert "1 images below" in told and "are in no list of data.yaml and are left out" in told
+    assert "gone.jpg: is named in data.yaml and does not exist" in told and "train 3, val 1" in told
 
 
 def test_cityscapes_ids_become_train_ids(tmp_path, target, capsys):
@@ -70,7 +124,7 @@ def test_cityscapes_ids_become_train_ids(tmp_path, target, capsys):
     assert main(["data", "import", "cityscapes", str(root), str(target)]) == 0
     told = capsys.readouterr().out
     assert "train 3, val 1, trainval 4" in told
-    assert f"1 images without a label: {NAMES[4]}_leftImg8bit.png" in told
+    assert f"images without a label in the export are left out, 1: {NAMES[4]}_leftImg8bit.png" in told
     wanted = np.array([0, 13, VOID])[expected()]  # road, car, void
     assert (label(target) == wanted).all()
     classes = load_profile(str(target / "shapes.yaml")).data.class_map()
@@ -159,7 +213,7 @@ def test_unusable_images_are_named_and_others_imported(tmp_path, target, capsys)
     assert main(["data", "import", "coco", str(path), str(target)]) == 1
     told = capsys.readouterr().out
     assert "3 images imported" in told
-    assert "1 images without a label: later.jpg" in told
+    assert "images without a label in the export are left out, 1: later.jpg" in told
     assert f"  {NAMES[0]}.jpg: is not below" in told
     assert f"{NAMES[1]}.jpg is 24 x 40 pixels, and its annotations are for 40 x 24; an EXIF entry may turn it" in told
 

@@ -97,19 +97,29 @@ def test_palettes_count_by_number_with_names_of_labelme(tmp_path, target):
     assert (label == expected()).all() and list(classes.values())[1:] == ["crack", "hole"]
 
 
-@pytest.mark.parametrize("form", ["mark beside", "png beside", "mark and folders", "SegNet's"])
+@pytest.mark.parametrize("form", ["mark beside", "png beside", "mark and folders"])
 def test_masks_are_found_in_usual_places(tmp_path, target, form):
     images, masks, mark = {
         "mark beside": ("", "", "_mask"),
         "png beside": ("", "", ""),
         "mark and folders": ("train/photos", "train_masks", "_segmentation"),
-        "SegNet's": ("train", "trainannot", ""),
     }[form]
     root = tmp_path / "export"
     tiny_exports.write_images(root / images)
     tiny_exports.write_masks(root / masks, expected(), suffix=f"{mark}.png")
     assert (imported(root, target)[0] == expected()).all()
     assert len(list((target / "JPEGImages").iterdir())) == len(NAMES)
+
+
+def test_folders_of_segnet_keep_their_lists(tmp_path, target):
+    for name in ("train", "val"):
+        tiny_exports.write_images(tmp_path / "export" / name)
+        tiny_exports.write_masks(tmp_path / "export" / f"{name}annot", expected())
+    assert main(["data", "import", "masks", str(tmp_path / "export"), str(target)]) == 0
+    for name in ("train", "val"):
+        listed = (target / "ImageSets" / "Segmentation" / f"{name}.txt").read_text().split()
+        assert listed == [f"{name}/{image}" for image in sorted(NAMES)]
+        assert (np.asarray(Image.open(target / "SegmentationClass" / f"{listed[0]}.png")) == expected()).all()
 
 
 def test_jpeg_masks_are_refused_one_by_one(tmp_path, target, capsys):

@@ -175,6 +175,13 @@ def test_labelme_shape_that_is_no_object_is_refused(labelme, tmp_path, capsys):
     assert f"{path}: its shape 1 has no label" in capsys.readouterr().out
 
 
+def test_broken_labelme_file_is_listed_once(labelme, tmp_path, capsys):
+    (tmp_path / "export" / f"{NAMES[0]}.json").write_text("{")
+    assert main(labelme) == 1
+    told = capsys.readouterr().out
+    assert told.count(NAMES[0]) == 1 and "cannot be read as JSON" in told and "4 images imported" in told
+
+
 def test_labelme_without_usable_file_names_the_first(labelme, tmp_path, target, capsys):
     for index in range(len(NAMES)):
         change(tmp_path, index, label=None)

@@ -70,6 +70,20 @@ def test_interrupted_import_goes_on(command, target, capsys, monkeypatch):
     assert "3 drawn, 2 there already" in capsys.readouterr().out
 
 
+def test_files_of_killed_imports_are_removed(command, target):
+    """Of every file that an import writes, once they are old."""
+    assert main(command) == 0
+    written = set(target.rglob("*"))
+    folders = [target, *(path for path in written if path.is_dir()), target / "JPEGImages" / "clip"]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+        for name, time in ((".a.1f.partial.txt", 0), (".b.1f.partial.png", None)):
+            (folder / name).touch()
+            os.utime(folder / name, None if time is None else (time, time))
+    assert main(command) == 0
+    assert not list(target.rglob(".a.*")) and len(list(target.rglob(".b.*"))) == len(folders)
+
+
 def test_changed_mask_is_drawn_again(command, target, tmp_path):
     """Even one whose file has an older time than the label."""
     assert main(command) == 0
@@ -136,7 +150,8 @@ def test_images_of_one_name_are_refused(tmp_path, target, capsys, kind):
     code = main(["data", "import", kind.replace("CVAT's XML", "cvat"), str(source), str(target)])
     told = capsys.readouterr().out
     if kind == "coco":  # whose records name the file
-        assert code == 0 and f"1 images without a label: {NAMES[0]}.bmp" in told
+        assert code == 0 and f"images without a label in the export are left out, 1: {NAMES[0]}.bmp\n" in told
+        assert "to import them, label them" in told
     else:
         assert code == 1 and f"has the name of {image.with_suffix('.bmp')}; rename one of them" in told
 

@@ -80,6 +80,9 @@ def test_killed_worker_resumes_with_same_bits(workers, profile, workspace, monke
     lost, other, broken = tasks
     broken.run.folder.mkdir(parents=True)
     broken.run.checkpoint.write_bytes(b"damaged")
+    left_by_a_kill = workspace / ".sweep-1.partial"
+    left_by_a_kill.touch()
+    os.utime(left_by_a_kill, (0, 0))
 
     failures = on_cluster(work_killed_once, tasks, "sweep")
 

@@ -31,6 +31,7 @@ from walkthrough.paper import tables
 from walkthrough.profiles import load_profile
 from walkthrough.records.cells import table_jobs
 from walkthrough.records.lock import LOCK, locked
+from walkthrough.records.naming import SHIPPED, reading
 from walkthrough.records.run import Run
 
 
@@ -156,6 +157,9 @@ def test_estimate_prefers_records_of_this_machine(profile, monkeypatch):
     assert speed.training * tasks[0].training == pytest.approx(12)
     assert speed.evaluation * tasks[0].evaluation(settings) == pytest.approx(6)
 
+    with reading(SHIPPED):
+        assert "1 recorded run" in estimate.speed_of(profile, tasks).source, "reproduce reads but one kind of records"
+
     here = estimate.environment()
     monkeypatch.setattr(estimate, "environment", lambda: here | {"device": "another"})
     assert estimate.recorded_speed(profile) is None
@@ -168,6 +172,9 @@ def test_timed_step_gives_the_estimate(profile, monkeypatch):
     smallest = min(tasks, key=lambda task: step_work(task.run.config, task.run.training))
     speed = estimate.timed_speed(tasks)
     assert speed.training * smallest.training == pytest.approx(3)
+    for load, busy in ((0.0, False), (100.0, True)):
+        monkeypatch.setattr(estimate.psutil, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert ("other programs were busy" in estimate.timed_speed(tasks).source) == busy
 
 
 # --- progress

@@ -52,6 +52,7 @@ def read(settings: Settings) -> Export:
         raise UserError(f"{source} holds no JSON file of labelme's; name the folder with one beside each image.")
     names = sorted({shape["label"] for record in records.values() for shape in record["shapes"]})
     table = ClassTable(names, settings)
+    broken = [name_below(Path(path), source).removesuffix(".json") for path in refused]
     images = by_name(images_below(root), lambda image: name_below(image, root), refused)
     export = Export(table.classes, [], refused=refused, annotations=list(records))
     for path, record in records.items():
@@ -63,7 +64,7 @@ def read(settings: Settings) -> Export:
             continue
         label = partial(_label, images[name], record, path, table)
         export.items.append(Item(name, images.pop(name), label, split_of(name)))
-    export.unlabeled = list(images.values())
+    export.unlabeled = [image for name, image in images.items() if name not in broken]
     return export
 
 

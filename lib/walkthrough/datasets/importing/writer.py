@@ -89,7 +89,7 @@ def write(export: Export, target: Path, settings: Settings, split: lists.Split, 
     items = _unique(export)
     if items:
         lists.draw(items, split)  # an error of --group-by comes before anything is written
-    for leftover in (path for folder in (IMAGES, LABELS[0]) for path in abandoned(target / folder)):
+    for leftover in (path for folder in (target, *target.rglob("*/")) for path in abandoned(folder)):
         leftover.unlink(missing_ok=True)
     began = _begin(export, target, settings, split)
 
