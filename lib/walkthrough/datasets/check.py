@@ -208,8 +208,8 @@ def _label(files: voc_lists.Files, name: str, list_name: str) -> Label:
 
 
 def _image_lines(pictures: list[Picture]) -> Iterator[Line]:
-    ranges = ((min(sides), max(sides)) for sides in zip(*(one.size for one in pictures), strict=True))
-    width, height = (f"{least} to {most}" if least < most else str(most) for least, most in ranges)
+    extremes = ((min(sides), max(sides)) for sides in zip(*(one.size for one in pictures), strict=True))
+    width, height = (f"{least} to {most}" if least < most else str(most) for least, most in extremes)
     yield Line("ok", f"{len(pictures):,} images, {width} pixels wide, {height} high")
     if turned := [picture.name for picture in pictures if picture.orientation != 1]:
         text = f"turned by an EXIF entry: {_named(turned, 'image')}; their labels must be turned as viewers show them"

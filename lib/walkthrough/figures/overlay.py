@@ -38,8 +38,8 @@ def name_places(
 ) -> list[tuple[int, int, int]]:
     """Positions of the classes' names, as (class, y, x): the widest place of each region, large regions first.
 
-    A region below ``smallest``, a share of the image, gets no name unless it is the largest of its class, and neither
-    does one on which a name would overlap that of a larger region.
+    A region below ``smallest``, a share of the image, gets no name unless it is the largest of its class and not below
+    a sixth of that; neither does one on which a name would overlap that of a larger region.
     """
     step = -(-max(classes.shape) // 96)  # a hundred pixels are enough to find a place
     small = classes[::step, ::step]
@@ -47,7 +47,7 @@ def name_places(
     places: list[tuple[int, int, int]] = []
     for found, region in sorted(_regions(small, background), key=lambda pair: -pair[1].sum()):
         named = any(found == other for other, _, _ in places)
-        if named and region.sum() < smallest * small.size:
+        if region.sum() < (smallest if named else smallest / 6) * small.size:
             continue
         y, x = _widest_place(region)
         if all(abs(y - b) > longest / 14 or abs(x - a) > longest / 4 for _, b, a in places):

@@ -145,7 +145,7 @@ class TableView(Rendered):
             other = [abs(difference) for difference in self.made_here if difference]
             rest = f", the others within {max(other):.2f} points" if other else ""
             notes.append(
-                f"Made here, in the place of what ships: {count} evaluation{'s' if count > 1 else ''}, "
+                f"Made here, not taken from what ships: {count} evaluation{'s' if count > 1 else ''}, "
                 f"{count - len(other)} of them the same to the last digit{rest}."
             )
         return notes + [verdict.summary() for verdict in self.verdicts]

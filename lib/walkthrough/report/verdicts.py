@@ -35,7 +35,7 @@ VERDICTS = (SUPPORTED, CONTRADICTED, NOT_DECIDED, HIGHER, LOWER, OPEN, MISSING, 
 
 FROM_SCRATCH = (
     "Trained from scratch, frozen batch norm is none at all, and the units of a ResNet, whose last batch norm starts "
-    "at 0, stay their shortcuts: another question than the paper's, where ImageNet has taught it."
+    "at 0, stay identities: another question than the paper's, where ImageNet has taught it."
 )
 
 

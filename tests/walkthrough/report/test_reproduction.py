@@ -225,7 +225,7 @@ def test_table_says_what_was_made_here(shipped):
     assert "made here" not in str(report.view(1, shipped))
     write(*cell_job(CELL, shipped), 29_000)
     text = str(report.view(1, shipped))
-    assert "Made here, in the place of what ships: 1 evaluation, 1 of them the same to the last digit." in text
+    assert "Made here, not taken from what ships: 1 evaluation, 1 of them the same to the last digit." in text
     write(*cell_job(CELL, shipped), 33_000)
     assert "0 of them the same to the last digit, the others within 0.65 points." in str(report.view(1, shipped))
 
