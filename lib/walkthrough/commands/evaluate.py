@@ -49,9 +49,11 @@ def main(options: argparse.Namespace) -> int:
     for setting in pairs(options.set, "--set"):
         if setting.partition(".")[0] in ("model", "training", "seed", "seeds"):
             raise UserError(f"--set {setting}=… has no effect on a network that is trained; leave it out.")
-    foreign = any(named.startswith("torchvision:") for named in options.runs)
+    foreign = all(named.startswith("torchvision:") for named in options.runs)
     if not foreign and any((options.classes, options.mean, options.std)):
-        raise UserError("--classes, --mean and --std are for a network in torchvision:FILE; leave them out.")
+        raise UserError(
+            "--classes, --mean and --std are for a network in torchvision:FILE; leave them out, or evaluate it alone."
+        )
     scales_of(options)  # refuses what is not a list of numbers
     done, failed = 0, 0
     for named in options.runs:
@@ -72,6 +74,8 @@ def _evaluate_named(named: str, profile: "Profile", options: argparse.Namespace)
     if named == "pretrained" or named.partition(":")[0] == "torchvision":
         return _evaluate_foreign(named, profile, options)
     file = paths.find_checkpoint(named)
+    if file.suffix in (".pth", ".pt"):
+        return _evaluate_foreign(named, profile, options)  # which says how to name it
     if ARCHIVE.search(file.resolve().parent.name):
         print(f"skipped {file.parent}: --no-resume has put it aside; its records are in it")
         return False
@@ -124,8 +128,12 @@ def _evaluate_foreign(named: str, profile: "Profile", options: argparse.Namespac
     if dropped:
         print(f"note: its outputs for {', '.join(dropped)} are left out; the profile does not have these classes")
     note_tiles(run.config, settings)
-    with _bar(profile) as bar:
-        _print(evaluate_foreign(run, settings, model, name, _Progress(bar)))
+    if record := run.evaluation_record(settings):
+        print("recorded before:")
+        _print(record)
+    else:
+        with _bar(profile) as bar:
+            _print(evaluate_foreign(run, settings, model, name, _Progress(bar)))
     print(f"record {run.record_folder()}")
     return True
 

@@ -180,7 +180,7 @@ def load_network(weights: str | None, options: argparse.Namespace) -> "tuple[Dee
         return model, known
     if weights == "pretrained":
         return load_pretrained()
-    names = [name.strip() for name in given.pop("classes", "").split(",") if name.strip()]
+    names = [name.strip() for name in given.pop("classes").split(",")] if "classes" in given else []
     source = weights if weights.startswith("torchvision") else str(paths.find_checkpoint(weights))
     model, known = load_weights(source, names)
     own: dict[str, Any] = {name: numbers(text, f"--{name}") for name, text in given.items()}

@@ -65,7 +65,7 @@ def long_main(options: argparse.Namespace) -> int:
             values = record.values
             print(f"{record.name}  seed {values['settings']['seed']}  {values['seconds']:.0f} s  {values['device']}")
         else:
-            print(f"{record.name}  {record.problem or 'no training record'}")
+            print(f"{record.name}  {record.problem or _origin(record) or 'no training record'}")
         for evaluation in [] if record.problem else record.evaluations:
             if evaluation.problem:
                 print(f"    {evaluation.path.name}: {evaluation.problem}")
@@ -128,7 +128,13 @@ def _line(record: "RunRecord", profile: "Profile") -> list[str]:
         figures = [_kind(record.problem)]
     else:
         figures += [f"{one.path.stem} {_kind(one.problem)}" for one in record.evaluations if one.problem]
-    return [identifier, what, str(seed), str(steps), time, str(values.get("device", "")), "   ".join(figures)]
+    device = _origin(record) or values.get("device", "")
+    return [identifier, what, str(seed), str(steps), time, str(device), "   ".join(figures)]
+
+
+def _origin(record: "RunRecord") -> str:
+    """File and weights of a network from elsewhere, which no run has trained; empty for others."""
+    return next((one.values["network"] for one in record.evaluations if "network" in one.values), "")
 
 
 def _kind(problem: str) -> str:
@@ -148,6 +154,8 @@ def show_main(options: argparse.Namespace) -> int:
     record = find(owner, options.run)
     print(f"run {record.name}")
     print(f"record {(record.path or record.evaluations[0].path).parent}")
+    if origin := _origin(record):
+        print(f"network {origin}")
     if record.problem:
         print(f"{record.problem} It is not used.")
     rows = [[name, _text(value), value == default_of(name)] for name, value in settings_of(record).items()]

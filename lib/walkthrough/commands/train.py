@@ -14,7 +14,7 @@ from walkthrough.commands.options import add_profile_command, data_options, prof
 
 if TYPE_CHECKING:
     from deeplabv3.distributed import ProcessGroup
-    from walkthrough.profiles import Profile
+    from walkthrough.profiles import ModelSection, Profile
     from walkthrough.records.run import Run
 
 NETWORK = ("backbone", "head", "output_stride", "multi_grid", "last_block", "atrous_rates", "image_pooling")
@@ -120,7 +120,7 @@ def _run(profile: "Profile", options: argparse.Namespace) -> "Run":
 
     model = profile.model
     head = model.head or "aspp"
-    _refuse_idle(options, head)
+    _refuse_idle(options, model, head)
     config = profile.model_config(
         model.backbone or "resnet101",
         head=head,
@@ -178,11 +178,19 @@ def _start_note(run: "Run") -> str:
     return start.describe(start.load(start.find(model.init_from)), run.config, classes, model.new_classes)
 
 
-def _refuse_idle(options: argparse.Namespace, head: str) -> None:
-    """Raise a :class:`UserError` for an option that has no effect with the others and the run's ``head``."""
+def _refuse_idle(options: argparse.Namespace, model: "ModelSection", head: str) -> None:
+    """Raise a :class:`UserError` for an option or setting that has no effect with the others and the run's ``head``."""
     idle = (
-        ("--rates", options.atrous_rates is not None and head == "cascade", f"head {head!r} has no ASPP"),
-        ("--no-image-pooling", options.image_pooling is False and head != "aspp", f"head {head!r} has none"),
+        (
+            "--rates (model.atrous_rates)",
+            model.atrous_rates is not None and head == "cascade",
+            f"head {head!r} has no ASPP",
+        ),
+        (
+            "--no-image-pooling (model.image_pooling)",
+            model.image_pooling is not None and head != "aspp",
+            f"head {head!r} has none",
+        ),
         ("--backbone-weights", options.backbone_weights and options.init_from, "--init-from has all weights"),
     )
     for option, given, reason in idle:

@@ -187,6 +187,7 @@ def evaluate_foreign(
         partial = run.partial_counts(settings, run.identity["network"], device().type, save_every_s)
         values, confusions = _evaluated(run, settings, model, partial, report, SINGLE_PROCESS)
         values["network"] = f"{name}, weights {run.identity['network']}"
+        values["model"] = run.identity["model"]
         run.write_evaluation_record(settings, values, confusions)
         partial.remove()
         return values

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from deeplabv3.errors import UserError
 from deeplabv3.evaluation.metrics import class_iou
 from walkthrough import paths
 from walkthrough.profiles import Profile
@@ -29,8 +30,10 @@ OWN_ORIGIN = (
 def model_card(profile: Profile, run: str) -> str:
     """Model card of a run of ``profile`` in Markdown; a run without evaluations is a ``UserError``."""
     record = catalogue.find(profile.name, run)
+    if record.path is None:
+        raise UserError(f"run {record.name} has no training record, so it has no card; train it with this profile.")
     settings, shipped = settings_of(record), paths.shipped_records()
-    folder = record.path.parent if record.path else Path(record.name)
+    folder = record.path.parent
     ships = shipped is not None and folder.is_relative_to(shipped)
     if ships:
         folder = Path("data/records") / profile.name / record.name

@@ -46,7 +46,9 @@ def test_foreign_network_is_evaluated_and_recorded_once(evaluate, weights, works
     assert values["network"].startswith("elsewhere.safetensors, weights ")
     assert [*values["class_iou"]] == ["background", "square", "disc"] and values["images"] == 3
     record.write_text(json.dumps(values | {"miou": 99.99}))
-    assert evaluate(file) == 0 and "mIoU 99.99" in capsys.readouterr().out
+    assert evaluate(file) == 0
+    told = capsys.readouterr().out
+    assert "recorded before:" in told and "mIoU 99.99" in told
 
 
 def test_records_of_foreign_networks_disturb_no_others(evaluate, weights, profile, profile_file, workspace, capsys):
@@ -55,7 +57,17 @@ def test_records_of_foreign_networks_disturb_no_others(evaluate, weights, profil
     capsys.readouterr()
     for command in (["records", "list"], ["records"], ["table", "5"]):
         assert cli.main([*command, "--profile", str(profile_file)]) == 0
-    assert Run.of(profile, small_config()).name not in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert (
+        Run.of(profile, small_config()).name not in told.err and told.out.count("elsewhere.safetensors, weights") == 2
+    )
+    (record,) = (
+        path.parent.name for path in (workspace / "records").glob("*/*/eval-*.json") if "network" in path.read_text()
+    )
+    assert cli.main(["records", "show", record, "--profile", str(profile_file)]) == 0
+    assert "network elsewhere.safetensors" in capsys.readouterr().out
+    assert cli.main(["records", "card", record, "--profile", str(profile_file)]) == 1
+    assert f"run {record} has no training record, so it has no card" in capsys.readouterr().err
 
 
 def test_network_without_a_class_is_one_sentence(evaluate, weights, workspace, capsys):
@@ -89,7 +101,14 @@ def test_chosen_classes_keep_their_logits(make_model, head):
 
 def test_class_names_without_their_network_are_refused(evaluate, weights, capsys):
     assert evaluate(weights({"0": "background"}), "--classes", "a,b") == 1
-    assert "--classes, --mean and --std are for a network in torchvision:FILE" in capsys.readouterr().err
+    assert evaluate("pretrained", "torchvision:net.pth", "--classes", "a,b") == 1
+    assert capsys.readouterr().err.count("--classes, --mean and --std are for a network in torchvision:FILE") == 2
+
+
+def test_foreign_file_is_told_how_to_be_named(evaluate, tmp_path, capsys):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "net.pth")
+    assert evaluate(tmp_path / "net.pth") == 1
+    assert f"name torchvision's as torchvision:{tmp_path / 'net.pth'}" in capsys.readouterr().err
 
 
 def test_foreign_network_gets_its_normalization_by_options(make_model, monkeypatch):

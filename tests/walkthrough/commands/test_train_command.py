@@ -124,7 +124,10 @@ def test_profile_chooses_the_network_and_options_override(arguments, profile_fil
     model = load_checkpoint(second / "checkpoint.safetensors").settings["model"]
     assert {name: model[name] for name in own} == own | {"multi_grid": [1, 2, 4]}
     assert cli.main([*arguments, "--rates", "6"]) == 1
-    assert "--rates has no effect (head 'cascade' has no ASPP)" in capsys.readouterr().err
+    assert cli.main([*arguments, "--set", "model.image_pooling=false"]) == 1
+    told = capsys.readouterr().err
+    assert "--rates (model.atrous_rates) has no effect (head 'cascade' has no ASPP)" in told
+    assert "--no-image-pooling (model.image_pooling) has no effect (head 'cascade' has none)" in told
 
 
 def test_saved_profile_trains_the_same_run(arguments, workspace, tmp_path, capsys):
