@@ -74,7 +74,7 @@ def test_comparisons_use_cells_of_the_claim():
     assert papers["more blocks help"] == [7.33, 9.48, 9.07, 2.15, 4.82, 6.95, 7.37, 2.13]
     assert papers["ResNet-101 beats ResNet-50"] == [3.58, 1.07, 1.05, 1.88]
     assert papers["multi-grid helps the cascade"] == [1.49, 2.07, 2.09]
-    assert papers["doubling the unit rates does not"] == [0.89, 1.48, 1.5, 0.64, 1.14]
+    assert papers["doubling the unit rates does not help"] == [0.89, 1.48, 1.5, 0.64, 1.14]
     assert papers["deeper helps with multi-grid"] == [3.46, 0.24, 0.3, 3.99]
     assert papers["multi-grid at block4 grows with the grid"] == [1.84, 2.91, 0.31]
     assert len(papers["block7 with (1,2,1) is best"]) == len(papers["block7 with (1,2,1) is strictly best"]) == 19
@@ -103,7 +103,7 @@ def test_margins_are_the_papers():
     bounds = {name: {one.bound for one in claim.comparisons} for name, claim in BY_NAME.items()}
     assert [name for name, found in bounds.items() if -DELTA in found] == [
         "block7 does not help ResNet-50",
-        "doubling the unit rates does not",
+        "doubling the unit rates does not help",
         "block7 with (1,2,1) is best",
         "a fourth rate does not help",
         "trained at 32, output stride 8 does not help",
@@ -133,7 +133,7 @@ def test_paper_scatter_is_that_of_table_11():
         "trained at 32, output stride 8 does not help",
     }
     more = {
-        "doubling the unit rates does not",
+        "doubling the unit rates does not help",
         "deeper helps with multi-grid",
         "multi-grid at block4 grows with the grid",
         "multi-grid helps ASPP",
