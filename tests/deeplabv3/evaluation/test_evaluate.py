@@ -11,6 +11,7 @@ from conftest import CLASSES, write_label
 from PIL import Image
 
 from deeplabv3.config import VOID, EvaluationConfig
+from deeplabv3.data.transforms import MEAN_PIXEL
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError, attempt
 from deeplabv3.evaluation.inference import _Batch, _delayed, confusion_per_image, evaluate, predict_batches
@@ -139,7 +140,7 @@ def test_rows_without_image_are_left_out(make_model, data):
     """On a GPU all batches of the crop have as many rows."""
     model, config = make_model().eval(), EvaluationConfig(crop_size=65)
     with ThreadPoolExecutor(1) as pool:
-        found = list(_Batch(pool, data, (65, 65), [3, 0], 4, pinned=False).count(model, config).results())
+        found = list(_Batch(pool, data, (65, 65), [3, 0], 4, MEAN_PIXEL, pinned=False).count(model, config).results())
     assert [index for index, _ in found] == [3, 0]
     for index, counts in found:
         ((_, alone),) = confusion_per_image(model, data, config, indices=[index])
@@ -162,10 +163,10 @@ def test_host_does_not_wait_for_gpu(make_model, data, config):
     )
     size = (65, 65)
     with ThreadPoolExecutor(1) as pool:
-        list(_Batch(pool, data, size, [0, 1, 2], 3, pinned=True).count(model, config).results())
+        list(_Batch(pool, data, size, [0, 1, 2], 3, MEAN_PIXEL, pinned=True).count(model, config).results())
         torch.cuda.set_sync_debug_mode("error")
         try:
-            batch = _Batch(pool, data, size, [3, 4], 3, pinned=True).count(model, config)
+            batch = _Batch(pool, data, size, [3, 4], 3, MEAN_PIXEL, pinned=True).count(model, config)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert [index for index, _ in batch.results()] == [3, 4]
