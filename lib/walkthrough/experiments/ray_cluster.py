@@ -46,14 +46,14 @@ def on_cluster(
     its checkpoint; one that raises an error is not. SIGINT and SIGTERM have every task save what it has. The progress
     shows the tasks' ``names``.
     """
-    ray = _ray()
+    ray, workspace = _ray(), paths.workspace().resolve()
+    for leftover in abandoned(workspace):  # by a sweep that was killed, perhaps behind its last task
+        leftover.unlink(missing_ok=True)
     if not tasks:
         return {}
-    profile, workspace = tasks[0].run.profile, paths.workspace().resolve()
+    profile = tasks[0].run.profile
     profile.data_root()  # drawn once here rather than by every task
     workspace.mkdir(parents=True, exist_ok=True)
-    for leftover in abandoned(workspace):
-        leftover.unlink(missing_ok=True)
     with (
         _connected(ray, address),
         # A task that lacks this file has another workspace.

@@ -37,8 +37,8 @@ def open_photographs(profile: Profile, folder: Path | str) -> tuple[VOCData, str
         return data, f"{len(data):,} images of VOC 2012, or of a part of it, list {list_name}."
     classes = write_samples(Path(folder))
     return VOCData(folder, "train", classes), (
-        "VOC is not here ('deeplabv3 data get voc sbd' fetches it). These are two photographs that come with the\n"
-        f"project; the network in the library drew their labels, with a void rim of {RIM} pixels, as VOC's have."
+        "VOC is not here ('deeplabv3 data get voc sbd' fetches it). These are a photograph of this project and one of\n"
+        f"matplotlib; the network in the library drew their labels, with a void rim of {RIM} pixels, as VOC's have."
     )
 
 

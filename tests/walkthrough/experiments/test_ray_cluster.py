@@ -73,6 +73,17 @@ def attempts(task: Task) -> list[int]:
     return [int(line) for line in (task.run.folder / "attempts").read_text().split()]
 
 
+def test_killed_sweeps_marker_goes_without_tasks(workspace):
+    """Killed behind its last task, a sweep leaves nothing to do."""
+    workspace.mkdir(exist_ok=True)
+    old, fresh = (workspace / f".sweep-{number}.partial" for number in (1, 2))
+    for marker in (old, fresh):
+        marker.touch()
+    os.utime(old, (0, 0))
+    assert on_cluster(work_killed_once, [], "sweep") == {}
+    assert [*workspace.glob(".sweep-*")] == [fresh]
+
+
 def test_killed_worker_resumes_with_same_bits(workers, profile, workspace, monkeypatch):
     """Two good runs and one that cannot begin: the user's error is not tried again, the lost worker's run is."""
     monkeypatch.setattr(experiments, "device", lambda: torch.device("cpu"))
@@ -80,9 +91,6 @@ def test_killed_worker_resumes_with_same_bits(workers, profile, workspace, monke
     lost, other, broken = tasks
     broken.run.folder.mkdir(parents=True)
     broken.run.checkpoint.write_bytes(b"damaged")
-    left_by_a_kill = workspace / ".sweep-1.partial"
-    left_by_a_kill.touch()
-    os.utime(left_by_a_kill, (0, 0))
 
     failures = on_cluster(work_killed_once, tasks, "sweep")
 

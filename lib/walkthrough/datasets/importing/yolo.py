@@ -30,7 +30,7 @@ from walkthrough.datasets.importing.export import (
 )
 
 TOLERANCE = 0.01
-"""How far a coordinate may lie outside of 0 to 1, by rounding."""
+"""Distance by which rounding may put a coordinate outside of 0 to 1."""
 
 
 def read(settings: Settings) -> Export:
