@@ -98,7 +98,7 @@ def test_killed_worker_resumes_with_same_bits(workers, profile, workspace, monke
     assert isinstance(failures[broken], UserError) and "is damaged" in str(failures[broken])
     assert attempts(broken) == attempts(other) == [0]
     began, resumed = attempts(lost)
-    assert began == 0 and 3 <= resumed < 8
+    assert began == 0 and 2 <= resumed < 8  # the third step's checkpoint may have been on its way to the disk
     assert not list(workspace.glob(".sweep-*"))
 
     ended = [(load_checkpoint(task.run.checkpoint), counts_of(task)) for task in (lost, other)]
