@@ -1,6 +1,7 @@
-"""Check the output of the offline walkthrough: pages, notebooks, full tables, and orders that must hold."""
+"""Check the output of the offline walkthrough: book, notebooks, full tables, and orders that must hold."""
 
 import csv
+import re
 import sys
 from pathlib import Path
 
@@ -11,8 +12,8 @@ sources = sorted(path.name for path in Path("notebooks").glob("[0-9]*.ipynb"))
 problems = []
 
 for name in sources:
-    if not (output / name).with_suffix(".html").is_file():
-        problems.append(f"{name} has no page")
+    if not (output / "book/notebooks" / name).with_suffix(".html").is_file():
+        problems.append(f"{name} has no page in the book")
     notebook = nbformat.read(output / name, as_version=4)
     outputs = [item for cell in notebook.cells for item in cell.get("outputs", [])]
     if not outputs or any(item.output_type == "error" for item in outputs):
@@ -46,11 +47,13 @@ print("Claims:", ", ".join(f"{claim}: {verdict}" for claim, verdict in verdicts.
 decided = sum(verdict.endswith(("higher", "lower", "supported", "contradicted")) for verdict in verdicts.values())
 if len(verdicts) < 30 or decided < 10:
     problems.append(f"only {decided} of {len(verdicts)} claims are decided, or higher or lower")
-if not (output / "claims.png").is_file():
-    problems.append("the claims page has no image")
+start = (output / "book/docs/walkthrough.html").read_text()
+for wanted in ('<img alt="Each claim[^>]*walkthrough.png', r"Reproduced \d+ of \d+ run"):
+    if not re.search(wanted, start):
+        problems.append(f"the book's start page has no {wanted}")
 
 print(
     "\n".join(problems)
-    or f"walkthrough: {len(sources)} notebooks, their pages, {len(TABLES)} full tables and the claims are there"
+    or f"walkthrough: {len(sources)} notebooks, the book, {len(TABLES)} full tables and the claims are there"
 )
 sys.exit(bool(problems))

@@ -32,13 +32,14 @@ def project() -> dict:
 def test_environment_installs_what_notebooks_need():
     dependencies = yaml.safe_load((HOME / "environment.yml").read_text())["dependencies"]
     (pip,) = [entry["pip"] for entry in dependencies if isinstance(entry, dict)]
-    assert pip == ["--constraint constraints.txt", "--editable .[notebooks]"]
+    assert pip == ["--constraint constraints.txt", "--editable .[notebooks,book]"]
     assert f"python{project()['requires-python']}" in dependencies
 
 
 def test_constraints_pin_every_requirement():
     extras = project()["optional-dependencies"]
-    required = names(sum((extras[name] for name in ("notebooks", "test", "export", "ray")), project()["dependencies"]))
+    installed = ("notebooks", "book", "test", "export", "ray")
+    required = names(sum((extras[name] for name in installed), project()["dependencies"]))
     assert len(required) > 20
     assert required <= names((HOME / "constraints.txt").read_text().splitlines()[1:])
 

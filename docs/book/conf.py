@@ -1,9 +1,11 @@
-"""Settings of the book (``make book``): the notebooks as they are committed, the pages of docs/, the API.
+"""Settings of the book: the notebooks, the pages of docs/, the API. Nothing comes from the network.
 
-Sphinx reads the checkout itself, so that links between files lead to pages. Nothing comes from the network.
+``make book`` reads the checkout itself, ``deeplabv3 walkthrough`` a copy that has its executed notebooks and a page
+``docs/walkthrough.md`` on the run. Links between files lead to pages.
 """
 
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -51,5 +53,22 @@ def prepare_notebook(app, name, source):
     source[0] = json.dumps(notebook)
 
 
+CODE = re.compile(r"\[([^\]]+)\]\(\.\./(lib|tests)/([\w/]+)\.\w+\)")
+
+
+def link_to_api(app, name, source):
+    """Let links of docs/ to the library's files lead to the API, and leave out those to code that has no page."""
+
+    def replaced(found):
+        text, folder = found[1].strip("`"), f"{found[2]}/{found[3]}".rpartition("/")[0]
+        if folder.startswith("lib/deeplabv3"):
+            return f"{{py:obj}}`{text} <{folder.removeprefix('lib/').replace('/', '.')}.{text}>`"
+        return found[1]
+
+    if name.startswith("docs/"):
+        source[0] = CODE.sub(replaced, source[0])
+
+
 def setup(app):
     app.connect("source-read", prepare_notebook)
+    app.connect("source-read", link_to_api)

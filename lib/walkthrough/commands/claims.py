@@ -19,11 +19,12 @@ def add(subparsers: Any) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from walkthrough.report import claims as page
+    from walkthrough.report.render import FORMATS
 
     if options.figure:
         page.figure_format(options.figure)
     view = page.claims_view(profile_of(options))
-    print(page.FORMATS[options.format](view))
+    print(FORMATS[options.format](view))
     if options.figure:
         page.save_figure(view, options.figure)
     return 0

@@ -1,4 +1,4 @@
-"""``deeplabv3 walkthrough``: execute the notebooks in order and build their pages."""
+"""``deeplabv3 walkthrough``: execute the notebooks in order and build a book of them."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from walkthrough.commands.options import add_profile_command, pairs, seeds_optio
 
 def add(subparsers: Any) -> None:
     parser = add_profile_command(
-        subparsers, "walkthrough", main, "execute the notebooks in order and build their pages"
+        subparsers, "walkthrough", main, "execute the notebooks in order and build a book of them"
     )
     seeds_option(parser)
     parser.add_argument(
@@ -20,7 +20,7 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("--fresh", action="store_true", help="execute notebooks again that are done already")
     parser.add_argument("--update", action="store_true", help="replace the notebooks by the executed ones")
-    parser.add_argument("--output", type=Path, help="folder for notebooks, pages and tables")
+    parser.add_argument("--output", type=Path, help="folder for notebooks, tables and the book")
     parser.add_argument(
         "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a notebook parameter, as YAML"
     )

@@ -1,1 +1,1 @@
-"""Execution, cleaning and pages of the notebooks."""
+"""Execution, cleaning and book of the notebooks."""

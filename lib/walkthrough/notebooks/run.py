@@ -1,7 +1,7 @@
-"""Execute the notebooks in order with papermill, resume an interrupted run, and make pages of the results.
+"""Execute the notebooks in order with papermill, resume an interrupted run, and build a book of the results.
 
-The output folder holds the executed notebooks ``NN_name.ipynb``, a page ``NN_name.html`` for each, ``index.html``,
-``summary.md``, the paper's tables, and ``state.json``: each notebook's state and the hash of everything it depends on.
+The output folder holds the executed notebooks ``NN_name.ipynb``, ``summary.md``, the paper's tables, the book, and
+``state.json``: each notebook's state and the hash of everything it depends on.
 """
 
 import hashlib
@@ -9,9 +9,7 @@ import json
 import logging
 import os
 import re
-import shutil
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +19,6 @@ from typing import Any
 
 import nbformat
 import papermill
-import psutil
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbconvert.filters import strip_ansi
@@ -34,8 +31,8 @@ from deeplabv3.errors import UserError
 from deeplabv3.files import abandoned, write_atomically
 from deeplabv3.signals import sigterm_interrupts
 from walkthrough import paths
+from walkthrough.notebooks.book import end_in_book, own_folder
 from walkthrough.notebooks.clean import clean
-from walkthrough.notebooks.pages import write_pages
 from walkthrough.profiles import Profile, load_profile
 
 PACKAGES = tuple(Path(__file__).parents[2] / name for name in ("deeplabv3", "walkthrough"))
@@ -53,9 +50,9 @@ def walkthrough(
     parameters: dict[str, Any],
     notebooks: Path | None = None,
 ) -> int:
-    """Execute the notebooks that are not done yet, make pages and tables, and return the exit code.
+    """Execute the notebooks that are not done yet, make tables and the book, and return the exit code.
 
-    Ctrl-C and SIGTERM end the kernels; pages of what is done are made all the same.
+    Ctrl-C and SIGTERM end the kernels; what is executed is kept.
 
     Args:
         profile: name or YAML file; every notebook gets it.
@@ -95,13 +92,14 @@ def walkthrough(
             write_tables(chosen, output)
             write_claims(chosen, output)
             write_comparison(chosen, output)
-    finally:  # pages of what is done, also after an error or Ctrl-C
-        write_pages(output, folder, sources, state, [name for name in sources if _is_done(output, name, state)])
+    finally:  # also after an error or Ctrl-C
         _write_summary(output, sources, state, before=names[:first])
     if trouble:
         again = "The same command without --fresh" if fresh else "The same command"
         print(f"\n{trouble}\n{again} goes on from there.", file=sys.stderr)
-    return 1 if trouble else 0
+        return 1
+    end_in_book(output, [name for name in sources if _is_done(output, name, state)])
+    return 0
 
 
 def output_folder(profile: str | Profile | None) -> Path:
@@ -284,15 +282,8 @@ def _kernel_stderr() -> Path:
 
 @contextmanager
 def _kernel_environment(profile: str, output: Path) -> Iterator[None]:
-    """Environment variables of the kernels: the profile, absolute folders, and nothing of the user's own set-up.
-
-    Their own files are in a folder of ``output``, and those that killed processes have left there are deleted.
-    """
-    for folder in output.glob(f"{KERNELS}*"):
-        if not psutil.pid_exists(int(folder.name.removeprefix(KERNELS).partition("-")[0])):
-            shutil.rmtree(folder, ignore_errors=True)
-    prefix = f"{KERNELS}{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=output, ignore_cleanup_errors=True) as private:
+    """Environment variables of the kernels: the profile, absolute folders, and nothing of the user's own set-up."""
+    with own_folder(output, KERNELS) as private:
         values = {"DEEPLABV3_PROFILE": profile, "IPYTHONDIR": private, "JUPYTER_RUNTIME_DIR": private}
         # With an MPLBACKEND such as Agg, usual on servers, the notebooks would have no figures.
         values["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
@@ -339,7 +330,7 @@ def _write_summary(output: Path, names: Iterable[str], state: Mapping[str, dict]
         word = "done before" if name in before else state[name]["state"]
         lines.append(f"| {name:24} | {state[name]['minutes']:7.1f} | {word:12} |")
     write_atomically(output / "summary.md", "\n".join(lines) + "\n")
-    print("\n" + "\n".join(lines) + f"\n\nnotebooks  {output}\npages      {output / 'index.html'}")
+    print("\n" + "\n".join(lines) + f"\n\nnotebooks  {output}")
     for name in ("tables", "claims", "reproduction"):
         if (output / f"{name}.md").is_file():
             print(f"{name:10} {output / f'{name}.md'}")

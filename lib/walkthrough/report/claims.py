@@ -17,7 +17,7 @@ from walkthrough.records import catalogue
 from walkthrough.records.naming import SHIPPED, reading
 from walkthrough.report import verdicts
 from walkthrough.report.intervals import POWER, prediction
-from walkthrough.report.render import FORMATS, Rendered
+from walkthrough.report.render import Rendered
 from walkthrough.report.results import CellResults
 from walkthrough.report.verdicts import Verdict
 
@@ -224,12 +224,11 @@ def save_figure(view: ClaimsView, path: Path) -> None:
 def write_claims(profile: Profile, output: Path) -> None:
     """Write the claims of ``profile`` and of every other profile with records into ``output``.
 
-    The files are ``claims.md``, ``claims.html``, a ``claims_PROFILE.csv`` each, and ``claims.png`` of ``profile``.
+    The files are ``claims.md``, a ``claims_PROFILE.csv`` each, and ``claims.png`` of ``profile``.
     """
     others = [_view_of_records(name) for name in recorded_profiles() if name != profile.name]
     views = [claims_view(profile), *(view for view in others if view)]
-    for name, form in (("claims.md", "markdown"), ("claims.html", "html")):
-        write_atomically(output / name, "\n".join(FORMATS[form](view) for view in views))
+    write_atomically(output / "claims.md", "\n".join(view.markdown() for view in views))
     for view in views:
         write_atomically(output / f"claims_{view.profile.name}.csv", view.csv())
     save_figure(views[0], output / "claims.png")

@@ -50,7 +50,8 @@ class Rendered(ABC):
     __repr__ = __str__
 
     def markdown(self) -> str:
-        return "\n\n".join([f"**{self.title}**", markdown_rows(self.texts()), *self.notes()]) + "\n"
+        notes = "\n".join(f"- {note}" for note in self.notes()).replace("*", r"\*")
+        return f"## {self.title}\n\n{markdown_rows(self.texts())}\n\n{notes}\n"
 
     def csv(self) -> str:
         buffer = io.StringIO()

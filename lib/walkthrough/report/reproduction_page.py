@@ -1,4 +1,4 @@
-"""Reproduction report: what was made here beside what ships, as text, Markdown, HTML, CSV and JSON. Nothing is run."""
+"""Reproduction report: what was made here beside what ships, as text, Markdown, CSV and JSON. Nothing is run."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ from walkthrough.records.cells import cell_jobs, cells_by_run, cells_text, key_t
 from walkthrough.records.compare import machine_text
 from walkthrough.records.naming import LOCAL, SHIPPED, reading
 from walkthrough.report import verdicts
-from walkthrough.report.render import FORMATS, Rendered
+from walkthrough.report.render import Rendered
 from walkthrough.report.reproduction import (
     FAILED,
     OTHER,
@@ -230,9 +230,8 @@ def _verdicts(profile: Profile) -> list[tuple[str, str, str]]:
 
 
 def write_reproduction(view: ReproductionView, output: Path) -> None:
-    """Write ``reproduction.md``, ``.html``, ``.csv`` and ``.json`` into ``output``."""
+    """Write ``reproduction.md``, ``.csv`` and ``.json`` into ``output``."""
     write_atomically(output / "reproduction.md", view.markdown())
-    write_atomically(output / "reproduction.html", FORMATS["html"](view))
     write_atomically(output / "reproduction.csv", view.csv())
     write_atomically(output / "reproduction.json", view.json())
 

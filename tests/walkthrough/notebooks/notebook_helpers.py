@@ -4,6 +4,7 @@ import ast
 import json
 
 import nbformat
+from conftest import give_own_ports
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from torch import nn
 
@@ -16,15 +17,13 @@ from walkthrough.report import tables as report
 NAMES = ["00_first", "01_second", "02_third"]
 
 
-def write_notebook(
-    folder, name, *sources, parameters="profile = None\nsteps = 1", tags=("parameters",), text="", alt=""
-):
+def write_notebook(folder, name, *sources, parameters="profile = None\nsteps = 1", tags=("parameters",), alt=""):
     """A notebook that notes its execution in ``log.txt`` beside its folder, and then executes ``sources``.
 
     The last of them has the alternative text ``alt``.
     """
     note = f"with open('../log.txt', 'a') as log:\n    print({name!r}, file=log)"
-    cells = [new_markdown_cell(f"# About {name} & more\n\n{text}")]
+    cells = [new_markdown_cell(f"# About {name}")]
     cells += [new_code_cell(parameters, metadata={"tags": list(tags)} if tags else {}), new_code_cell(note)]
     cells += [new_code_cell(source) for source in sources]
     cells[-1].metadata.update({"alt": alt} if alt else {})
@@ -34,15 +33,12 @@ def write_notebook(
 
 def write_notebooks(folder):
     """Three notebooks; the second shows each kind of output, and noise."""
-    folded = "<details><summary>Answers</summary>\n\n1. Folded away.\n\n</details>"
-    write_notebook(folder, "00_first", text=f"Go on with [the next](01_second.ipynb#there).\n\n{folded}")
+    write_notebook(folder, "00_first")
     write_notebook(
         folder, "01_second", "import sys\nprint('seen')\nprint('no' + 'ise', file=sys.stderr)\nprint('too')", "6 * 7"
     )
     draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
-    write_notebook(
-        folder, "02_third", draw, draw, text="A formula, $r_1 < 2$, and $$\\frac{1}{k}$$", alt="A line & more"
-    )
+    write_notebook(folder, "02_third", draw, draw, alt="A line & more")
 
 
 def executed(root):
@@ -71,22 +67,26 @@ def state(output):
 
 def write_claims(profile, output):
     (output / "claims.md").write_text(f"claims of {profile.name}")
-    (output / "claims.html").write_text("<p>The paper's {claims}</p>")
 
 
 def write_tables(profile, output):
     (output / "tables.md").write_text(f"tables of {profile.name}")
-    (output / "tables.html").write_text("<p>The paper's {tables} in 100%</p>")
+
+
+def end_in_book(output, executed):
+    print(f"{output}: book of {', '.join(executed)}")
 
 
 def isolate(patch, library):
-    """Tables and library of our own: these tests are about neither, and others may be at work on them."""
+    """Tables, library and book of our own: these tests are about none, and others may be at work on them."""
     library.mkdir()
     (library / "model.py").write_text("one")
     patch.setattr(module, "PACKAGES", (library,))
+    patch.setattr(module, "end_in_book", end_in_book)
     patch.setattr(report, "write_tables", write_tables)
     patch.setattr(page, "write_claims", write_claims)
     patch.delenv("DEEPLABV3_PROFILE", raising=False)
+    give_own_ports(patch)
 
 
 # --- the project's notebooks

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from deeplabv3.errors import UserError
+from walkthrough.cli import main
 from walkthrough.figures import forest
 from walkthrough.paper import tables
 from walkthrough.records.cells import cell_jobs
 from walkthrough.report import claims as page
+from walkthrough.report.render import FORMATS
 
 
 def record(profile, cell, right: int) -> None:
@@ -35,7 +37,7 @@ def measured(profile):
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
 def test_claims_page_counts_verdicts(measured, form):
-    text = page.FORMATS[form](page.claims_view(measured))
+    text = FORMATS[form](page.claims_view(measured))
     assert "Of 34 claims: 1 supported, 1 contradicted, 21 missing, 5 not run, 5 other question, 1 measured in" in text
     assert "1 of 2 measured claims are supported at a family-wise 5 %, too (Holm)." in text
     assert "3 rows are not counted" in text and "they rest on 20 images (fewer than 100)" in text
@@ -57,7 +59,7 @@ def test_claim_within_papers_scatter_is_marked(measured):
 
 
 def test_claims_latex_has_caption_and_label(measured):
-    text = page.FORMATS["latex"](page.claims_view(measured))
+    text = FORMATS["latex"](page.claims_view(measured))
     assert r"\caption{The paper's claims, profile" in text and r"\label{tab:claims}" in text
 
 
@@ -118,9 +120,15 @@ def test_one_seed_is_set_beside_those_that_ship(profile, ship):
     view = page.claims_view(profile)
     texts = view.texts().set_index("claim")["other seeds"]
     assert texts["Augmenting ASPP with image-level features is effective."] == "+19.17 (+12.00 to +26.34): outside"
-    assert texts.filter(like="3.4 times fewer").iloc[0].endswith(": inside")
+    assert texts.filter(like="several times faster").iloc[0].endswith(": inside")
     numbers = view.numbers().set_index("comparison")
     assert numbers.loc["with image pooling over without", "other_seeds"] == 3
     assert numbers.loc["with image pooling over without", "other_seeds_high"] == pytest.approx(26.34, abs=0.01)
     assert "this seed does not, as one comparison in twenty does by chance" in str(view)
     assert "other seeds" not in page.claims_view(replace(profile, seeds=2)).texts()
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "csv", "html"])
+def test_claims_command_prints_the_page(workspace, form, capsys):
+    assert main(["claims", "--profile", "smoke", "--format", form]) == 0
+    assert "Multi-grid is better than (1,1,1)" in capsys.readouterr().out

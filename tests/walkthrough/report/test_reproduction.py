@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from walkthrough.notebooks.pages import write_pages
+from walkthrough.notebooks import book
 from walkthrough.paper import tables
 from walkthrough.profiles import load_profile
 from walkthrough.records.cells import cell_job, cell_jobs
@@ -178,13 +178,14 @@ def test_nothing_to_compare_leaves_no_page(profile, shipped, tmp_path):
     assert not list(tmp_path.glob("reproduction.*"))
 
 
-def test_index_page_says_how_much_was_reproduced(shipped, tmp_path):
+def test_start_page_says_how_much_was_reproduced(shipped, tmp_path):
     write(*cell_job(CELL, shipped), 29_000)
     output = tmp_path / "output"
     page.write_comparison(shipped, output)
-    write_pages(output, tmp_path, {}, {}, [])
-    index = (output / "index.html").read_text()
-    assert "Reproduced 1 of 1 run: 1 same to the last digit." in index and "Table 1 output stride 16" in index
+    (output / "summary.md").write_text("| 00_first | 1.0 | done |")
+    start = book.start_page(output, [])
+    assert start.count("Reproduced 1 of 1 run: 1 same to the last digit.") == 2, "above the claims, and in the report"
+    assert "| Table 1 output stride 16" in start
 
 
 def test_cells_are_compared_over_all_seeds(shipped, tmp_path):
