@@ -1,7 +1,8 @@
 """Fill README.md and docs/*.md with what the records hold: ``make readme``.
 
 A block stands between ``<!-- fill: NAME -->`` and ``<!-- end -->`` and is written anew by the function of that name,
-from the records that ship with the project, the benchmarks in ``data/records/bench`` and the settings' definitions.
+from the records that ship with the project, the benchmarks in ``data/records/bench``, the settings' definitions and the
+lines of the paper in ``data/paper/lines.yaml``.
 The model card and the image ``docs/output_stride.png`` follow the network that comes with the library.
 
 ``--check`` writes nothing: it names the files that are not up to date, and ends with exit code 1 if there are any.
@@ -16,6 +17,7 @@ from itertools import combinations
 from pathlib import Path
 from unittest.mock import patch
 
+import fill_lines
 from fill_pages import (
     HOME,
     PICTURE,
@@ -262,6 +264,20 @@ def _value(value: object) -> str:
     return ", ".join(map(_value, value)) if isinstance(value, list) else str(value).removesuffix(".0")
 
 
+# --- docs/paper.md
+
+
+def paper_counts() -> str:
+    """How many lines of the paper are explained, implemented, proven, measured and open."""
+    return f"[The paper, line by line](docs/paper.md) has {fill_lines.counts()}."
+
+
+def paper_lines() -> str:
+    """The same, and every line with its anchors and the verdicts of the first profile."""
+    found = view_of(FIRST).verdicts if shipped(FIRST) else ()
+    return f"{fill_lines.counts()}.\n\n{fill_lines.sections({one.claim.name: one.verdict for one in found})}"
+
+
 # --- docs/model_card.md
 
 
@@ -276,7 +292,7 @@ def card(text: str) -> str:
 FILLERS: dict[str, Callable[[], str]] = {
     one.__name__: one
     for one in (
-        best, rungs, commands, claims, measured_tables, runs, pairs,
+        best, rungs, commands, claims, measured_tables, runs, pairs, paper_counts, paper_lines,
         bench_model, bench_train, bench_evaluate, bench_pipeline, settings,
     )
 }  # fmt: skip

@@ -113,7 +113,7 @@ def _check_plan(output_stride: int, multi_grid: tuple[int, ...], last_block: int
         raise UserError(f"last_block is {last_block!r}; the cascade ends in block 4, 5, 6 or 7.")
     if len(multi_grid) != 3 or any(not isinstance(r, int) or r < 1 for r in multi_grid):
         raise UserError(f"multi_grid is {multi_grid!r}; it takes three unit rates of at least 1, such as (1, 2, 4).")
-    allowed = [stride for stride in (8, 16, 32, 64, 128, 256) if stride <= nominal_stride(last_block)]
+    allowed = [stride for stride in (4, 8, 16, 32, 64, 128, 256) if stride <= nominal_stride(last_block)]
     if output_stride not in allowed:
         raise UserError(
             f"output_stride {output_stride!r} is not possible for a network that ends in block{last_block}; "

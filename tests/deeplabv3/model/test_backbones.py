@@ -60,7 +60,7 @@ def test_strided_network_made_dense_keeps_features(backbone, stride_unit, grid, 
     coarsest = 32 * 2 ** (last_block - 4)
     strided = features(model.set_output_stride(coarsest), images)
     assert (strided - features(model, -images)).std() > 0.1  # they depend on the image
-    for output_stride in {8, 16, coarsest // 2}:
+    for output_stride in {4, 8, 16, coarsest // 2}:
         step = coarsest // output_stride
         dense = features(model.set_output_stride(output_stride), images)
         assert dense.shape[2] == -(-size[0] // output_stride)
