@@ -89,6 +89,8 @@ class Profile:
         1  # number of seeds that a table's cell is trained with, from ``seed`` on; $DEEPLABV3_SEEDS overrides it
     )
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    coco: str = ""  # profile of the network on COCO that Table 6's last row starts from; empty: that row is not run
+    cityscapes: bool = False  # the images are Cityscapes': Table 12 is run
 
     def __post_init__(self):
         require_name(self.name, "name")
@@ -98,6 +100,11 @@ class Profile:
     def all_seeds(self) -> range:
         """The seeds that a table's cell is trained with."""
         return range(self.seed, self.seed + self.seeds)
+
+    @property
+    def extra_data(self) -> tuple[str, ...]:
+        """Data besides VOC's that the profile has for cells of tables (:func:`walkthrough.paper.tables.load`)."""
+        return ("coco",) * bool(self.coco) + ("cityscapes",) * self.cityscapes
 
     @property
     def from_scratch(self) -> bool:
@@ -131,7 +138,7 @@ class Profile:
             for leftover in filter(is_old, folder.parent.glob(f".{folder.name}-*")):  # of a process killed in drawing
                 shutil.rmtree(leftover, ignore_errors=True)
             return synthetic.make(folder, self.data.train, self.data.val)
-        named = None if Path(self.data.root).is_absolute() else os.environ.get("DEEPLABV3_DATA")
+        named = os.environ.get("DEEPLABV3_DATA") if self.data.root == VOC_ROOT else None
         return Path(named or paths.workspace() / self.data.root)
 
     def open_data(self, list_name: str | None = None) -> "VOCData":

@@ -455,10 +455,10 @@ def test_own_warning_is_a_sentence(tmp_path, own):
 def test_shell_completes_commands_and_options(tmp_path):
     """As argcomplete's shell function asks: completions come on file descriptor 8."""
     answers = []
-    for line in ("deeplabv3 eval", "deeplabv3 predict --mul"):
+    for line in ("deeplabv3 eval", "deeplabv3 predict --mul", "deeplabv3 train --profile mobile_"):
         values = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "IFS": "\v"}
         with open(tmp_path / "found", "wb") as found:
             command = f"exec 8>&1 1>/dev/null 9>/dev/null; exec {sys.executable} -m walkthrough"
             subprocess.run(["bash", "-c", command], env=os.environ | values, stdout=found, check=True)
         answers.append((tmp_path / "found").read_text().strip())
-    assert answers == ["evaluate", "--multi-scale"]
+    assert answers == ["evaluate", "--multi-scale", "mobile_gpu"]

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from deeplabv3.config import SCALES
 from deeplabv3.data import voc
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
+from walkthrough.datasets.importing.cityscapes import CLASSES
 from walkthrough.profiles import FOLDER, Profile, load_profile, profile_names, with_data
 from walkthrough.records.run import Run
 
@@ -54,6 +57,39 @@ def test_voc_profile_is_the_papers_protocol():
     config = profile.model_config("resnet101")
     assert (config.backbone, config.output_stride, config.multi_grid) == ("resnet101", 16, (1, 2, 4))
     assert (config.atrous_rates, config.image_pooling, config.head_channels) == ((6, 12, 18), True, 256)
+
+
+def test_voc_stage2_profile_is_the_papers():
+    """Sections 4.1 and 4.3: stage 1 but for these settings."""
+    first, second = load_profile("voc"), load_profile("voc_stage2", {"model.init_from": "run"})
+    hard = ("bicycle", "chair", "diningtable", "pottedplant", "sofa")
+    changes = {"lr": 0.001, "freeze_batch_norm": True, "hard_classes": hard}
+    unused = {"batch_norm_momentum": second.training.batch_norm_momentum}  # of a frozen batch norm
+    assert second.training == replace(first.training, **changes, **unused)
+    assert (second.data.train_list, second.model.output_stride) == ("trainval", 8)
+    assert set(hard) < set(second.data.class_map().values())
+
+
+def test_coco_and_cityscapes_follow_stage_1():
+    """But for images, and on Cityscapes steps and crop (Appendix C)."""
+    voc, coco, fine, coarse = map(load_profile, ("voc", "voc_coco", "cityscapes_fine", "cityscapes_coarse"))
+    assert coco.model == fine.model == voc.model
+    assert coco.training == voc.training and coco.data.class_map() == voc.data.class_map()
+    assert fine.training == replace(voc.training, iterations=90_000, crop_size=769)
+    assert list(fine.data.class_map().values()) == list(CLASSES.values())
+    assert fine.data.class_map() == coarse.data.class_map()
+    second = load_profile("voc_stage2").training
+    assert coarse.training == replace(
+        second, iterations=90_000, crop_size=769, hard_classes=(), grad_accum_steps=coarse.training.grad_accum_steps
+    )
+    assert (coarse.model.init_from, coarse.data.train_list) == ("?", "trainval_coarse")
+    assert load_profile(voc.coco) == coco
+
+
+def test_folder_of_voc_is_no_other_datas_folder(workspace, monkeypatch):
+    monkeypatch.setenv("DEEPLABV3_DATA", "somewhere")
+    roots = [load_profile(name).data_root() for name in ("voc", "voc_coco", "cityscapes_fine", "cityscapes_coarse")]
+    assert roots == [Path("somewhere"), *(workspace / name for name in ("coco", "cityscapes", "cityscapes"))]
 
 
 def test_profile_defaults_to_environment_then_offline(monkeypatch):

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deeplabv3.errors import UserError
+from deeplabv3.errors import UserError, require
 from walkthrough.commands.options import add_command
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def add(parts: Any) -> None:
     )
     parser.add_argument("target", type=Path, metavar="TARGET", help="folder of the new data set")
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images, if not in SOURCE")
-    parser.add_argument("--classes", metavar="NAMES", help="only these, in this order; all others are background")
+    parser.add_argument(
+        "--classes", metavar="NAMES",
+        help="only these, in this order; all others are background. Of COCO, voc: VOC's 20 classes by VOC's names",
+    )  # fmt: skip
     parser.add_argument(
         "--map", action="append", default=[], metavar="NAME=NEW",
         help="rename or merge a class, or make it background or void; may be repeated",
@@ -47,6 +50,9 @@ def add(parts: Any) -> None:
         help=r"keep images on one side whose names have the same match, such as '^(.*)_\d+$' for frames; or 'folder'",
     )  # fmt: skip
     parser.add_argument("--skip-empty", action="store_true", help="leave out images without an object")
+    parser.add_argument(
+        "--min-pixels", type=int, default=0, metavar="N", help="leave out images whose objects have fewer pixels"
+    )
     parser.add_argument("--copy", action="store_true", help="copy images (default: hard links where possible)")
     parser.add_argument("--dry-run", action="store_true", help="show classes and counts, write nothing")
 
@@ -62,6 +68,7 @@ def main(options: argparse.Namespace) -> int:
 
     if options.color and options.kind != "masks":
         raise UserError("--color is for masks; rename the classes of other kinds with --map.")
+    require(options.min_pixels >= 0, "--min-pixels", options.min_pixels, "a whole number of at least 0")
     names = [name for part in (options.classes or "").split(",") if (name := part.strip())]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UserError(f"--classes names {repeated[0]!r} twice; give it once.")
@@ -72,6 +79,7 @@ def main(options: argparse.Namespace) -> int:
         _pairs(options.map, "--map"),
         _pairs(options.color, "--color"),
         options.skip_empty,
+        options.min_pixels,
     )
     split = Split(options.val_share, options.seed, options.group_by)
     if not settings.source.exists():
@@ -125,7 +133,7 @@ def _pairs(items: list[str], option: str) -> dict[str, str]:
 
 def _print_account(account: "Account", target: Path) -> None:
     counts, files = {name: len(names) for name, names in account.lists.items()}, account.files
-    total = sum(counts[name] for name in ("train", "val", "test") if name in counts)
+    total = len({name for names in account.lists.values() for name in names})
     print(f"{total:,} images imported into {target}: " + ", ".join(f"{name} {n:,}" for name, n in counts.items()))
     print(f"  {account.about_lists}")
     print(f"  images: {files['linked']:,} hard links, {files['copied']:,} copies, {files['kept']:,} there already")
@@ -135,7 +143,7 @@ def _print_account(account: "Account", target: Path) -> None:
             f"  {account.empty:,} of them have no object and are background throughout (--skip-empty leaves them out)"
         )
     if account.skipped:
-        print(f"{account.skipped:,} images without an object left out")
+        print(f"{account.skipped:,} images without an object, or with too few pixels of them, left out")
 
 
 def _print_others(export: "Export", kind: str) -> None:
@@ -143,7 +151,7 @@ def _print_others(export: "Export", kind: str) -> None:
     if export.unlabeled:
         names = _named([path.name for path in export.unlabeled])
         print(f"images without a label in the export are left out, {len(export.unlabeled):,}: {names}")
-        if kind != "cityscapes":  # whose test images have none
+        if kind != "cityscapes":  # whose test images have none, and those of train_extra without gtCoarse
             print("  to import them, label them (one without an object needs an entry as well) and export again")
     if export.refused:
         print(f"{len(export.refused):,} files refused:")

@@ -39,11 +39,21 @@ def add_profile_command(subparsers: Any, name: str, main: Callable, text: str) -
     """A command that works under a profile."""
     parser = add_command(subparsers, name, main, text)
     names = ", ".join(profile_names())
-    parser.add_argument("--profile", help=f"{names}, or a YAML file (default: $DEEPLABV3_PROFILE, else offline)")
+    profile = parser.add_argument(
+        "--profile", help=f"{names}, or a YAML file (default: $DEEPLABV3_PROFILE, else offline)"
+    )
+    profile.completer = _complete_profile  # type: ignore[attr-defined]  # argcomplete looks for it
     parser.add_argument(
         "--set", action="append", default=[], metavar="SETTING=VALUE", help="change a setting, e.g. training.lr=0.01"
     )
     return parser
+
+
+def _complete_profile(prefix: str, **_: Any) -> list[str]:
+    """Names of profiles and YAML files, for the shell."""
+    from argcomplete.completers import FilesCompleter
+
+    return [*profile_names(), *FilesCompleter(("yaml", "yml"))(prefix)]
 
 
 def seeds_option(parser: argparse.ArgumentParser) -> None:

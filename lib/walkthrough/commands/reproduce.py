@@ -31,7 +31,8 @@ def main(options: argparse.Namespace) -> int:
     from walkthrough.records.naming import LOCAL, reading
     from walkthrough.report.reproduction_page import cells_view, write_reproduction
 
-    profile, numbers = profile_of(options), sweep_command.tables_of(options)
+    profile = profile_of(options)
+    numbers = sweep_command.tables_of(options, profile)
     _require_shipped(profile)
     if profile.data.kind == "voc":
         profile = with_data(profile, profile.data_root())

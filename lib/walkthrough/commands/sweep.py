@@ -38,20 +38,22 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def tables_of(options: argparse.Namespace) -> tuple[int, ...]:
-    """Numbers of the tables that the options name."""
+def tables_of(options: argparse.Namespace, profile: "Profile") -> tuple[int, ...]:
+    """Numbers of the tables that the options name, by default all of ``profile``."""
     from walkthrough.experiments import sweep
     from walkthrough.paper import tables
 
     if options.dry_run and options.ray is not None:
         raise UserError("--ray has no effect with --dry-run, which estimates this machine's hours; give one of them.")
-    return sweep.parse_tables(options.tables) if options.tables is not None else tables.NUMBERS
+    data = profile.extra_data
+    return sweep.parse_tables(options.tables, data) if options.tables is not None else tables.numbers(data)
 
 
 def main(options: argparse.Namespace) -> int:
     from walkthrough.experiments import sweep
 
-    profile, numbers = profile_of(options), tables_of(options)
+    profile = profile_of(options)
+    numbers = tables_of(options, profile)
     if options.dry_run:
         show_plan(profile, numbers)
         return 0
@@ -79,9 +81,12 @@ def show_plan(profile: "Profile", numbers: Sequence[int]) -> None:
 
 def _print_plan(profile: "Profile", plan: "SweepPlan", names: bool = True) -> None:
     from walkthrough.experiments import estimate, sweep
+    from walkthrough.records.cells import waiting
 
+    waits = waiting(profile, plan.numbers)
+    print("\n".join(waits), end="\n" if waits else "")
     if not plan.tasks:
-        print("Nothing is missing.")
+        print("Nothing else is missing." if waits else "Nothing is missing.")
         return
     speed, workers = estimate.speed_of(profile, plan.tasks), estimate.workers_of(profile, plan.tasks)
     print(sweep.describe(plan, speed, workers, names))
@@ -101,6 +106,7 @@ def run_plan(plan: "SweepPlan", ray: str | None, title: str = "sweep") -> "dict[
 def _print_tables(plan: "SweepPlan") -> None:
     """Print which tables are complete."""
     from walkthrough.experiments.sweep import missing_per_table
+    from walkthrough.records.cells import waiting
 
     complete, incomplete = missing_per_table(plan.profile, plan.numbers)
     if complete:
@@ -109,6 +115,8 @@ def _print_tables(plan: "SweepPlan") -> None:
         print(f"{word} {', '.join(map(str, complete))} complete; {hint}")
     for number, (missing, total) in incomplete.items():
         print(f"Table {number} lacks {missing} of {total} evaluations")
+    for sentence in waiting(plan.profile, plan.numbers):
+        print(sentence)
 
 
 def print_failures(plan: "SweepPlan", failures: "dict[Task, BaseException]") -> int:

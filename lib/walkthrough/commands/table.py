@@ -17,6 +17,7 @@ def add(subparsers: Any) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from walkthrough.paper import tables
+    from walkthrough.report import other_runs
     from walkthrough.report import tables as report
 
     profile = profile_of(options)
@@ -26,4 +27,7 @@ def main(options: argparse.Namespace) -> int:
 
             run_table(number, profile)
         print(report.render(number, profile, options.format))
+    if options.number is not None and options.format == "text":
+        for line in other_runs.notes(options.number, profile):
+            print(line)
     return 0

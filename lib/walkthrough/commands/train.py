@@ -59,6 +59,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--save-profile", type=Path, metavar="FILE", help="write all settings of the run to this YAML file, a profile"
     )
+    parser.add_argument("--dry-run", action="store_true", help="print steps and estimated hours; train nothing")
     parser.add_argument(
         "--validate-every",
         type=int,
@@ -74,6 +75,9 @@ def main(options: argparse.Namespace) -> int:
 
     if options.validate_every < 0:
         raise UserError(f"--validate-every is {options.validate_every}; it takes a whole number of at least 0.")
+    if options.dry_run:
+        _show_plan(_profile(options), options)
+        return 0
     with init_distributed() as processes:
         profile = _profile(options)
         if processes.is_main:
@@ -109,6 +113,8 @@ def _profile(options: argparse.Namespace) -> "Profile":
         profile = replace(profile, model=replace(profile.model, init_from=options.init_from))
     if options.new_classes:
         profile = replace(profile, model=replace(profile.model, new_classes=True))
+    if profile.model.init_from == "?" and options.dry_run:  # the network is that of the profile
+        profile = replace(profile, model=replace(profile.model, init_from=""))
     if profile.model.init_from == "?":
         raise UserError(f"profile {profile.name!r} starts from a checkpoint; name it with --init-from.")
     return profile
@@ -134,6 +140,42 @@ def _run(profile: "Profile", options: argparse.Namespace) -> "Run":
         given = {name for name in (*NETWORK, "mean", "std") if getattr(model, name) is not None}
         config = start.config_from(start.load(start.find(model.init_from)), config, given)
     return Run.of(profile, config)
+
+
+def _show_plan(profile: "Profile", options: argparse.Namespace) -> None:
+    """Print the run's steps, its hours and, where a step is timed on a GPU, its memory."""
+    import torch
+
+    from walkthrough.experiments import estimate, sweep
+    from walkthrough.experiments.task import Task, tasks_of
+    from walkthrough.records.compare import duration
+
+    def show(run: "Run", task: Task, name: str) -> None:
+        training, recorded = run.training, estimate.recorded_speed(profile)
+        speed = recorded or estimate.timed_speed([task])
+        left = training.iterations - task.steps_done()
+        print(f"run {name}, seed {run.seed}")
+        print(
+            f"{left:,} steps of {training.batch_size} crops of {training.crop_size} pixels at output stride "
+            f"{run.config.output_stride} and an evaluation: about {duration(speed.seconds(task))}, estimated "
+            f"{speed.source}"
+        )
+        if recorded is None and torch.cuda.is_available():
+            print(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of GPU memory in a step")
+
+    strategy = replace(profile.evaluation, output_stride=profile.model.output_stride)
+    try:
+        run = _run(profile, options)
+        (task,) = tasks_of([(run, strategy)])
+    except UserError as error:
+        if profile.data.kind != "voc":
+            raise
+        with sweep.without_images(profile) as (stand_in, images):
+            run = _run(stand_in, options)
+            show(run, Task(run, (strategy,), images), run.name.rpartition("-")[0])
+        print(f"note: {error} Without images nobody can tell what is done already.")
+    else:
+        show(run, task, run.name)
 
 
 def _save_profile(profile: "Profile", path: Path) -> None:

@@ -239,7 +239,7 @@ def run_table(number: int, profile: Profile, live: bool = False) -> None:
 
     ``live``: the first seed's networks and records are made on this machine, as by :func:`run_live`.
     """
-    table, title = tables.load(number), f"Table {number}"
+    table, title = tables.load(number, profile.extra_data), f"Table {number}"
     if live:
         with reading(LOCAL):
             first = replace(profile, seeds=1)

@@ -6,7 +6,7 @@ three. Among the tables, the one that needs least work comes next; a run of seve
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from walkthrough.experiments.estimate import Throughput, estimate_hours
 from walkthrough.experiments.task import Task, missing, tasks_of
 from walkthrough.paper import tables
 from walkthrough.profiles import Profile
-from walkthrough.records.cells import cells_by_run, cells_text, table_jobs
+from walkthrough.records.cells import cells_by_run, cells_text, table_jobs, waiting
 from walkthrough.records.compare import duration
 from walkthrough.records.run import Run
 
@@ -42,26 +42,31 @@ class SweepPlan:
         return [self.cells_of(task.run) + (f", seed {task.run.seed}" if several else "") for task in self.tasks]
 
 
-def parse_tables(text: str) -> tuple[int, ...]:
-    """Return table numbers from ``1-6,8``; a range skips tables that are not regenerated, a single one is refused."""
-    numbers: list[int] = []
+def parse_tables(text: str, data: Collection[str] = ()) -> tuple[int, ...]:
+    """Return table numbers from ``1-6,8``; a range skips tables that are not regenerated, a single one is refused.
+
+    ``data`` is that of :func:`walkthrough.paper.tables.load`.
+    """
+    known, numbers = sorted({*tables.NUMBERS, *tables.numbers(data)}), list[int]()
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        chosen = [number for number in tables.NUMBERS if first <= number <= last]
+        chosen = [number for number in known if first <= number <= last]
         if not chosen:
             raise UserError(
                 f"--tables {text!r}: {part.strip()!r} names no table that is regenerated; choose from "
-                f"{', '.join(map(str, tables.NUMBERS))}, such as 1-6,8."
+                f"{', '.join(map(str, known))}, such as 1-6,8."
             )
         numbers += chosen
     return tuple(dict.fromkeys(numbers))
 
 
-def plan(profile: Profile, numbers: Sequence[int] = tables.NUMBERS) -> SweepPlan:
-    """Return the missing runs of the tables under ``profile``, one task a run."""
+def plan(profile: Profile, numbers: Sequence[int] = ()) -> SweepPlan:
+    """Return the missing runs of the tables (none: all) under ``profile``, one task a run."""
+    numbers = numbers or tables.numbers(profile.extra_data)
     by_seed = {seed: replace(profile, seed=seed, seeds=1) for seed in profile.all_seeds()}
-    jobs = {(number, seed): table_jobs(tables.load(number), by_seed[seed]) for number in numbers for seed in by_seed}
+    loaded = {number: tables.load(number, profile.extra_data) for number in numbers}
+    jobs = {(number, seed): table_jobs(loaded[number], by_seed[seed]) for number in numbers for seed in by_seed}
     cells = cells_by_run(profile, numbers)
     # A task has all evaluations of its run, of whatever table, so that no run is in two tasks.
     tasks = {task.run: task for task in tasks_of(missing(job for group in jobs.values() for job in group))}
@@ -78,18 +83,24 @@ def plan(profile: Profile, numbers: Sequence[int] = tables.NUMBERS) -> SweepPlan
 
 
 @contextmanager
-def plan_without_images(profile: Profile, numbers: Sequence[int]) -> Iterator[SweepPlan]:
-    """Plan of all runs, recorded or not: without the images, the names of the runs are unknown.
+def without_images(profile: Profile) -> Iterator[tuple[Profile, int]]:
+    """The profile on two synthetic images that stand in, and the number of images in VOC's list.
 
-    Two synthetic images stand in, so names are placeholders; the number of images is that of VOC's lists.
+    Names of runs are placeholders then.
     """
     with tempfile.TemporaryDirectory(prefix="deeplabv3-") as folder:
         root = synthetic.make(Path(folder) / "stand-in", 1, 1)
         data = replace(
             profile.data, root=str(root), train_list="train", val_list="val", classes=profile.data.class_map()
         )
-        everything = plan(replace(profile, data=data), numbers)
-        images = VOC_COUNTS.get(profile.data.val_list, VOC_COUNTS["val"])
+        yield replace(profile, data=data), VOC_COUNTS.get(profile.data.val_list, VOC_COUNTS["val"])
+
+
+@contextmanager
+def plan_without_images(profile: Profile, numbers: Sequence[int]) -> Iterator[SweepPlan]:
+    """Plan of all runs, recorded or not: without the images, the names of the runs are unknown."""
+    with without_images(profile) as (stand_in, images):
+        everything = plan(stand_in, numbers)
         yield replace(everything, tasks=tuple(replace(task, images=images) for task in everything.tasks))
 
 
@@ -124,9 +135,10 @@ def missing_per_table(profile: Profile, numbers: Sequence[int]) -> tuple[list[in
     """Return the complete tables, and for each other one how many of its evaluations are missing, of how many."""
     complete, incomplete = [], {}
     for number in numbers:
-        jobs = list(dict.fromkeys(table_jobs(tables.load(number), profile)))
-        if left := len(missing(jobs)):
-            incomplete[number] = (left, len(jobs))
+        jobs = list(dict.fromkeys(table_jobs(tables.load(number, profile.extra_data), profile)))
+        waits = profile.seeds * len(waiting(profile, [number]))
+        if left := len(missing(jobs)) + waits:
+            incomplete[number] = (left, len(jobs) + waits)
         else:
             complete.append(number)
     return complete, incomplete

@@ -7,13 +7,19 @@ where the paper prints nothing, ``miou`` is empty.
 """
 
 import csv
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deeplabv3.config import MULTI_SCALE
 from deeplabv3.errors import UserError
 from walkthrough import paths
+
+COCO, CITYSCAPES = "coco", "cityscapes"
+"""Data that cells may need besides VOC's: a network trained on COCO to start from, or Cityscapes' images."""
+
+CITYSCAPES_SCALES = (0.75, 1.0, 1.25)
+"""Scales of multi-scale inference on Cityscapes (Appendix C)."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Cell:
     variant: dict[str, Any] | None = None  # settings of the network; None: shown and not run, its data are not at hand
     training: dict[str, Any] = field(default_factory=dict)  # changed settings, crop and batch as the paper states them
     evaluation: dict[str, Any] = field(default_factory=dict)  # changed settings; output stride: that of the training
+    needs: str = ""  # data besides VOC's: COCO or CITYSCAPES
 
 
 @dataclass(frozen=True)
@@ -93,11 +100,11 @@ def _aspp(keys: dict[str, str]) -> dict[str, Any]:
     return {"variant": _BEST | changes}
 
 
-def _strategy(keys: dict[str, str]) -> dict[str, Any]:
-    """Evaluation settings of a row of Tables 4 and 6."""
+def _strategy(keys: dict[str, str], multi_scale: tuple[float, ...] = MULTI_SCALE) -> dict[str, Any]:
+    """Evaluation settings of a row of Tables 4, 6 and 12."""
     return {
         "output_stride": int(keys["output_stride"]),
-        "scales": MULTI_SCALE if keys["multi_scale"] == "yes" else (1.0,),
+        "scales": multi_scale if keys["multi_scale"] == "yes" else (1.0,),
         "flip": keys["flip"] == "yes",
     }
 
@@ -107,8 +114,13 @@ def _cascade_inference(keys: dict[str, str]) -> dict[str, Any]:
 
 
 def _aspp_inference(keys: dict[str, str]) -> dict[str, Any]:
-    # Pre-training on COCO is not run: its images are not part of any profile.
-    return {"variant": None if keys["coco"] == "yes" else _BEST, "evaluation": _strategy(keys)}
+    # After COCO the learning rate is smaller.
+    coco = {"training": {"lr": 0.0001}, "needs": COCO} if keys["coco"] == "yes" else {}
+    return {"variant": _BEST, "evaluation": _strategy(keys), **coco}
+
+
+def _cityscapes(keys: dict[str, str]) -> dict[str, Any]:
+    return {"variant": _BEST, "evaluation": _strategy(keys, CITYSCAPES_SCALES), "needs": CITYSCAPES}
 
 
 def _protocol(keys: dict[str, str]) -> dict[str, Any]:
@@ -204,7 +216,7 @@ _TABLES = {
         "Output stride in training, with the batch that fitted, and in evaluation", "Appendix A", _training_stride
     ),
     11: _Kind("Asynchronous training on several machines", "Appendix B", _shown),
-    12: _Kind("Cityscapes, trained on train_fine", "Appendix C", _shown, measure="mIoU on Cityscapes val"),
+    12: _Kind("Cityscapes, trained on train_fine", "Appendix C", _cityscapes, measure="mIoU on Cityscapes val"),
     13: _Kind("The Cityscapes test set", "Appendix C", _shown, measure="mIoU on Cityscapes test"),
     14: _Kind(
         "DeepLabv2 beside DeepLabv3, and batch norm (not a table of the paper)",
@@ -218,15 +230,23 @@ _TABLES = {
     ),
 }
 
-NUMBERS = tuple(number for number, kind in _TABLES.items() if kind.settings is not _shown)
+NUMBERS = tuple(number for number, kind in _TABLES.items() if kind.settings not in (_shown, _cityscapes))
 """The tables that are regenerated."""
 
 ALL = tuple(_TABLES)
-"""Tables 7 and 11 to 13 are shown with the paper's values; 14 is ours."""
+"""Tables 7, 11 and 13 are shown with the paper's values; 12 is regenerated on Cityscapes alone; 14 is ours."""
 
 
-def load(number: int) -> Table:
-    """Table ``number``, 1 to 13 of the paper or 14; another number is a :class:`UserError`."""
+def numbers(data: Collection[str]) -> tuple[int, ...]:
+    """The tables that are regenerated with ``data``, as of :func:`load`: on Cityscapes Table 12."""
+    return (12,) if CITYSCAPES in data else NUMBERS
+
+
+def load(number: int, data: Collection[str] = ()) -> Table:
+    """Table ``number``, 1 to 13 of the paper or 14; another number is a :class:`UserError`.
+
+    Cells that need other data than VOC's and ``data`` are not run.
+    """
     if number not in _TABLES:
         raise UserError(f"there is no table {number}; choose one from 1 to {max(_TABLES)}.")
     kind = _TABLES[number]
@@ -235,5 +255,7 @@ def load(number: int) -> Table:
     cells = []
     for row in rows:
         miou, source_quality = float(row.pop("miou") or "nan"), row.pop("source_quality")
-        cells.append(Cell(row, miou, source_quality, **kind.settings(row)))
+        cell = Cell(row, miou, source_quality, **kind.settings(row))
+        is_run = not cell.needs or cell.needs in data
+        cells.append(cell if is_run else replace(cell, variant=None, training={}))
     return Table(number, kind.title, kind.section, tuple(cells), kind.across, kind.measure, kind.remark)

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from deeplabv3.config import EvaluationConfig
+from deeplabv3.errors import attempt
 from walkthrough.paper import tables
 from walkthrough.paper.tables import Cell, Table
-from walkthrough.profiles import Profile
-from walkthrough.records.run import Run
+from walkthrough.profiles import Profile, load_profile
+from walkthrough.records.catalogue import all_records
+from walkthrough.records.run import Run, file_hash
 
 Job = tuple[Run, EvaluationConfig]
 """A run and the strategy that it is evaluated with."""
@@ -43,12 +46,49 @@ def cell_job(cell: Cell, profile: Profile) -> Job:
     config = profile.model_config(**(cell.variant or {}))
     training = replace(profile.training, **in_profile(cell.training, profile))
     run = Run.of(replace(profile, training=training), config)
+    if cell.needs == tables.COCO:
+        checkpoint, digest = _coco_start(cell, profile)
+        started = replace(run.profile, model=replace(profile.model, init_from=str(checkpoint)))
+        run = Run(started, run.identity | {"init_from": digest})
     return run, replace(profile.evaluation, **{"output_stride": config.output_stride} | cell.evaluation)
 
 
+def _coco_start(cell: Cell, profile: Profile) -> tuple[Path, str]:
+    """Return the checkpoint on COCO that a cell's runs start from, whatever their seed, and its hash.
+
+    Where it is not here, the hash is that of the records; without any it is empty.
+    """
+    source = load_profile(profile.coco)
+    run, _ = attempt(Run.of, source, source.model_config(**(cell.variant or {})))
+    if run is None:  # neither images of COCO nor records
+        return Path(), ""
+    if run.checkpoint.is_file() and run.training_record() is not None:
+        return run.checkpoint, file_hash("coco", str(run.checkpoint))
+    starts = (values for values, _ in all_records(profile.name) if values.get("started_from") == run.name)
+    digests = {values["settings"]["init_from"] for values in starts}
+    return run.checkpoint, digests.pop() if len(digests) == 1 else ""
+
+
+def waits_for(cell: Cell, profile: Profile) -> str:
+    """Return the command that makes what a cell's runs start from, empty unless they wait for it."""
+    if cell.variant is None or cell.needs != tables.COCO or _coco_start(cell, profile)[1]:
+        return ""
+    return f"deeplabv3 train --profile {profile.coco}"
+
+
+def waiting(profile: Profile, numbers: Sequence[int]) -> list[str]:
+    """Return a sentence on every cell of the tables that waits for another run."""
+    cells = [(number, cell) for number in numbers for cell in tables.load(number, profile.extra_data).cells]
+    return [
+        f"Table {number} {key_text(cell)} waits for the network that it starts from: {command}"
+        for number, cell in cells
+        if (command := waits_for(cell, profile))
+    ]
+
+
 def cell_jobs(cell: Cell, profile: Profile) -> list[Job]:
-    """Return the jobs of ``cell`` for each of the profile's seeds; none if the cell is not run."""
-    if cell.variant is None:
+    """Return the jobs of ``cell`` for each of the profile's seeds; none if the cell is not run, or waits."""
+    if cell.variant is None or waits_for(cell, profile):
         return []
     return [cell_job(cell, replace(profile, seed=seed)) for seed in profile.all_seeds()]
 
@@ -58,11 +98,11 @@ def table_jobs(table: Table, profile: Profile) -> list[Job]:
     return [job for cell in table.cells for job in cell_jobs(cell, profile)]
 
 
-def cells_by_run(profile: Profile, numbers: Sequence[int] = tables.NUMBERS) -> dict[Run, dict[int, list[str]]]:
-    """Return every run of the tables under ``profile`` with the cells that it fills, as texts by table."""
+def cells_by_run(profile: Profile, numbers: Sequence[int] = ()) -> dict[Run, dict[int, list[str]]]:
+    """Return every run of the tables (none: all) under ``profile`` with the cells that it fills, as texts by table."""
     cells: dict[Run, dict[int, list[str]]] = {}
-    for number in numbers:
-        for cell in tables.load(number).cells:
+    for number in numbers or tables.numbers(profile.extra_data):
+        for cell in tables.load(number, profile.extra_data).cells:
             for run, _ in cell_jobs(cell, profile):
                 cells.setdefault(run, {}).setdefault(number, []).append(key_text(cell))
     return cells

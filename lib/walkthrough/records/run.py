@@ -55,7 +55,8 @@ def _say_once(text: str) -> None:
 
 
 @lru_cache
-def _file_hash(setting: str, path: str) -> str:
+def file_hash(setting: str, path: str) -> str:
+    """Return 16 digits of a file's SHA-256; a missing file is a :class:`UserError` that names the setting."""
     if not Path(path).is_file():
         raise UserError(f"setting {setting!r} is {path}, which is not a file; check the path.")
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
@@ -75,7 +76,7 @@ def _inputs(profile: Profile) -> tuple[str, str]:
         if len(recorded) != 1:
             raise
         return recorded.pop()
-    return images, weights if weights in ("", "imagenet") else _file_hash("model.backbone_weights", weights)
+    return images, weights if weights in ("", "imagenet") else file_hash("model.backbone_weights", weights)
 
 
 def _classes(profile: Profile) -> dict[str, str]:
@@ -102,7 +103,7 @@ def identity_of(profile: Profile, config: ModelConfig) -> dict:
     if profile.model.init_from:
         from walkthrough.records import start  # imports torch, which tables do without
 
-        values["init_from"] = _file_hash("model.init_from", str(start.find(profile.model.init_from)))
+        values["init_from"] = file_hash("model.init_from", str(start.find(profile.model.init_from)))
         if profile.model.new_classes:
             values["new_classes"] = start.EQUAL_NAMES
     return json.loads(json.dumps(values))

@@ -129,9 +129,9 @@ def initialize(model: DeepLabV3, start: Start, classes: tuple[str, ...], new_cla
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
+        same = "head and rates" if new_classes else "head, rates and classes, or give --new-classes for other classes"
         raise UserError(
-            f"checkpoint {start.path} holds another network than the run's; choose the same head, rates and classes, "
-            "or give --new-classes for other classes."
+            f"checkpoint {start.path} holds another network than the run's; choose the same {same}."
         ) from error
 
 

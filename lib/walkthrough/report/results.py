@@ -34,7 +34,7 @@ class CellResults:
 
     def jobs(self, cell: Cell) -> list[Job]:
         """Runs and evaluations that fill the cell; none where there are neither images nor records to tell them."""
-        key = repr((cell.variant, cell.training, cell.evaluation))
+        key = repr((cell.variant, cell.training, cell.evaluation, cell.needs))
         if key not in self._known_jobs:
             try:
                 self._known_jobs[key] = cell_jobs(cell, self.profile)
@@ -46,7 +46,8 @@ class CellResults:
 
     def is_one_network(self, terms: tuple[tuple[float, Cell], ...]) -> bool:
         """True where the profile fills all cells with one evaluation, such as those of both ResNets by MobileNetV2."""
-        return len({(run.name, settings) for _, cell in terms for run, settings in self.jobs(cell)[:1]}) == 1
+        jobs = [self.jobs(cell)[:1] for _, cell in terms]
+        return all(jobs) and len({(run.name, settings) for ((run, settings),) in jobs}) == 1
 
     def difference(self, terms: tuple[tuple[float, Cell], ...]) -> float | None:
         """The sum of ``weight * mIoU`` with the first seed, from the records' values alone; None where one is missing.

@@ -91,12 +91,13 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
         notes.append(f"In this profile {', '.join(substitutes)}.")
     if profile.from_scratch and any(cell.training.get("freeze_batch_norm") for cell in table.cells):
         notes.append(verdicts.FROM_SCRATCH)
-    wanted = profile.seeds * sum(cell.variant is not None for cell in table.cells)
+    waits = cells.waiting(profile, [table.number])
+    wanted = profile.seeds * (sum(cell.variant is not None for cell in table.cells) - len(waits))
     if values["seeds"].sum() < wanted:
         more = f" --seeds {profile.seeds}" if profile.seeds > 1 else ""
         name = profile.name if profile.name in profile_names() else f"{profile.name}.yaml"
         notes.append(f"Missing cells: deeplabv3 table {table.number} --profile {name}{more} --run")
-    return notes
+    return notes + waits
 
 
 def _substitutes(table: Table, profile: Profile) -> list[str]:
@@ -154,8 +155,9 @@ class TableView(Rendered):
 def view(number: int, profile: Profile, results: CellResults | None = None) -> TableView:
     """Table ``number`` beside the values measured under ``profile``, with the verdicts on the claims about it."""
     results = results or CellResults(profile)
-    table = tables.load(number)
-    found = [verdicts.evaluate_claim(claim, results) for claim in claims.load() if number in claim.tables]
+    table = tables.load(number, profile.extra_data)
+    all_claims = claims.load(profile.extra_data)
+    found = [verdicts.evaluate_claim(claim, results) for claim in all_claims if number in claim.tables]
     here = reproduction.made_here(job for cell in table.cells for job in results.jobs(cell))
     return TableView(table, profile, frame(table, profile, results), tuple(found), tuple(results.warnings), tuple(here))
 
@@ -166,10 +168,10 @@ def render(number: int, profile: Profile, form: str = "text", results: CellResul
 
 
 def write_tables(profile: Profile, output: Path) -> None:
-    """Write ``tables.md``, ``tables.html``, ``tables.tex`` and one ``table_NN.csv`` a table into ``output``."""
+    """Write ``tables.md``, ``tables.tex`` and one ``table_NN.csv`` a table into ``output``."""
     results = CellResults(profile)
     views = [view(number, profile, results) for number in tables.ALL]
-    for name, form in (("tables.md", "markdown"), ("tables.html", "html"), ("tables.tex", "latex")):
+    for name, form in (("tables.md", "markdown"), ("tables.tex", "latex")):
         write_atomically(output / name, "\n".join(FORMATS[form](one) for one in views))
     for one in views:
         write_atomically(output / f"table_{one.table.number:02d}.csv", one.csv())

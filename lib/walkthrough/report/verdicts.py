@@ -134,7 +134,7 @@ def evaluate_claim(claim: Claim, results: CellResults) -> Verdict:
 def evaluate_claims(profile: Profile, results: CellResults | None = None) -> list[Verdict]:
     """Verdicts on all claims under ``profile``, in the order of :func:`walkthrough.paper.claims.load`."""
     results = results or CellResults(profile)
-    return [evaluate_claim(claim, results) for claim in load()]
+    return [evaluate_claim(claim, results) for claim in load(profile.extra_data)]
 
 
 def _asks_otherwise(comparison: Comparison, results: CellResults) -> bool:

@@ -22,7 +22,7 @@ def waiting(function):
         calls += 1
         if calls == 4:
             print("here", flush=True)
-            time.sleep(60)
+            time.sleep(600)
         return function(*arguments, **options)
 
     return wait

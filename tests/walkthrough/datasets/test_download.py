@@ -86,11 +86,10 @@ def test_wrong_partial_file_is_fetched_again(server, tmp_path):
 
 def test_all_hosts_down_says_what_to_do(server, tmp_path):
     """The file that was then fetched by hand is used, and another one in its place is not."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        dead = f"http://127.0.0.1:{closed.getsockname()[1]}/file.tar"
     source = source_of(server, "404", "cut-norange")
-    with pytest.raises(UserError) as caught:
-        fetch(source, tmp_path, [dead, *source.urls])
+    with socket.socket() as silent, pytest.raises(UserError) as caught:
+        silent.bind(("127.0.0.1", 0))  # nobody listens there, nor can anybody else meanwhile
+        fetch(source, tmp_path, [f"http://127.0.0.1:{silent.getsockname()[1]}/file.tar", *source.urls])
     message = str(caught.value)
     assert "\n" not in message
     for part in ("file.tar (0.0 MB, md5:", "Connection refused", "404", "cut off at 3,000 of 10,000 bytes",

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from tiny_exports import NAMES, SIZE, SQUARE, expected, flat
 
-from deeplabv3.config import VOID
+from deeplabv3.config import VOC_CLASSES, VOID
 from deeplabv3.data.reading import read_label
 from deeplabv3.data.voc import VOCData
 from walkthrough.cli import main
@@ -131,7 +131,55 @@ def test_cityscapes_ids_become_train_ids(tmp_path, target, capsys):
     assert len(classes) == 19 and (classes[0], classes[13], classes[18]) == ("road", "car", "bicycle")
 
 
+def read_list(target, name) -> list[str]:
+    return (target / "ImageSets" / "Segmentation" / f"{name}.txt").read_text().split()
+
+
+@pytest.mark.parametrize("options", [[], ["--val-share", "0.5"]])
+def test_coarse_labels_are_in_their_list_alone(tmp_path, target, options):
+    root = tiny_exports.coarse_cityscapes(tmp_path / "export")
+    assert main(["data", "import", "cityscapes", str(root), str(target), *options]) == 0
+    assert (label(target) == np.array([0, 13, VOID])[expected()]).all()  # fine
+    assert (label(target, "extra_0001") == np.array([0, 11, VOID])[expected()]).all()
+    trainval = read_list(target, "trainval")
+    assert trainval == list(NAMES[:4]) == sorted(read_list(target, "train") + read_list(target, "val"))
+    assert read_list(target, "trainval_coarse") == [*trainval, "extra_0001", "extra_0002"]
+
+
 # --- COCO
+
+
+def test_coco_gives_voc_classes_by_their_names(tmp_path, target, capsys):
+    path = tiny_exports.voc_coco(tmp_path / "export")
+    assert main(["data", "import", "coco", str(path), str(target), "--classes", "voc"]) == 0
+    assert load_profile(str(target / "shapes.yaml")).data.class_map() == dict(enumerate(VOC_CLASSES))
+    assert (label(target) == expected(18, 0)).all()  # sofa, and the zebra is background
+    assert (label(target, NAMES[-1]) == expected(0, 1)).all()  # aeroplane
+
+
+@pytest.mark.parametrize(("pixels", "images"), [(91, 5), (92, 4)])
+def test_images_with_too_few_pixels_are_left_out(tmp_path, target, capsys, pixels, images):
+    """The triangle alone has 91; the zebra does not count."""
+    path = tiny_exports.voc_coco(tmp_path / "export")
+    options = ["--classes", "voc", "--min-pixels", str(pixels)]
+    assert main(["data", "import", "coco", str(path), str(target), *options]) == 0
+    told = capsys.readouterr().out
+    assert f"{images} images imported" in told and ("1 images without" in told) == (images == 4)
+    assert (NAMES[-1] in read_list(target, "trainval")) == (images == 5)
+
+
+def test_void_does_not_count_as_pixels_of_objects(tmp_path, target, capsys):
+    path = tiny_exports.voc_coco(tmp_path / "export")
+    content = json.loads(path.read_text())
+    counts = [0, SIZE[0] * SIZE[1]]  # a crowd everywhere below
+    content["annotations"] += [
+        {"id": 99, "image_id": len(NAMES) - 1, "category_id": 1, "iscrowd": 1,
+         "segmentation": {"size": [SIZE[1], SIZE[0]], "counts": counts}}
+    ]  # fmt: skip
+    path.write_text(json.dumps(content))
+    options = ["--classes", "voc", "--min-pixels", "92"]
+    assert main(["data", "import", "coco", str(path), str(target), *options]) == 0
+    assert "4 images imported" in capsys.readouterr().out
 
 
 def coco_objects(*objects) -> list[dict]:

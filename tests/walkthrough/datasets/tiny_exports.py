@@ -57,6 +57,26 @@ def coco(root: Path, **changes) -> Path:
     return path
 
 
+COCO_NAMES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "boat", "bird", "cat", "dog", "horse",
+    "sheep", "cow", "bottle", "chair", "couch", "potted plant", "dining table", "tv", "zebra",
+)  # fmt: skip
+"""Those of COCO's 80 categories that VOC has, and one that it lacks."""
+
+
+def voc_coco(root: Path, square: str = "couch") -> Path:
+    """A large couch, or what ``square`` says, and a zebra in four images; a small airplane and a zebra in the last."""
+    categories = [{"id": 3 * number + 1, "name": name} for number, name in enumerate(COCO_NAMES)]
+    ids = {one["name"]: one["id"] for one in categories}
+    objects = [(i, *pair) for i in range(len(NAMES) - 1) for pair in ((square, SQUARE), ("zebra", TRIANGLE))]
+    objects += [(len(NAMES) - 1, "airplane", TRIANGLE), (len(NAMES) - 1, "zebra", SQUARE)]
+    annotations = [
+        {"id": n, "image_id": i, "category_id": ids[name], "iscrowd": 0, "segmentation": [flat(points)]}
+        for n, (i, name, points) in enumerate(objects)
+    ]
+    return coco(root, categories=categories, annotations=annotations)
+
+
 def labelme(root: Path) -> Path:
     write_images(root)
     for name in NAMES:
@@ -122,6 +142,17 @@ def cityscapes(root: Path) -> Path:
         write_images(root / "leftImg8bit" / split / "aachen", "_leftImg8bit.png", names)
         values = np.zeros_like(ids) if split == "test" else ids
         write_masks(root / "gtFine" / split / "aachen", values, names, "_gtFine_labelIds.png")
+    return root
+
+
+def coarse_cityscapes(root: Path) -> Path:
+    """The same with two images in train_extra and coarse labels, those of train other than the fine ones."""
+    cityscapes(root)
+    names = ("extra_0001", "extra_0002")
+    write_images(root / "leftImg8bit" / "train_extra" / "ulm", "_leftImg8bit.png", names)
+    ids = np.array([7, 24, 0], dtype=np.uint8)[expected()]
+    write_masks(root / "gtCoarse" / "train_extra" / "ulm", ids, names, "_gtCoarse_labelIds.png")
+    write_masks(root / "gtCoarse" / "train" / "aachen", ids * 0, NAMES[:3], "_gtCoarse_labelIds.png")
     return root
 
 

@@ -78,9 +78,8 @@ def hold(run: Run, path: str) -> None:
     from walkthrough.records.lock import locked
 
     with locked(Path(path), "a test"):
-        child = os.fork()
-        if child:
-            print(f"held, child {child}.", flush=True)
+        if not os.fork():  # what the child says it says behind its own start, in which it closes the lock's file
+            print(f"held, child {os.getpid()}.", flush=True)
         signal.pause()
 
 

@@ -179,5 +179,7 @@ def test_unusable_starts_are_one_sentence(tmp_path, profile_file, capsys, case):
 def test_other_network_is_refused(tmp_path):
     config = small_config(num_classes=2)
     known = start.Start(tmp_path / "x", config, DeepLabV3(config).state_dict(), ())
-    with pytest.raises(UserError, match="holds another network than the run's"):
+    with pytest.raises(UserError, match=r"holds another network than the run's; .* or give --new-classes"):
         start.initialize(DeepLabV3(small_config(num_classes=3)), known, ("a", "b", "c"), new_classes=False)
+    with pytest.raises(UserError, match=r"choose the same head and rates\."):
+        start.initialize(DeepLabV3(small_config(head="v2", num_classes=3)), known, ("a", "b", "c"), new_classes=True)

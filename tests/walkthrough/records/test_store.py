@@ -28,7 +28,7 @@ def test_concurrent_writers_leave_complete_records(run, profile, profile_file):
         for writer in (one, two):
             writer.stdin.write(b"\n")
             writer.stdin.flush()
-        marks, deadline = set(), time.monotonic() + 60
+        marks, deadline = set(), time.monotonic() + 300
         while len({mark // 1000 for mark in marks}) < 2 or len(marks) < 20:  # both were seen at work
             assert one.poll() is None and two.poll() is None and time.monotonic() < deadline
             if evaluation := run._evaluation(profile.evaluation):
@@ -50,7 +50,7 @@ def test_killed_writer_leaves_complete_record_or_none(run, profile, profile_file
     if before:
         write(run, before)
     with process(profile_file, "write_until", 6, suffix) as writer:
-        assert writer.wait(timeout=60) == -signal.SIGKILL
+        assert writer.wait(timeout=300) == -signal.SIGKILL
     record = run.evaluation_record(profile.evaluation)
     counts = run.confusion_counts(profile.evaluation)
     if before and suffix == ".npz":

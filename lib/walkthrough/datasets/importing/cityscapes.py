@@ -1,6 +1,7 @@
 """Cityscapes: ``leftImg8bit`` and ``gtFine`` with 34 label ids, to the benchmark's 19 classes; the rest is void.
 
-The lists are Cityscapes' own; the labels of ``test`` are kept secret, and its images are left out.
+The lists are Cityscapes' own; the labels of ``test`` are kept secret, and its images are left out. Images of
+``train_extra`` have the labels of ``gtCoarse``, where it is there, and are in the list ``trainval_coarse`` alone.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 from deeplabv3.config import VOID
 from deeplabv3.data.reading import read_label
 from deeplabv3.errors import UserError
-from walkthrough.datasets.importing.export import Export, Item, Settings, files, folder
+from walkthrough.datasets.importing.export import COARSE, Export, Item, Settings, files, folder
 
 CLASSES = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
@@ -20,7 +21,10 @@ CLASSES = {
 }  # fmt: skip
 """Label id to name, in the order of the train ids 0 to 18."""
 
-IMAGE, LABEL = "_leftImg8bit.png", "_gtFine_labelIds.png"
+IMAGE, LABEL, COARSE_LABEL = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtCoarse_labelIds.png"
+
+EXTRA = "train_extra"
+"""Folder of the images that have coarse labels only."""
 
 _TRAIN_IDS = np.full(256, VOID, dtype=np.uint8)
 _TRAIN_IDS[list(CLASSES)] = np.arange(len(CLASSES))
@@ -34,9 +38,12 @@ def read(settings: Settings) -> Export:
     labels = folder(settings.source / "gtFine", "folder of labels")
     found = {path.name.removesuffix(IMAGE): path for path in files(images, (".png",)) if path.name.endswith(IMAGE)}
     masks = {path.name.removesuffix(LABEL): path for path in files(labels, (".png",)) if path.name.endswith(LABEL)}
-    secret = {name for name, path in found.items() if path.relative_to(images).parts[0] == "test"}
+    extra = files(settings.source / "gtCoarse" / EXTRA, (".png",))  # train and val have fine labels
+    masks |= {path.name.removesuffix(COARSE_LABEL): path for path in extra if path.name.endswith(COARSE_LABEL)}
+    splits = {name: path.relative_to(images).parts[0] for name, path in found.items()}
+    secret = {name for name, split in splits.items() if split == "test"}
     items = [
-        Item(name, path, _reader(masks[name]), path.relative_to(images).parts[0])
+        Item(name, path, _reader(masks[name]), COARSE if splits[name] == EXTRA else splits[name])
         for name, path in found.items()
         if name in masks and name not in secret
     ]

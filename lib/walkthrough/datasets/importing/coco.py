@@ -6,6 +6,7 @@ An image without an object is background throughout, as in COCO.
 
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplabv3.config import VOID
+from deeplabv3.config import VOC_CLASSES, VOID
 from deeplabv3.errors import UserError, attempt
 from walkthrough.datasets.importing.drawing import Shape, paint, polygon, run_lengths, small_on_top
 from walkthrough.datasets.importing.export import (
@@ -28,6 +29,12 @@ from walkthrough.datasets.importing.export import (
     require_size,
     split_of,
 )
+
+VOC_NAMES = {
+    "airplane": "aeroplane", "dining table": "diningtable", "motorcycle": "motorbike", "potted plant": "pottedplant",
+    "couch": "sofa", "tv": "tvmonitor",
+}  # fmt: skip
+"""COCO's names of VOC's classes, where they differ."""
 
 
 def read(settings: Settings) -> Export:
@@ -47,7 +54,8 @@ def read(settings: Settings) -> Export:
     if not (below := images_below(root)):
         raise UserError(f"there are no images below {root}; name their folder with --images.")
     categories = [one for content in contents.values() for one in content["categories"]]
-    table = ClassTable([one["name"] for one in sorted(categories, key=lambda one: one["id"])], settings)
+    known = [one["name"] for one in sorted(categories, key=lambda one: one["id"])]
+    table = ClassTable(known, _with_voc_names(settings, known))
     places: dict[str, list[Path]] = defaultdict(list)
     for file in below:
         places[file.name].append(file)
@@ -70,6 +78,14 @@ def read(settings: Settings) -> Export:
             export.items.append(Item(name_below(image, root), image, label, split))
     export.unlabeled = [image for image in below if image not in used]
     return export
+
+
+def _with_voc_names(settings: Settings, known: list[str]) -> Settings:
+    """The settings, where ``--classes voc`` stands for VOC's 20 classes, whatever COCO calls them."""
+    if settings.classes != ("voc",) or "voc" in known:
+        return settings
+    renamed = {name: new for name, new in VOC_NAMES.items() if name in known}
+    return replace(settings, classes=VOC_CLASSES[1:], renamed={**renamed, **settings.renamed})
 
 
 def _instances(path: Path, required: bool) -> dict[str, Any] | None:

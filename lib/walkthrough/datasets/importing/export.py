@@ -16,6 +16,9 @@ BACKGROUND = 0
 NAMES_OF_BACKGROUND = ("background", "_background_")
 NAMES_OF_VOID = ("void", "ignore", "__ignore__", "unlabeled")
 
+COARSE = "coarse"
+"""Split of images whose labels are too coarse to train on them alone, or to evaluate."""
+
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Words in the name of a folder or file to the list that it stands for."""
 
@@ -30,6 +33,7 @@ class Settings:
     renamed: Mapping[str, str] = field(default_factory=dict)  # the export's name to another, background or void
     colors: Mapping[str, str] = field(default_factory=dict)  # of masks: color or gray value to a name
     skip_empty: bool = False  # leave images without an object out
+    min_pixels: int = 0  # leave images out whose objects have fewer pixels, void ones not counted
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Item:
     name: str  # of the image and its label in VOC's layout
     image: Path
     label: Callable[[tuple[int, int]], np.ndarray]
-    split: str | None = None  # the list that the export puts it in
+    split: str | None = None  # the list that the export puts it in; COARSE: none but trainval_coarse
 
 
 @dataclass

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deeplabv3.errors import UserError, require
-from walkthrough.datasets.importing.export import Item
+from walkthrough.datasets.importing.export import COARSE, Item
+
+TRAINVAL_COARSE = "trainval_coarse"
+"""List of ``trainval`` and the images with coarse labels."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,11 @@ def draw(items: Sequence[Item], split: Split) -> tuple[dict[str, list[str]], str
         text = f"lists as in the export{unlisted}"
     else:
         test = own["test"] if split.val_share is None else []
-        names = [item.name for item in items if item.name not in set(test)]
+        names = [item.name for item in items if item.name not in {*test, *own[COARSE]}]
         train, val, text = _drawn(names, split)
         lists = {"train": train, "val": val, "test": test}
     lists["trainval"] = lists["train"] + lists["val"]
+    lists[TRAINVAL_COARSE] = lists["trainval"] + own[COARSE] if own[COARSE] else []
     return {name: sorted(names) for name, names in lists.items() if names}, text
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplabv3.config import VOID
 from deeplabv3.data.lists import IMAGES, LABELS
 from deeplabv3.data.reading import UNREADABLE, conversion, image_size, read_label
 from deeplabv3.data.voc import palette_png
@@ -36,7 +37,7 @@ class Account:
     files: Counter[str] = field(default_factory=Counter)  # linked, copied, kept; drawn
     sizes: list[tuple[int, int]] = field(default_factory=list)  # width and height of the imported images
     empty: int = 0  # of the imported images, those without an object
-    skipped: int = 0  # images without an object that are left out
+    skipped: int = 0  # images that are left out: without an object, or with too few pixels of them
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class _Done:
     how: str  # linked, copied or kept
     drawn: bool
     empty: bool
+    pixels: int  # of objects
 
 
 def refuse_target(target: Path, settings: Settings, split: lists.Split) -> None:
@@ -101,7 +103,7 @@ def write(export: Export, target: Path, settings: Settings, split: lists.Split, 
     for item, (done, error) in zip(items, results, strict=True):
         if done is None:
             export.refused[str(item.image)] = error
-        elif done.empty and settings.skip_empty:
+        elif (done.empty and settings.skip_empty) or done.pixels < settings.min_pixels:
             account.skipped += 1
         else:
             imported.append(item)
@@ -109,10 +111,10 @@ def write(export: Export, target: Path, settings: Settings, split: lists.Split, 
             account.files.update([done.how, "drawn" if done.drawn else "there"])
             account.empty += done.empty
     if not imported:
-        reason = next(iter(export.refused.values()), "all images are without an object")
+        reason = next(iter(export.refused.values()), "all images have too few pixels of objects")
         raise UserError(f"none of {len(items):,} images can be imported; the first: {reason}")
     account.lists, account.about_lists = lists.draw(imported, split)
-    for name in ("train", "val", "trainval", "test"):
+    for name in ("train", "val", "trainval", "test", lists.TRAINVAL_COARSE):
         path = target / LISTS / f"{name}.txt"
         if name in account.lists:
             write_atomically(path, "".join(f"{image}\n" for image in account.lists[name]))
@@ -168,7 +170,9 @@ def _write_item(item: Item, target: Path, began: int, copy: bool, has_background
         with atomic_path(path) as partial:  # not synchronized with the disk: there are thousands
             partial.write_bytes(palette_png(label))
     how = _place(item.image.resolve(), target / IMAGES / f"{item.name}{item.image.suffix}", copy)
-    return _Done(size, how, not is_there, has_background and not np.any(label))
+    no_objects = (BACKGROUND, VOID) if has_background else (VOID,)
+    pixels = label.size - int(np.isin(label, no_objects).sum())
+    return _Done(size, how, not is_there, has_background and not np.any(label), pixels)
 
 
 def _place(image: Path, path: Path, copy: bool) -> str:
