@@ -1,15 +1,19 @@
 """What every test gets: a workspace of its own, one thread, and small data, profiles and networks to work on."""
 
 import errno
+import itertools
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -27,6 +31,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CLASSES = {0: "background", 3: "square", 7: "disc"}
 """Label values that differ from the model's classes 0, 1 and 2, so that a forgotten mapping shows."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """The random numbers of a test and its fixtures do not depend on the tests before it, which xdist chooses."""
+    torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -227,7 +237,37 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr("os.fsync", refuse)
 
 
-def read_until(stream: BinaryIO, mark: bytes, seconds: float = 60) -> None:
+FIRST_PORT = 20_000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = itertools.cycle(range(FIRST_PORT, FIRST_PORT + 100))
+"""Of this xdist worker, and below those that Linux gives to whoever asks for any."""
+
+
+def give_own_ports(patch: pytest.MonkeyPatch) -> None:
+    """Kernels that this process starts get ports of ``PORTS``.
+
+    Jupyter looks for free ports and leaves them until the kernel has started: another worker's kernel may take them.
+    """
+    from jupyter_client.connect import LocalPortCache
+
+    def is_free(port: int, ip: str) -> bool:
+        with socket.socket() as trial, suppress(OSError):
+            trial.bind((ip, port))
+            return True
+        return False
+
+    patch.setattr(LocalPortCache, "find_available_port", lambda _, ip: next(p for p in PORTS if is_free(p, ip)))
+
+
+def wait_for_end(pid: int, seconds: float = 60) -> None:
+    """Wait until a process has ended, whether or not its parent has noticed."""
+    deadline = time.monotonic() + seconds
+    with suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, f"process {pid} lives"
+            time.sleep(0.05)
+
+
+def read_until(stream: BinaryIO, mark: bytes, seconds: float = 300) -> None:
     """Read what another process prints until ``mark`` appears."""
     seen, deadline = b"", time.monotonic() + seconds
     while mark not in seen:

@@ -23,7 +23,7 @@ def main(root: str, folder: str, grad_accum_steps: str = "1", dies: str = "", at
     model = DeepLabV3(ModelConfig(3, "small_resnet20", atrous_rates=(1, 2, 3), head_channels=16, dropout=0.0))
     data = VOCData(root, "train", {0: "background", 3: "square", 7: "disc"}, cache=True)
     config = TrainingConfig(8, 4, 33, lr=0.05, batch_norm_momentum=0.1, grad_accum_steps=int(grad_accum_steps))
-    with init_distributed(timeout_s=60) as processes:
+    with init_distributed(timeout_s=300) as processes:
 
         def report(step: int, loss: float, lr: float) -> None:
             if dies and processes.rank == int(dies) and step == int(at) and not Path(folder, "died").exists():

@@ -197,8 +197,8 @@ def test_two_processes_draw_the_same_folder(tmp_path):
     processes = [context.Process(target=work) for _ in range(2)]
     for process in processes:
         process.start()
-    assert [results.get(timeout=60) for _ in processes] == [str(tmp_path / "set")] * 2
+    assert [results.get(timeout=300) for _ in processes] == [str(tmp_path / "set")] * 2
     for process in processes:
-        process.join(60)
+        process.join(300)
     assert len(VOCData(tmp_path / "set", "trainval", dict(enumerate(CLASSES)))) == 12
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

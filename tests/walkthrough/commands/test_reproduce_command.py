@@ -47,7 +47,7 @@ def test_reproduction_is_made_anew_and_the_same(shipped, reproduce, trained, pro
     assert sorted(trained) == sorted(run.name for run in runs_of(profile)), "nothing that ships is taken for a result"
     output = workspace / "reproduction"
     assert {path.name for path in (output / profile.name).iterdir()} == {
-        f"reproduction.{ending}" for ending in ("md", "html", "csv", "json")
+        f"reproduction.{ending}" for ending in ("md", "csv", "json")
     }
     assert {path.name for path in workspace.iterdir()} == {"runs", "reproduction"}, "runs of the fixture"
     assert json.loads((output / profile.name / "reproduction.json").read_text())["failed"] is False

@@ -33,7 +33,7 @@ def interrupt_at_first_step(monkeypatch, module: ModuleType, number: int, whole_
             trained.set()
 
     def interrupt() -> None:
-        trained.wait(60)
+        trained.wait(300)
         workers.extend(multiprocessing.active_children())
         for pid in (os.getpid(), *(worker.pid for worker in workers if whole_group)):
             os.kill(pid, number)

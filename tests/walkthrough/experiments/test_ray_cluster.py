@@ -32,9 +32,11 @@ def workers() -> Iterator[None]:
     """A cluster of two workers with a core each, processes of their own."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = pytest.importorskip("ray", reason="Ray is not installed; pip install -e '.[ray]'")
-    for attempts_left in (2, 1, 0):  # Ray gives a cluster 30 seconds to start, which a busy machine may exceed
+    memory = {"memory_monitor_refresh_ms": 0}  # by default workers are killed where other programs fill the memory
+    for attempts_left in range(7, -1, -1):  # Ray gives its processes 15 s to start, which a busy machine may exceed
         try:
-            ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
+            options = {"include_dashboard": False, "log_to_driver": False, "_system_config": memory}
+            ray.init(address="local", num_cpus=2, num_gpus=0, **options)
             break
         except Exception:
             ray.shutdown()
@@ -98,7 +100,9 @@ def test_killed_worker_resumes_with_same_bits(workers, profile, workspace, monke
     assert isinstance(failures[broken], UserError) and "is damaged" in str(failures[broken])
     assert attempts(broken) == attempts(other) == [0]
     began, resumed = attempts(lost)
-    assert began == 0 and 2 <= resumed < 8  # the third step's checkpoint may have been on its way to the disk
+    # It was killed in the report of the fourth step, and the trainer begins to write a checkpoint when it has written
+    # the one before: that of the third step may have been on its way to the disk.
+    assert began == 0 and resumed in (2, 3)
     assert not list(workspace.glob(".sweep-*"))
 
     ended = [(load_checkpoint(task.run.checkpoint), counts_of(task)) for task in (lost, other)]
@@ -122,7 +126,7 @@ def counts_of(task: Task) -> np.ndarray:
 def test_interrupt_saves_tasks(workers, profile, number, monkeypatch):
     """The command stops, and so do the tasks; the next command resumes."""
     monkeypatch.setattr(ray_cluster, "REPORT_EVERY_S", 0.1)
-    monkeypatch.setattr(ray_cluster, "SAVE_TIMEOUT_S", 20.0)
+    monkeypatch.setattr(ray_cluster, "SAVE_TIMEOUT_S", 60.0)
     task = task_of(profile, seed=int(number), iterations=100_000, save_every_s=1000.0)
     interrupt_at_first_step(monkeypatch, ray_cluster, number)
     with pytest.raises((KeyboardInterrupt, Interrupted)):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -53,6 +54,7 @@ def test_tables_are_parsed_from_numbers_and_ranges():
     assert sweep.parse_tables("1-6,8") == (1, 2, 3, 4, 5, 6, 8)
     assert sweep.parse_tables("9, 2-3,3") == (9, 2, 3)
     assert sweep.parse_tables("5-9") == (5, 6, 8, 9)  # Table 7 is not regenerated
+    assert sweep.parse_tables("12", load_profile("cityscapes_fine").extra_data) == (12,)
 
 
 @pytest.mark.parametrize("text", ["7", "0", "x", "", "3-1", "1-6;8", "15"])
@@ -172,7 +174,7 @@ def test_timed_step_gives_the_estimate(profile, monkeypatch):
     smallest = min(tasks, key=lambda task: step_work(task.run.config, task.run.training))
     speed = estimate.timed_speed(tasks)
     assert speed.training * smallest.training == pytest.approx(3)
-    for load, busy in ((0.0, False), (100.0, True)):
+    for load, busy in ((0.0, False), (math.inf, True)):
         monkeypatch.setattr(estimate.psutil, "getloadavg", lambda load=load: (load, 0.0, 0.0))
         assert ("other programs were busy" in estimate.timed_speed(tasks).source) == busy
 
@@ -314,6 +316,7 @@ def test_failed_run_stops_no_other_and_is_resumed(profile_file, profile, capsys)
 
 def test_interrupted_sweep_saves_and_says_so(profile_file, monkeypatch, capsys):
     """SIGTERM, as a batch system sends it: no traceback, everything saved, and the plan knows how far it is."""
+    monkeypatch.setattr(progress, "LINE_EVERY_S", math.inf)  # the first step may come after a minute
     workers = interrupt_at_first_step(monkeypatch, local, signal.SIGTERM)
     command = ["sweep", "--profile", str(profile_file), "--tables", "6"]
     command += ["--set", "training.iterations=100000", "--set", "runtime.parallel_runs=0"]

@@ -7,6 +7,7 @@ matplotlib.use("Agg")
 import ipywidgets
 import matplotlib.pyplot as plt
 import pytest
+from conftest import give_own_ports
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 
@@ -104,6 +105,7 @@ interactive(draw, rate=range(1, 9))
 def run_cell(monkeypatch):
     """``run_cell(**environment)`` executes ``CELL`` in a kernel of its own: (client, what the kernel published)."""
     kernels = []
+    give_own_ports(monkeypatch)
 
     def run(**environment):
         for name, value in {"MPLBACKEND": "module://matplotlib_inline.backend_inline", **environment}.items():
@@ -113,9 +115,9 @@ def run_cell(monkeypatch):
         client = manager.blocking_client()
         kernels.append((manager, client))
         client.start_channels()
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=300)
         published = []
-        reply = client.execute_interactive(CELL, output_hook=published.append, timeout=60)
+        reply = client.execute_interactive(CELL, output_hook=published.append, timeout=300)
         assert reply["content"]["status"] == "ok", reply["content"]
         return client, published
 
@@ -149,6 +151,6 @@ def test_figure_of_controls_is_an_output_of_its_own(run_cell):
     client.session.send(client.shell_channel.socket, "comm_msg", {"comm_id": slider["comm_id"], "data": update})
     answers = []
     while not images(answers, "update_display_data"):
-        answers.append(client.get_iopub_msg(timeout=30))
+        answers.append(client.get_iopub_msg(timeout=300))
     assert images(answers, "update_display_data")[0]["image/png"] != figure["image/png"]
     assert not images(answers), "the figure is replaced, not repeated"
