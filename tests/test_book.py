@@ -86,7 +86,7 @@ def test_lines_of_the_paper_lead_to_headings_and_to_the_api(book):
     page = (book / "docs" / "paper.html").read_text()
     assert 'href="../notebooks/03_cascade.html#multi-grid"' in page
     assert 'href="api/deeplabv3/model/atrous/index.html#deeplabv3.model.atrous.plan_rates"' in page
-    assert "tests/deeplabv3" not in page and "{py:obj}" not in page
+    assert 'href="../tests' not in page and " (tests/deeplabv3/" in page and "{py:obj}" not in page
 
 
 PATIENCE_S = 300.0

@@ -15,7 +15,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
 about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-project, version = "DeepLabv3, walked through", about["version"]
+project, version, author = "DeepLabv3, walked through", about["version"], "its contributors"
 repository = about.get("urls", {}).get("Repository", "")
 
 extensions = ["myst_nb", "sphinx.ext.napoleon", "autoapi.extension", "mathml"]
@@ -63,7 +63,7 @@ def link_to_api(app, name, source):
         text, folder = found[1].strip("`"), f"{found[2]}/{found[3]}".rpartition("/")[0]
         if folder.startswith("lib/deeplabv3"):
             return f"{{py:obj}}`{text} <{folder.removeprefix('lib/').replace('/', '.')}.{text}>`"
-        return found[1]
+        return f"{found[1]} ({found[0].rpartition('../')[2]}"  # the address ends the link with a bracket
 
     if name.startswith("docs/"):
         source[0] = CODE.sub(replaced, source[0])

@@ -392,13 +392,13 @@ def test_unlisted_labels_setting_keeps_run_name(voc_root, profile_file):
 
 
 def test_seeds_from_profile_environment_or_call(monkeypatch):
-    assert list(load_profile("offline").all_seeds()) == [0]
+    assert list(load_profile("mobile").all_seeds()) == [0]
     monkeypatch.setenv("DEEPLABV3_SEEDS", "3")
-    assert list(load_profile("offline").all_seeds()) == [0, 1, 2]
-    assert list(load_profile("offline", {"seeds": 2, "seed": 5}).all_seeds()) == [5, 6]
+    assert list(load_profile("mobile").all_seeds()) == [0, 1, 2]
+    assert list(load_profile("mobile", {"seeds": 2, "seed": 5}).all_seeds()) == [5, 6]
     monkeypatch.setenv("DEEPLABV3_SEEDS", "many")
     with pytest.raises(UserError, match="setting 'seeds' is 'many'; it takes a whole number"):
-        load_profile("offline")
+        load_profile("mobile")
     monkeypatch.setenv("DEEPLABV3_SEEDS", "0")
     with pytest.raises(UserError, match="'seeds' is 0; it takes a whole number of at least 1"):
-        load_profile("offline")
+        load_profile("mobile")
