@@ -8,6 +8,7 @@ The model card and the image ``docs/output_stride.png`` follow the network that 
 ``--check`` writes nothing: it names the files that are not up to date, and ends with exit code 1 if there are any.
 """
 
+import math
 import re
 import sys
 import tempfile
@@ -167,7 +168,7 @@ def _own_run(results: CellResults) -> Run:
 def minutes(command: str) -> str:
     values = bench("commands-cpu")
     (row,) = [row for row in values["rows"] if row["command"] == command]
-    return f"{row['minutes']} min, {count(values['machine']['threads'], 'core')}"
+    return f"{math.ceil(row['seconds'] / 60)} min, {count(values['machine']['threads'], 'core')}"
 
 
 def commands() -> str:
