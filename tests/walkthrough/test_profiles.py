@@ -17,6 +17,8 @@ from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
 from walkthrough.datasets.importing.cityscapes import CLASSES
 from walkthrough.profiles import FOLDER, Profile, load_profile, profile_names, with_data
+from walkthrough.records.catalogue import recorded_seeds
+from walkthrough.records.naming import SHIPPED, reading
 from walkthrough.records.run import Run
 
 
@@ -389,6 +391,11 @@ def test_unlisted_labels_setting_keeps_run_name(voc_root, profile_file):
         strict.open_data()[0]
     assert set(np.unique(lenient.open_data()[0][1])) == {0, 1, 255}
     assert Run.of(strict, strict.model_config()).name == Run.of(lenient, lenient.model_config()).name
+
+
+def test_offline_profile_has_the_seeds_that_ship():
+    with reading(SHIPPED):
+        assert recorded_seeds("offline") == {*load_profile("offline").all_seeds()}
 
 
 def test_seeds_from_profile_environment_or_call(monkeypatch):

@@ -58,7 +58,9 @@ def _complete_profile(prefix: str, **_: Any) -> list[str]:
 
 def seeds_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--seeds``: how many seeds a table's cell has."""
-    parser.add_argument("--seeds", type=int, metavar="N", help="seeds of a table's cell, from the profile's on (1)")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="seeds of a table's cell, from the first on (default: the profile's)"
+    )
 
 
 def data_options(parser: argparse.ArgumentParser) -> None:
