@@ -55,9 +55,11 @@ class GPUBench:
     output: str = ""  # a folder that gets the report, the weights and an archive of the rest; empty: none
     backbone_weights: str = ""  # a file of ImageNet weights for the trainings; empty: the profile's
     toy: bool = False
+    steps: tuple[str, ...] = ()  # those to do, in the order of gpu.yaml; empty: all
 
     def __post_init__(self):
         require(self.minutes > 0, "minutes", self.minutes, "a number above 0")
+        require(STEPS.keys() >= {*self.steps}, "steps", self.steps, f"some of {', '.join(STEPS)}")
         if not self.toy and not torch.cuda.is_available():
             raise UserError("no GPU is there; --toy tries every step on the CPU.")
 
@@ -72,7 +74,7 @@ class GPUBench:
         with sigterm_interrupts():
             try:
                 for name, each in STEPS.items():
-                    if state_of(self.folder / name) != "done" and not self._obstacle(each, end):
+                    if state_of(self.folder / name) != "done" and not self._obstacle(name, end):
                         print(f"{name} ...", flush=True)
                         commands = [command.format_map(values) for command in each["commands"]]
                         state = run_step(self.folder / name, commands, min(end, time.monotonic() + 60 * each["limit"]))
@@ -82,8 +84,11 @@ class GPUBench:
                 self._write(end)
         return {name: state_of(self.folder / name) for name in STEPS}
 
-    def _obstacle(self, each: dict[str, Any], end: float) -> str:
+    def _obstacle(self, name: str, end: float) -> str:
         """Reason why a step is not begun now; empty if it is."""
+        each = STEPS[name]
+        if self.steps and name not in self.steps:
+            return "not among the steps that were asked for"
         if each.get("needs_data") and not self.toy and not os.environ.get("DEEPLABV3_DATA"):
             return "set DEEPLABV3_DATA to the folder of the images"
         return f"takes about {each['minutes']} minutes" if 60 * each["minutes"] > end - time.monotonic() else ""
@@ -105,7 +110,7 @@ class GPUBench:
 
     def _write(self, end: float) -> None:
         """Write the report, and copy it with the steps' small files and the weights to ``output``."""
-        obstacles = {name: self._obstacle(each, end) for name, each in STEPS.items()}
+        obstacles = {name: self._obstacle(name, end) for name in STEPS}
         write_atomically(self.folder / REPORT, report(self.folder, obstacles))
         if not self.output:
             return
@@ -202,6 +207,7 @@ def _figures(folder: Path) -> str:
     figures: dict[str, Callable[[], str]] = {
         "convolutions": lambda: convolutions.summary(_result(folder)),
         "step": lambda: step.summary(_result(folder)),
+        "mobile-step": lambda: step.summary(_result(folder)),
         "train": lambda: train.summary(_result(folder)),
         "evaluate-crop": lambda: _evaluation(_result(folder)),
         "evaluate-tight": lambda: _evaluation(_result(folder)),

@@ -74,6 +74,7 @@ def add(subparsers: Any) -> None:
         kinds, "gpu", bench_gpu, "all that a GPU can show, in the order of its value; goes on if repeated"
     )
     kind.add_argument("--minutes", type=float, default=30.0, help="begin nothing that takes longer than is left (30)")
+    kind.add_argument("--steps", nargs="+", default=(), metavar="STEP", help="only these; the report has their names")
     kind.add_argument("--output", default="", metavar="FOLDER", help="gets the report, the weights and an archive")
     kind.add_argument("--backbone-weights", default="", metavar="FILE", help="ImageNet weights of MobileNetV2")
     kind.add_argument("--toy", action="store_true", help="try every step on the CPU with tiny networks, in minutes")
@@ -175,7 +176,8 @@ def bench_convolutions(options: argparse.Namespace) -> int:
 def bench_gpu(options: argparse.Namespace) -> int:
     from walkthrough.bench.gpu import REPORT, GPUBench
 
-    bench = GPUBench(options.minutes, options.output, options.backbone_weights, options.toy)
+    steps = tuple(options.steps)
+    bench = GPUBench(options.minutes, options.output, options.backbone_weights, options.toy, steps)
     states = bench.run()
     print((bench.folder / REPORT).read_text())
     return int("failed" in states.values())

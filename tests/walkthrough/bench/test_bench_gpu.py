@@ -90,6 +90,16 @@ def test_step_that_does_not_fit_is_left(plan, workspace):
     assert GPUBench(minutes=6, toy=True).run()["long"] == "done"
 
 
+def test_steps_can_be_chosen(plan, workspace, capsys):
+    plan(first="true", second="true", third="true")
+    assert main(["bench", "gpu", "--toy", "--steps", "third", "first"]) == 0
+    folder = workspace / "gpu-toy"
+    assert [state_of(folder / name) for name in gpu.STEPS] == ["done", "left", "done"]
+    assert "- second: not among the steps that were asked for" in (folder / "report.md").read_text()
+    assert main(["bench", "gpu", "--toy", "--steps", "fourth"]) == 1
+    assert "fourth" in capsys.readouterr().err
+
+
 def test_interrupted_step_saves_and_leaves_no_process(tmp_path, monkeypatch, end):
     wait = subprocess.Popen.wait
 
@@ -124,10 +134,10 @@ def test_interruption_keeps_state_and_report(plan, workspace, capsys):
 def test_steps_without_their_images_are_left(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     bench, end = GPUBench(), time.monotonic() + 6000
-    assert "DEEPLABV3_DATA" in bench._obstacle(STEPS["animals"], end)
-    assert bench._obstacle(STEPS["train"], end) == ""
+    assert "DEEPLABV3_DATA" in bench._obstacle("animals", end)
+    assert bench._obstacle("train", end) == ""
     monkeypatch.setenv("DEEPLABV3_DATA", "/images")
-    assert bench._obstacle(STEPS["animals"], end) == ""
+    assert bench._obstacle("animals", end) == ""
 
 
 def test_output_gets_report_weights_and_small_files(plan, tmp_path):
