@@ -62,8 +62,8 @@ def export_torch(model: DeepLabV3, path: Path, about: Mapping[str, object]) -> t
     """Write ``model`` as an exported program and return :func:`check`'s result on the file as it is loaded again.
 
     ``torch.export.load(FILE).module()`` is a function of images and needs no code of this project; ``about`` lies in
-    the file as ``about.json`` (``extra_files``). Images have to be at least two pixels high: one row of features would
-    be a special case to PyTorch. ONNX has no such limit.
+    the file as ``about.json`` (``extra_files``). Images have to be at least two pixels high, with PyTorch 2.11 also
+    wide: one row of features would be a special case to PyTorch. ONNX has no such limit.
     """
     _refuse_path(path, ".pt2")
     exported = Exported(model)

@@ -176,8 +176,7 @@ def bench_convolutions(options: argparse.Namespace) -> int:
 def bench_gpu(options: argparse.Namespace) -> int:
     from walkthrough.bench.gpu import REPORT, GPUBench
 
-    steps = tuple(options.steps)
-    bench = GPUBench(options.minutes, options.output, options.backbone_weights, options.toy, steps)
+    bench = GPUBench(options.minutes, options.output, options.backbone_weights, options.toy, tuple(options.steps))
     states = bench.run()
     print((bench.folder / REPORT).read_text())
     return int("failed" in states.values())
