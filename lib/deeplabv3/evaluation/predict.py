@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.models import segmentation
 
 from deeplabv3.config import MAX_SIZE, VOC_CLASSES, EvaluationConfig
 from deeplabv3.data.transforms import pad, padded_size
@@ -15,12 +14,13 @@ from deeplabv3.evaluation.inference import eval_mode, predict, probabilities
 from deeplabv3.files import CHECKPOINT
 from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.weights import download, from_torchvision, read_weights
+from deeplabv3.model.weights import download, from_torchvision, read_weights, torchvision_weights
 
 TORCHVISION = {
-    "resnet50": segmentation.DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1,
-    "resnet101": segmentation.DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1,
+    "resnet50": "DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1",
+    "resnet101": "DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1",
 }
+"""torchvision's names of its DeepLabV3's weights, by backbone."""
 
 
 def load_weights(source: str, names: Sequence[str] = ()) -> tuple[DeepLabV3, dict[int, str]]:
@@ -35,7 +35,7 @@ def load_weights(source: str, names: Sequence[str] = ()) -> tuple[DeepLabV3, dic
     if kind == "torchvision":
         backbone_or_file = backbone_or_file or "resnet101"
         if backbone_or_file in TORCHVISION:
-            weights = TORCHVISION[backbone_or_file]
+            weights = torchvision_weights(TORCHVISION[backbone_or_file])
             state = download(weights, "torchvision's weights", "give --weights torchvision:FILE")
         else:
             state = read_weights(backbone_or_file)

@@ -3,19 +3,21 @@
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models import WeightsEnum
 
 from deeplabv3.config import ModelConfig
 from deeplabv3.errors import UserError
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.mobilenet import MobileNetV2
 from deeplabv3.model.resnet import ResNet
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 STATE_DICTS = ("model", "state_dict", "model_state_dict", "model_state", "net", "network")
 """Names that training scripts give to the network's tensors, beside those of the optimizer and others."""
@@ -117,15 +119,18 @@ def download_imagenet_weights(backbone: str, folder: Path) -> Path:
     return folder / Path(_imagenet(backbone).url).name
 
 
-def _imagenet(backbone: str) -> WeightsEnum:
-    enums = {
-        "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
-        "resnet101": models.ResNet101_Weights.IMAGENET1K_V1,
-        "mobilenet_v2": models.MobileNet_V2_Weights.IMAGENET1K_V1,
-    }
-    if backbone not in enums:
+def _imagenet(backbone: str) -> "WeightsEnum":
+    classes = {"resnet50": "ResNet50_Weights", "resnet101": "ResNet101_Weights", "mobilenet_v2": "MobileNet_V2_Weights"}
+    if backbone not in classes:
         raise UserError(f"there are no ImageNet weights for backbone {backbone!r}; train it from scratch.")
-    return enums[backbone]
+    return torchvision_weights(f"{classes[backbone]}.IMAGENET1K_V1")
+
+
+def torchvision_weights(name: str) -> "WeightsEnum":
+    """torchvision's weights of a name such as "ResNet50_Weights.IMAGENET1K_V1"."""
+    from torchvision.models import get_weight  # a second, which few commands need
+
+    return get_weight(name)
 
 
 def _download_imagenet(backbone: str, folder: Path | None = None) -> dict[str, Tensor]:
@@ -133,7 +138,7 @@ def _download_imagenet(backbone: str, folder: Path | None = None) -> dict[str, T
     return download(_imagenet(backbone), name, remedy, folder)
 
 
-def download(weights: WeightsEnum, name: str, remedy: str, folder: Path | None = None) -> dict[str, Tensor]:
+def download(weights: "WeightsEnum", name: str, remedy: str, folder: Path | None = None) -> dict[str, Tensor]:
     """torchvision's ``weights``, from ``folder`` (default: torch's cache) or else downloaded into it.
 
     A failed download is a :class:`UserError`: ``name`` says what failed, ``remedy`` how to use the file otherwise.

@@ -6,24 +6,20 @@ run that another process works on goes to the end of the queue.
 
 import multiprocessing
 import os
-import signal
-import sys
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from deeplabv3.errors import UserError
 from deeplabv3.machine import LOCAL_PROCESSES
 from deeplabv3.signals import sigterm_interrupts
+from walkthrough.experiments.processes import as_they_end
 from walkthrough.experiments.progress import Progress
 from walkthrough.experiments.run import evaluate_run, train_run
 from walkthrough.experiments.task import (
@@ -40,7 +36,7 @@ from walkthrough.experiments.task import (
 from walkthrough.paper import tables
 from walkthrough.profiles import Profile
 from walkthrough.records.cells import Job, cells_by_run, cells_text, table_jobs
-from walkthrough.records.lock import POLL_S, Locked
+from walkthrough.records.lock import Locked
 from walkthrough.records.naming import LOCAL, reading
 from walkthrough.records.run import Run
 
@@ -61,76 +57,23 @@ def in_processes(
         title: of the progress.
         names: of the tasks in the progress.
     """
-    context = multiprocessing.get_context("spawn")
-    other_children = set(multiprocessing.active_children())
-    events = context.Queue()
-
-    def new_pool(slot: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, context, _start, (events, slot, threads, processes))
-
-    pools = [new_pool(slot) for slot in range(processes)]
+    events = multiprocessing.get_context("spawn").Queue()
+    initialize = partial(_initialize, events, threads, processes)
     failures: dict[Task, BaseException] = {}
     with Progress(tasks, title, names) as progress:
         listener = threading.Thread(target=_listen, args=(events, progress), daemon=True)
         listener.start()
         try:
-            for number, error in _results(pools, new_pool, function, tasks):
-                if error:
-                    failures[tasks[number]] = _explained(error)
-                events.put(("ended", number, error is not None))
-        except BaseException:
-            for pool in pools:
-                pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - other_children:
-                process.terminate()  # SIGTERM: the trainer saves and stops
-            raise
+            with closing(as_they_end(partial(_do, function), tasks, processes, initialize)) as ended:
+                for number, result in ended:
+                    error = result.exception()
+                    if error:
+                        failures[tasks[number]] = _explained(error)
+                    events.put(("ended", number, error is not None))
         finally:
-            for pool in pools:
-                pool.shutdown()
             events.put(None)
             listener.join()
     return {task: failures[task] for task in tasks if task in failures}
-
-
-def _results(
-    pools: list[ProcessPoolExecutor],
-    new_pool: Callable[[int], ProcessPoolExecutor],
-    function: TaskFunction,
-    tasks: Sequence[Task],
-) -> Iterator[tuple[int, BaseException | None]]:
-    """Yield the number and the error of each task when it has ended.
-
-    A pool has one process: one that is killed breaks its pool alone, which a new one replaces in ``pools``.
-    """
-    queue = deque((number, 0.0) for number in range(len(tasks)))
-    running: dict[Future, tuple[int, int]] = {}  # number of the task and of its pool
-    idle = deque(range(len(pools)))
-    postponed: set[int] = set()
-    announced = False
-    while queue or running:
-        while queue and idle:
-            (number, delay_s), slot = queue.popleft(), idle.popleft()
-            try:
-                future = pools[slot].submit(_do, function, number, tasks[number], delay_s)
-            except BrokenProcessPool:  # its process was killed since the last task
-                pools[slot] = new_pool(slot)
-                future = pools[slot].submit(_do, function, number, tasks[number], delay_s)
-            running[future] = number, slot
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            (number, slot), error = running.pop(future), future.exception()
-            idle.append(slot)
-            if isinstance(error, Locked):
-                postponed.add(number)
-                queue.append((number, POLL_S))
-                continue
-            if isinstance(error, BrokenProcessPool):
-                pools[slot] = new_pool(slot)
-            yield number, error
-        left = {number for number, _ in (*queue, *running.values())}
-        if left and not announced and postponed.issuperset(left):
-            announced = True
-            text = f"other processes are busy with what is left, {len(left)} of {len(tasks)} runs; waiting."
-            tqdm.write(text, file=sys.stderr)
 
 
 def _explained(error: BaseException) -> BaseException:
@@ -145,21 +88,12 @@ def _explained(error: BaseException) -> BaseException:
 _events: Any = None
 
 
-def _start(events: Any, slot: int, threads: int, processes: int) -> None:
+def _initialize(events: Any, threads: int, processes: int, slot: int) -> None:
     global _events
     _events = events
     os.environ[LOCAL_PROCESSES] = str(processes)
     torch.set_num_threads(threads)
     _select_gpu(slot)
-    # Ctrl-C goes to the whole process group; the parent decides and sends SIGTERM.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
 
 
 def _select_gpu(slot: int) -> None:
@@ -168,8 +102,7 @@ def _select_gpu(slot: int) -> None:
         torch.cuda.set_device(slot % torch.cuda.device_count())
 
 
-def _do(function: TaskFunction, number: int, task: Task, delay_s: float = 0.0) -> None:
-    time.sleep(delay_s)
+def _do(function: TaskFunction, number: int, task: Task) -> None:
     function(task, partial(_report, number))
 
 

@@ -1,4 +1,4 @@
-"""Execute the notebooks in order with papermill, resume an interrupted run, and build a book of the results.
+"""Execute the notebooks with papermill, two at a time, resume an interrupted run, and build a book of the results.
 
 The output folder holds the executed notebooks ``NN_name.ipynb``, ``summary.md``, the paper's tables, the book, and
 ``state.json``: each notebook's state and the hash of everything it depends on.
@@ -12,8 +12,10 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,10 @@ from traitlets import default
 
 from deeplabv3.errors import UserError
 from deeplabv3.files import abandoned, write_atomically
+from deeplabv3.machine import available_cpus
 from deeplabv3.signals import sigterm_interrupts
 from walkthrough import paths
+from walkthrough.experiments.processes import as_they_end
 from walkthrough.notebooks.book import end_in_book, own_folder
 from walkthrough.notebooks.clean import clean
 from walkthrough.profiles import Profile, load_profile
@@ -79,11 +83,14 @@ def walkthrough(
     state = _open_output(output, folder, sources)
 
     hashes = {name: _hash(sources[name], chosen, values) for name in names}
-    current = [_is_done(output, name, state) and state[name]["hash"] == hashes[name] for name in names]
-    first = 0 if fresh else [*current, False].index(False)
+    done = [name for name in names if _is_done(output, name, state) and state[name]["hash"] == hashes[name]]
+    done = [] if fresh else done
+    for name in done:
+        print(f"{name} … done before")
+    left = [name for name in names if name not in done]
     try:
         with sigterm_interrupts():
-            trouble = _execute_all(names, first, folder, output, values, hashes, state)
+            trouble = _execute_all({name: sources[name] for name in left}, folder, output, values, hashes, state)
         if not trouble:
             from walkthrough.report.claims import write_claims
             from walkthrough.report.reproduction_page import write_comparison
@@ -93,7 +100,7 @@ def walkthrough(
             write_claims(chosen, output)
             write_comparison(chosen, output)
     finally:  # also after an error or Ctrl-C
-        _write_summary(output, sources, state, before=names[:first])
+        _write_summary(output, sources, state, before=done)
     if trouble:
         again = "The same command without --fresh" if fresh else "The same command"
         print(f"\n{trouble}\n{again} goes on from there.", file=sys.stderr)
@@ -189,12 +196,13 @@ def _hash(notebook: NotebookNode, profile: Profile, values: Mapping[str, Any]) -
     return digest.hexdigest()
 
 
-def _execute_all(names: list, first: int, folder: Path, output: Path, values: dict, hashes: dict, state: dict) -> str:
+def _execute_all(
+    sources: Mapping[str, NotebookNode], folder: Path, output: Path, values: dict, hashes: dict, state: dict
+) -> str:
     """Execute notebooks until one fails; return the failure's description, empty if there is none.
 
     Args:
-        names: of the notebooks, in order.
-        first: index of the first to execute; those before it are done.
+        sources: the notebooks to execute by name, in order.
         folder: of the sources.
         output: of the results.
         values: parameters of every notebook.
@@ -202,36 +210,101 @@ def _execute_all(names: list, first: int, folder: Path, output: Path, values: di
         state: of every notebook; updated here and in ``state.json``.
     """
     terminal = sys.stderr.isatty()  # elsewhere, as in CI, a bar would print a line for every step
-    cells = {"position": 1, "leave": False, "desc": "cells"} if terminal else False
     say = (lambda line: None) if terminal else (lambda line: print(line, flush=True))
-    for name in names[:first]:
-        say(f"{name} … done before")
-    for name in names[first:]:
+    for name in sources:
         state[name]["state"] = "not executed"  # also if this run is killed
     _write_state(output, state)
+    started: dict[str, float] = {}
+
+    def start(name: str) -> None:
+        started[name] = time.monotonic()
+        bar.set_description(" ".join(started))
+        say(f"{name} … started")
+
+    def end(name: str, outcome: str) -> None:
+        state[name] = {"state": outcome, "minutes": (time.monotonic() - started.pop(name)) / 60, "hash": hashes[name]}
+        _write_state(output, state)
+        say(f"{name} … {outcome} in {state[name]['minutes']:.1f} min")
+
+    execute = partial(_execute, folder, output, values, terminal)
     with (
-        _kernel_environment(values["profile"], output),
-        tqdm(total=len(names), initial=first, unit="notebook", disable=not terminal) as bar,
+        tqdm(total=len(sources), unit="notebook", disable=not terminal) as bar,
+        closing(_executed(execute, sources, shares_of_cores(), start)) as executed,
     ):
-        for name in names[first:]:
-            bar.set_description(name)
-            say(f"{name} … started")
-            started, outcome = time.monotonic(), "interrupted"
-            try:
-                _execute(folder / f"{name}.ipynb", output, values, cells)
-                outcome = "done"
-            except (PapermillExecutionError, RuntimeError, TimeoutError) as error:  # the last two: the kernel died
-                outcome = "failed"
-                return _describe(error, name, output / f"{name}.failed.ipynb")
-            finally:
-                state[name] = {"state": outcome, "minutes": (time.monotonic() - started) / 60, "hash": hashes[name]}
-                _write_state(output, state)
-                say(f"{name} … {outcome} in {state[name]['minutes']:.1f} min")
-                bar.update(outcome == "done")
+        try:
+            for name, failure in executed:
+                end(name, "failed" if failure else "done")
+                bar.update(not failure)
+                if failure:
+                    return failure
+        finally:
+            for name in list(started):
+                end(name, "interrupted")
     return ""
 
 
-def _execute(source: Path, output: Path, values: Mapping[str, Any], cells: bool | dict) -> None:
+def shares_of_cores() -> list[set[int]]:
+    """The cores of each notebook that is executed at a time: half of them for each of two.
+
+    One notebook has them all on a GPU, which both would share, and where a process cannot be bound to cores (macOS) or
+    may not use all that it sees (a container).
+    """
+    import torch
+
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cores) < 2 or len(cores) > available_cpus() or torch.cuda.is_available():
+        return [set(cores)]
+    return [set(cores[::2]), set(cores[1::2])]
+
+
+def _executed(
+    execute: Callable[[int, str], str],
+    sources: Mapping[str, NotebookNode],
+    shares: Sequence[set[int]],
+    start: Callable[[str], None],
+) -> Iterator[tuple[str, str]]:
+    """Execute notebooks; yield each one's name when it has ended, and the description of its failure.
+
+    One at a time is executed in this process and in order. Of several, those whose metadata say that they take minutes
+    come first, so that all cores are busy to the end.
+    """
+    names = list(sources)
+    if len(shares) == 1:
+        for name in names:
+            start(name)
+            yield name, execute(0, name)
+        return
+    names.sort(key=lambda name: -sources[name].metadata.get("minutes", 0))
+    with closing(as_they_end(execute, names, len(shares), partial(_bind, shares), lambda n: start(names[n]))) as ended:
+        for number, result in ended:
+            try:
+                yield names[number], result.result()
+            except BrokenProcessPool:
+                yield names[number], f"{names[number]} failed: its process was killed, often for want of memory."
+
+
+_slot = 0
+
+
+def _bind(shares: Sequence[set[int]], slot: int) -> None:
+    """Give this process, and the kernels that it starts, their share of the cores."""
+    global _slot
+    _slot = slot
+    os.sched_setaffinity(0, shares[slot])
+
+
+def _execute(folder: Path, output: Path, values: Mapping[str, Any], terminal: bool, number: int, name: str) -> str:
+    """Execute one notebook, in any process; return the description of its failure, empty if there is none."""
+    cells = {"position": 1 + _slot, "leave": False, "desc": "cells"} if terminal else False
+    with _kernel_environment(values["profile"], output), sigterm_interrupts():
+        try:
+            _papermill(folder / f"{name}.ipynb", output, values, cells)
+        except (PapermillExecutionError, RuntimeError, TimeoutError) as error:  # the last two: the kernel died
+            return _describe(error, name, output / f"{name}.failed.ipynb")
+    return ""
+
+
+def _papermill(source: Path, output: Path, values: Mapping[str, Any], cells: bool | dict) -> None:
     """Execute one notebook; if it fails or is interrupted, the part that ran is kept as ``NN_name.failed.ipynb``."""
     done, partial, failed = (output / f"{source.stem}{suffix}.ipynb" for suffix in ("", ".partial", ".failed"))
     for older in (done, failed):

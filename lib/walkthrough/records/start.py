@@ -16,7 +16,7 @@ from deeplabv3.files import CHECKPOINT
 from deeplabv3.model import pretrained
 from deeplabv3.model.checkpoint import load_checkpoint
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.weights import download, from_torchvision, read_weights
+from deeplabv3.model.weights import download, from_torchvision, read_weights, torchvision_weights
 from walkthrough import paths
 
 EQUAL_NAMES = "classes of equal name keep their rows"
@@ -46,7 +46,7 @@ def find(named: str) -> Path:
         return paths.find_checkpoint(named)
     if rest and rest not in TORCHVISION:
         return Path(rest)
-    weights, folder = TORCHVISION[rest or "resnet101"], paths.workspace() / "weights"
+    weights, folder = torchvision_weights(TORCHVISION[rest or "resnet101"]), paths.workspace() / "weights"
     path = folder / Path(weights.url).name
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)

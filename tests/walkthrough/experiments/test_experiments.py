@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from signal import SIGINT, SIGKILL
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from interrupts import assert_ended, interrupt_at_first_step, with_runtime, with
 from deeplabv3.errors import UserError
 from deeplabv3.machine import LOCAL_PROCESSES
 from deeplabv3.model.checkpoint import load_checkpoint
-from walkthrough.experiments import local, task
+from walkthrough.experiments import local, processes, task
 from walkthrough.experiments import run as experiments
 from walkthrough.experiments.local import run_missing
 from walkthrough.experiments.run import Incomplete, evaluate_run, train_run
@@ -221,14 +222,15 @@ def test_idle_process_that_is_killed_costs_nothing(profile):
     os.kill(process_id, SIGKILL)
     while not pools[0]._broken:
         time.sleep(0.01)
-    made = []
+    made, started = [], []
 
     def new_pool(slot):
         made.append(slot)
-        return ProcessPoolExecutor(1, context, local._start, (context.Queue(), slot, 1, 1))
+        return ProcessPoolExecutor(1, context)
 
-    assert list(local._results(pools, new_pool, die_second, tasks[:1])) == [(0, None)]
-    assert made == [0]
+    results = processes._results(pools, new_pool, partial(local._do, die_second), tasks[:1], started.append)
+    assert [(number, result.exception()) for number, result in results] == [(0, None)]
+    assert made == started == [0]
     pools[0].shutdown()
 
 
