@@ -13,6 +13,13 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def has_bfloat16() -> bool:
+    """True where the GPU, or else the (x86) CPU, computes in bfloat16; elsewhere float32 is faster or not measured."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
 @contextmanager
 def compute_settings(precision: str, one_size: bool = False, deterministic: bool = False) -> Iterator[None]:
     """Set PyTorch's switches for CUDA, and put them back at the end; the CPU has none of them.
@@ -23,7 +30,7 @@ def compute_settings(precision: str, one_size: bool = False, deterministic: bool
         deterministic: equal runs on equal devices give equal bits, more slowly
     """
     cuda = torch.cuda
-    if precision == "bfloat16" and cuda.is_available() and not cuda.is_bf16_supported(including_emulation=False):
+    if precision == "bfloat16" and cuda.is_available() and not has_bfloat16():
         text = "this GPU only emulates bfloat16, which is slower than float32; set 'precision' to float32."
         warnings.warn(text, stacklevel=3)
     cudnn = torch.backends.cudnn

@@ -33,11 +33,6 @@ MEMORY_SHARE = 0.25
 """Share of the free memory that decoded images may take; training and other programs need the rest."""
 
 
-def colorize(label: np.ndarray) -> np.ndarray:
-    """Class numbers ``(H, W)`` as colors ``(H, W, 3)`` uint8: VOC's palette, where void is a light gray."""
-    return palette()[label]
-
-
 def palette_png(values: np.ndarray, colors: np.ndarray | None = None) -> bytes:
     """Label values ``(H, W)`` uint8 as a palette PNG, by default in VOC's colors, as VOC's own labels are."""
     image = Image.fromarray(values).convert("P")  # grays keep their numbers as palette entries

@@ -36,7 +36,6 @@ from walkthrough.experiments.task import (
 from walkthrough.paper import tables
 from walkthrough.profiles import Profile
 from walkthrough.records.cells import Job, cells_by_run, cells_text, table_jobs
-from walkthrough.records.lock import Locked
 from walkthrough.records.naming import LOCAL, reading
 from walkthrough.records.run import Run
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -23,11 +23,11 @@ def as_they_end(
     processes: int,
     initialize: Callable[[int], None],
     started: Callable[[int], None] = lambda number: None,
-) -> Iterator[tuple[int, Future]]:
+) -> Generator[tuple[int, Future]]:
     """Do ``tasks`` in their order, and yield the number and the result of each when it has ended.
 
-    A task that raises :class:`Locked` goes to the end of the queue. A process that is killed fails its task alone. To be
-    closed: while tasks run, that terminates them by SIGTERM and waits for their end.
+    A task that raises :class:`Locked` goes to the end of the queue. A process that is killed fails its task alone.
+    Close the iterator: while tasks run, that terminates them by SIGTERM and waits for their end.
 
     Args:
         function: does a task, given its number, in a process.

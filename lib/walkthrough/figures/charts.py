@@ -194,11 +194,3 @@ def stacked(rows: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
     axis.invert_yaxis()
     figure.legend(loc="outside upper center", ncols=len(COLORS))
     return figure
-
-
-def mosaic(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """One image of many ``(H, W, 3)``, each cut to the smallest height and width of all."""
-    height, width = (min(image.shape[axis] for image in images) for axis in (0, 1))
-    cut = [image[:height, :width] for image in images]
-    rows = [np.concatenate(cut[first : first + columns], axis=1) for first in range(0, len(cut), columns)]
-    return np.concatenate(rows)

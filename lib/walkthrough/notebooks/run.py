@@ -12,7 +12,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from functools import partial
@@ -262,7 +262,7 @@ def _executed(
     sources: Mapping[str, NotebookNode],
     shares: Sequence[set[int]],
     start: Callable[[str], None],
-) -> Iterator[tuple[str, str]]:
+) -> Generator[tuple[str, str]]:
     """Execute notebooks; yield each one's name when it has ended, and the description of its failure.
 
     One at a time is executed in this process and in order. Of several, those whose metadata say that they take minutes

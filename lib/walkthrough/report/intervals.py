@@ -16,7 +16,7 @@ Student's quantiles are: the 0.13 % that a claim of nineteen comparisons asks fo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 from scipy import optimize, stats
@@ -76,7 +76,7 @@ class Estimate:
         low, high = np.quantile(self.draws.mean(axis=0), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
         return np.maximum((self.value - low, high - self.value), 0.0)
 
-    @property
+    @cached_property
     def _seed_error(self) -> float:
         """Standard error of the mean over the seeds; 0 for one, which does not tell it."""
         return float(stats.sem(self.values)) if len(self.values) > 1 else 0.0
@@ -85,10 +85,16 @@ class Estimate:
         """From the value down and up to the ends of the interval that leaves out ``tail`` on either side ``(2,)``."""
         images, seeds = max(self.images, 2), len(self.values)
         # Student's and not the normal quantile, and N - 1 for N, count in small lists alone.
-        student = stats.t.ppf(1 - tail, images - 1) / stats.norm.ppf((1 + LEVEL) / 2)
+        student = _student(1 - tail, images - 1) / stats.norm.ppf((1 + LEVEL) / 2)
         chance_of_images = self._image_distances * student * np.sqrt(images / (images - 1))
-        chance_of_seeds = stats.t.ppf(1 - tail, seeds - 1) * self._seed_error if seeds > 1 else 0.0
+        chance_of_seeds = _student(1 - tail, seeds - 1) * self._seed_error if seeds > 1 else 0.0
         return np.hypot(chance_of_images, chance_of_seeds)
+
+
+@cache
+def _student(probability: float, degrees: int) -> float:
+    """Quantile of Student's distribution; SciPy takes a millisecond for one, and reports ask thousands of times."""
+    return float(stats.t.ppf(probability, degrees))
 
 
 def bootstrap(confusions: np.ndarray) -> Estimate:

@@ -9,7 +9,7 @@ from torchvision.models import mobilenet_v2
 
 from deeplabv3.model.atrous import backbone_layers, plan_rates, receptive_field
 from deeplabv3.model.deeplab import DeepLabV3
-from deeplabv3.model.mobilenet import MobileNetV2
+from deeplabv3.model.mobilenet import DepthwiseConv2d, MobileNetV2
 
 CASES = [
     ("small_resnet20", "last", (1, 1, 1), 4),
@@ -137,3 +137,24 @@ def test_receptive_field_matches_gradient_of_network(monkeypatch, backbone, stri
         assert reached.max() - reached.min() + 1 == field
         measured.append(field)
     assert measured[1] > measured[0]  # a multi-grid widens it
+
+
+@pytest.mark.parametrize(
+    ("stride", "rate", "training", "dtype"),
+    [
+        (1, 1, True, torch.bfloat16),
+        (2, 1, True, torch.float32),
+        (1, 2, True, torch.float32),
+        (2, 1, False, torch.bfloat16),
+    ],
+)
+def test_depthwise_convolution_trains_in_float32_where_bfloat16_is_slow(stride, rate, training, dtype):
+    layer = DepthwiseConv2d(4, 4, 3, stride, padding=rate, dilation=rate, groups=4).train(training)
+    x = torch.randn(2, 4, 9, 9).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+    assert found.dtype == dtype
+    if dtype == torch.float32:
+        assert torch.equal(found, layer(x.float()))
+    found.sum().backward()
+    assert x.grad.dtype == torch.bfloat16 and layer.weight.grad.dtype == torch.float32

@@ -161,10 +161,3 @@ def test_stacked_parts_add_up():
     axis = figure.axes[0]
     assert [(bar.get_x(), bar.get_width()) for bar in axis.patches[:3]] == [(0, 30), (30, 60), (90, 1)]
     assert [text.get_text() for text in axis.texts] == ["30", "60", "91", "10", "11"]
-
-
-def test_mosaic_cuts_to_smallest_image():
-    images = [np.full((4 + n, 9 - n, 3), n, np.uint8) for n in range(4)]
-    whole = charts.mosaic(images, columns=2)
-    assert whole.shape == (8, 12, 3)
-    assert [int(whole[y, x, 0]) for y in (3, 4) for x in (5, 6)] == [0, 1, 2, 3]
