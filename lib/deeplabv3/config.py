@@ -160,8 +160,8 @@ class TrainingConfig:
     flip: bool = True  # left to right, at random
     # Not from the paper: lets short runs start from pretrained weights.
     backbone_lr_factor: float = 1.0  # the backbone's learning rate, as a multiple of the head's
-    backbone_freeze_steps: int = 0  # steps during which the backbone does not move
-    backbone_warmup_steps: int = 0  # steps after that, over which its learning rate rises
+    backbone_freeze_steps: int = 0  # steps during which the backbone does not move; in a profile also 5%, of all steps
+    backbone_warmup_steps: int = 0  # steps after that, over which its learning rate rises; likewise
     backbone_clip_norm: float | None = None  # its gradient is clipped to this norm
     # Not from the paper: what the hardware wants. Loss and weights are float32 in either precision.
     precision: str = "float32"  # or another of PRECISIONS

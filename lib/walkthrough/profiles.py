@@ -208,9 +208,21 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
         if whole := next((other for other in overrides or {} if key.startswith(f"{other}.")), None):
             raise UserError(f"settings {whole!r} and {key!r} are both changed, and one is part of the other; give one.")
         _set(values, key, value, path)
+    if isinstance(training := values.get("training"), dict):
+        values["training"] = training | _shares_of_steps(training)
     built = _build(Profile, values, f"profile {path.name}", "")
     _refuse_idle(built, values, path)
     return built
+
+
+def _shares_of_steps(training: dict) -> dict:
+    """Settings of the backbone's first steps that a profile gives as a share of all steps, such as 5%, in steps."""
+    steps, found = training.get("iterations", TrainingConfig.iterations), {}
+    for name in ("backbone_freeze_steps", "backbone_warmup_steps"):
+        share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", str(training.get(name)))
+        if share and float(share[1]) <= 100 and isinstance(steps, int):
+            found[name] = round(steps * float(share[1]) / 100)
+    return found
 
 
 def _refuse_idle(profile: Profile, values: dict, path: Path) -> None:

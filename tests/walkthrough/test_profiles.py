@@ -409,3 +409,15 @@ def test_seeds_from_profile_environment_or_call(monkeypatch):
     monkeypatch.setenv("DEEPLABV3_SEEDS", "0")
     with pytest.raises(UserError, match="'seeds' is 0; it takes a whole number of at least 1"):
         load_profile("mobile")
+
+
+@pytest.mark.parametrize(("share", "steps"), [("5%", 125), ("2.5 %", 62), ("0%", 0), ("100%", 2500)])
+def test_first_steps_as_a_share_of_all(share, steps):
+    loaded = load_profile("mobile", overrides={"training.backbone_freeze_steps": share})
+    assert loaded.training.backbone_freeze_steps == steps
+    assert loaded == load_profile("mobile", overrides={"training.backbone_freeze_steps": steps})
+
+
+def test_share_is_of_the_steps_that_are_given():
+    loaded = load_profile("finetune", overrides={"training.iterations": 160})
+    assert (loaded.training.backbone_freeze_steps, loaded.training.backbone_warmup_steps) == (8, 8)

@@ -18,6 +18,7 @@ from walkthrough.experiments.estimate import Throughput, estimate_hours
 from walkthrough.experiments.task import Task, missing, tasks_of
 from walkthrough.paper import tables
 from walkthrough.profiles import Profile
+from walkthrough.records.catalogue import all_records
 from walkthrough.records.cells import cells_by_run, cells_text, table_jobs, waiting
 from walkthrough.records.compare import duration
 from walkthrough.records.run import Run
@@ -84,16 +85,19 @@ def plan(profile: Profile, numbers: Sequence[int] = ()) -> SweepPlan:
 
 @contextmanager
 def without_images(profile: Profile) -> Iterator[tuple[Profile, int]]:
-    """The profile on two synthetic images that stand in, and the number of images in VOC's list.
+    """The profile on two synthetic images that stand in, and the number of images in its list, by its records or VOC's.
 
     Names of runs are placeholders then.
     """
+    evaluations = (values for _, found in all_records(profile.name) for values in found)
+    recorded = (values["images"] for values in evaluations if values["list"] == profile.data.val_list)
+    images = next(recorded, VOC_COUNTS.get(profile.data.val_list, VOC_COUNTS["val"]))
     with tempfile.TemporaryDirectory(prefix="deeplabv3-") as folder:
         root = synthetic.make(Path(folder) / "stand-in", 1, 1)
         data = replace(
             profile.data, root=str(root), train_list="train", val_list="val", classes=profile.data.class_map()
         )
-        yield replace(profile, data=data), VOC_COUNTS.get(profile.data.val_list, VOC_COUNTS["val"])
+        yield replace(profile, data=data), images
 
 
 @contextmanager

@@ -100,7 +100,9 @@ def sentence(settings: EvaluationConfig) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Duration as text, such as ``90 s``, ``100 min`` or ``2.5 h``."""
+    """Duration as text, such as ``90 s``, ``100 min``, ``2.5 h`` or ``12 days``."""
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 3 * 86400 else f"{seconds / 86400:,.0f} days"

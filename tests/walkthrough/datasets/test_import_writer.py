@@ -19,6 +19,7 @@ from walkthrough.datasets.importing.drawing import Shape, paint
 from walkthrough.datasets.importing.export import Item, split_of
 from walkthrough.datasets.importing.lists import Split, draw
 from walkthrough.datasets.propose import propose
+from walkthrough.profiles import FOLDER
 
 
 @pytest.fixture
@@ -171,9 +172,22 @@ def test_profile_of_user_stays(command, target):
     path = target / "cracks.yaml"
     values = yaml.safe_load(path.read_text())
     assert values["data"] == {"kind": "voc", "root": ".", "classes": {0: "background", 1: "object"}}
-    path.write_text(path.read_text().replace("lr: 0.02", "lr: 0.01"))
+    path.write_text(path.read_text().replace(f"  lr: {values['training']['lr']}\n", "  lr: 0.0123\n"))
     assert main(command) == 0
-    assert "lr: 0.01" in path.read_text()
+    assert "lr: 0.0123" in path.read_text()
+
+
+def test_profile_has_settings_of_finetune(command, target):
+    """But for those that the images decide."""
+    assert main(command) == 0
+    values, finetune = (yaml.safe_load(path.read_text()) for path in (target / "cracks.yaml", FOLDER / "finetune.yaml"))
+    proposed = {"iterations", "batch_size", "crop_size", "precision"}
+    for name in ("model", "evaluation", "runtime"):
+        assert values[name] == finetune[name]
+    training, shipped = values["training"], finetune["training"]
+    assert training.keys() == shipped.keys()
+    assert {name for name in training if training[name] != shipped[name]} <= proposed
+    assert (training["iterations"], training["crop_size"]) == (500, 65)
 
 
 def test_imported_data_trains_from_network_in_the_box(command, target, capsys):

@@ -26,11 +26,12 @@ from walkthrough.experiments.estimate import Throughput, estimate_hours
 from walkthrough.experiments.local import run_missing
 from walkthrough.experiments.progress import Progress
 from walkthrough.experiments.run import evaluate_run, train_run
-from walkthrough.experiments.sweep import plan
+from walkthrough.experiments.sweep import plan, without_images
 from walkthrough.experiments.task import Task, image_work, missing, step_work, tasks_of
 from walkthrough.paper import tables
 from walkthrough.profiles import load_profile
 from walkthrough.records.cells import table_jobs
+from walkthrough.records.compare import duration
 from walkthrough.records.lock import LOCK, locked
 from walkthrough.records.naming import SHIPPED, reading
 from walkthrough.records.run import Run
@@ -288,6 +289,20 @@ def test_dry_run_without_images_lists_all_runs(workspace, capsys, monkeypatch):
     assert not workspace.exists()
     assert main(arguments) == 1
     assert re.match(r"deeplabv3: data root .*VOC2012 does not exist; name a folder", capsys.readouterr().err)
+
+
+def test_images_of_a_list_are_counted_by_records():
+    """The list of the profile ``mobile`` is a part of VOC's 1,449."""
+    with without_images(load_profile("mobile")) as (_, images):
+        assert images == 445
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(90, "90 s"), (6000, "100 min"), (9000, "2.5 h"), (259199, "72.0 h"), (259200, "3 days"), (1e9, "11,574 days")],
+)
+def test_duration_has_a_unit_that_people_count_in(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_failed_run_stops_no_other_and_is_resumed(profile_file, profile, capsys):

@@ -1,5 +1,6 @@
 """The profile of an imported data set: its classes, and training that fits its images."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,30 +9,14 @@ import yaml
 from deeplabv3.errors import UserError
 from deeplabv3.files import write_atomically
 from walkthrough.datasets.propose import propose
+from walkthrough.profiles import FOLDER
 
-TEXT = """\
+HEAD = """\
 title: {title}
 data:
   kind: voc
   root: .  # this file's folder
   classes: {classes}
-model:
-  backbones: {{resnet50: mobilenet_v2, resnet101: mobilenet_v2}}
-  rates: {{6: 3, 12: 6, 18: 9, 24: 12}}  # for crops of 257; the paper's are for 513
-  backbone_weights: imagenet  # downloaded; --init-from starts from a whole network instead
-training:
-  lr: 0.02
-  weight_decay: 0.0001
-  batch_norm_momentum: 0.01
-  scales: [0.5, 0.75, 1.0, 1.25]
-  backbone_lr_factor: 0.35
-  backbone_freeze_steps: 50
-  backbone_warmup_steps: 50
-  backbone_clip_norm: 1.0
-{training}evaluation:
-  padding: tight
-runtime:
-  num_workers: 1
 """
 
 
@@ -53,14 +38,16 @@ def refuse_other_classes(target: Path, classes: Mapping[int, str]) -> None:
 def write_profile(
     target: Path, kind: str, classes: Mapping[int, str], sizes: Sequence[tuple[int, int]], train_images: int
 ) -> Path:
-    """Write ``TARGET/NAME.yaml`` unless it is there; return it."""
+    """Write ``TARGET/NAME.yaml`` unless it is there; return it. Its settings are the profile ``finetune``'s."""
     path = profile_path(target)
     if path.is_file():
         return path
-    settings = propose(sizes, train_images).items()
-    training = "".join(f"  {name}: {value}\n" for name, value in settings)
+    finetune = (FOLDER / "finetune.yaml").read_text(encoding="utf-8")
+    settings = finetune[finetune.index("model:\n") :]
+    for name, value in propose(sizes, train_images).items():
+        settings = re.sub(rf"^  {name}: .*$", f"  {name}: {value}", settings, flags=re.MULTILINE)
     title = _flow(f"{target.resolve().name}, imported from {kind}")
-    write_atomically(path, TEXT.format(title=title, classes=_flow(dict(classes)), training=training))
+    write_atomically(path, HEAD.format(title=title, classes=_flow(dict(classes))) + settings)
     return path
 
 
