@@ -28,6 +28,7 @@ from fill_pages import (
     bench_pipeline,
     bench_train,
     count,
+    finetuning,
     picture,
     picture_is_current,
     settings,
@@ -300,7 +301,7 @@ FILLERS: dict[str, Callable[[], str]] = {
     one.__name__: one
     for one in (
         best, rungs, commands, claims, measured_tables, runs, pairs, paper_counts, paper_lines,
-        bench_model, bench_train, bench_evaluate, bench_pipeline, settings,
+        bench_model, bench_train, bench_evaluate, bench_pipeline, finetuning, settings,
     )
 }  # fmt: skip
 

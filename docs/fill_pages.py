@@ -92,6 +92,22 @@ def bench_pipeline() -> str:
     return f"{table(header, rows)}\n\nDecoded, an image takes {size:.2f} MB."
 
 
+# --- docs/own-data.md
+
+
+def finetuning() -> str:
+    """mIoU on two data sets by settings, each with its difference from the first row of as many steps and that seed."""
+    rows = []
+    for row in bench("finetune")["rows"]:
+        found = []
+        for name in ("camvid", "animals"):
+            low, high = row[name].get("interval", (None, None))
+            gain = "" if low is None else f" ({row[name]['difference']:+.1f}; {low:+.1f} to {high:+.1f})"
+            found.append(f"{row[name]['miou']:.1f}{gain}")
+        rows.append([row["settings"], row["steps"], row["seed"], *found])
+    return table(["settings", "steps", "seed", "CamVid", "animals"], rows)
+
+
 # --- docs/settings.md
 
 SECTIONS = {

@@ -1,4 +1,4 @@
-"""``deeplabv3 walkthrough``: execute the notebooks in order and build a book of them."""
+"""``deeplabv3 walkthrough``: execute the notebooks and build a book of them."""
 
 import argparse
 import os
@@ -11,9 +11,7 @@ from walkthrough.commands.options import add_profile_command, pairs, seeds_optio
 
 
 def add(subparsers: Any) -> None:
-    parser = add_profile_command(
-        subparsers, "walkthrough", main, "execute the notebooks in order and build a book of them"
-    )
+    parser = add_profile_command(subparsers, "walkthrough", main, "execute the notebooks and build a book of them")
     seeds_option(parser)
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NOTEBOOK", help="notebooks such as 03 or 03_cascade, unless done"
