@@ -170,7 +170,7 @@ a record under a name that is not its own is used | walkthrough/records/catalogu
 two processes train one run | walkthrough/experiments/run.py | walkthrough/records/test_lock.py -k train_run_once
     with locked(run.folder / LOCK, f"run {run.name}", processes, wait):
     with locked(run.folder / f".{id(run)}", f"run {run.name}", processes, wait):
-a run that another process trains fails the sweep | walkthrough/experiments/local.py | walkthrough/experiments/test_sweep.py -k share_runs
+a run that another process trains fails the sweep | walkthrough/experiments/processes.py | walkthrough/experiments/test_sweep.py -k share_runs
     if isinstance(error, Locked):
     if False:
 a lock is deleted though it is another's by now | walkthrough/records/lock.py | walkthrough/records/test_lock.py -k moved_folder
@@ -231,7 +231,7 @@ seeds are no chance | walkthrough/report/intervals.py | walkthrough/report/test_
     return float(stats.sem(self.values)) if len(self.values) > 1 else 0.0
     return 0.0
 few seeds are taken for many | walkthrough/report/intervals.py | walkthrough/report/test_intervals.py -k seed
-    chance_of_seeds = stats.t.ppf(1 - tail, seeds - 1) * self._seed_error if seeds > 1 else 0.0
+    chance_of_seeds = _student(1 - tail, seeds - 1) * self._seed_error if seeds > 1 else 0.0
     chance_of_seeds = stats.norm.ppf(1 - tail) * self._seed_error
 one comparison is enough to support a claim | walkthrough/report/verdicts.py | walkthrough/report/test_verdicts.py
     if all(ours.interval()[0] > comparison.bound for comparison, ours in self.found):

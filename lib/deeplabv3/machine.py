@@ -13,6 +13,9 @@ CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 LOCAL_PROCESSES = "DEEPLABV3_LOCAL_PROCESSES"
 """Environment variable: how many processes of a sweep share this machine's memory."""
 
+ALL_CORES = "DEEPLABV3_ALL_CORES"
+"""Environment variable: cores of a machine of which this process has a share."""
+
 
 def available_cpus() -> int:
     """Cores by this process's affinity (``taskset``, SLURM) and the CPU quotas of its cgroups, rounded up."""

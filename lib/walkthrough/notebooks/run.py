@@ -14,8 +14,9 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from traitlets import default
 
 from deeplabv3.errors import UserError
 from deeplabv3.files import abandoned, write_atomically
-from deeplabv3.machine import available_cpus
+from deeplabv3.machine import ALL_CORES, available_cpus
 from deeplabv3.signals import sigterm_interrupts
 from walkthrough import paths
 from walkthrough.experiments.processes import as_they_end
@@ -83,14 +84,19 @@ def walkthrough(
     state = _open_output(output, folder, sources)
 
     hashes = {name: _hash(sources[name], chosen, values) for name in names}
+    shares = shares_of_cores(chosen) if len(names) > 1 else [set()]
     done = [name for name in names if _is_done(output, name, state) and state[name]["hash"] == hashes[name]]
+    if len(shares) == 1:  # a notebook may read what those before it have recorded
+        done = list(takewhile(set(done).__contains__, names))
     done = [] if fresh else done
     for name in done:
         print(f"{name} … done before")
     left = [name for name in names if name not in done]
     try:
         with sigterm_interrupts():
-            trouble = _execute_all({name: sources[name] for name in left}, folder, output, values, hashes, state)
+            trouble = _execute_all(
+                {name: sources[name] for name in left}, shares, folder, output, values, hashes, state
+            )
         if not trouble:
             from walkthrough.report.claims import write_claims
             from walkthrough.report.reproduction_page import write_comparison
@@ -197,12 +203,19 @@ def _hash(notebook: NotebookNode, profile: Profile, values: Mapping[str, Any]) -
 
 
 def _execute_all(
-    sources: Mapping[str, NotebookNode], folder: Path, output: Path, values: dict, hashes: dict, state: dict
+    sources: Mapping[str, NotebookNode],
+    shares: Sequence[set[int]],
+    folder: Path,
+    output: Path,
+    values: dict,
+    hashes: dict,
+    state: dict,
 ) -> str:
     """Execute notebooks until one fails; return the failure's description, empty if there is none.
 
     Args:
         sources: the notebooks to execute by name, in order.
+        shares: the cores of each that is executed at a time.
         folder: of the sources.
         output: of the results.
         values: parameters of every notebook.
@@ -224,12 +237,13 @@ def _execute_all(
     def end(name: str, outcome: str) -> None:
         state[name] = {"state": outcome, "minutes": (time.monotonic() - started.pop(name)) / 60, "hash": hashes[name]}
         _write_state(output, state)
+        bar.set_description(" ".join(started))
         say(f"{name} … {outcome} in {state[name]['minutes']:.1f} min")
 
     execute = partial(_execute, folder, output, values, terminal)
     with (
         tqdm(total=len(sources), unit="notebook", disable=not terminal) as bar,
-        closing(_executed(execute, sources, shares_of_cores(), start)) as executed,
+        closing(_executed(execute, sources, shares, start)) as executed,
     ):
         try:
             for name, failure in executed:
@@ -243,18 +257,29 @@ def _execute_all(
     return ""
 
 
-def shares_of_cores() -> list[set[int]]:
-    """The cores of each notebook that is executed at a time: half of them for each of two.
+def shares_of_cores(profile: Profile) -> list[set[int]]:
+    """The cores of each notebook that is executed at a time: half of them for each of two, where nothing is in the way.
 
-    One notebook has them all on a GPU, which both would share, and where a process cannot be bound to cores (macOS) or
-    may not use all that it sees (a container).
+    One notebook at a time has them all where the profile lacks records: it may read those that another one makes. So
+    it is on a GPU, which both would share, and where a process cannot be bound to cores (macOS) or may not use all
+    that it sees (a container).
     """
     import torch
 
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if len(cores) < 2 or len(cores) > available_cpus() or torch.cuda.is_available():
+    if len(cores) < 2 or len(cores) > available_cpus() or torch.cuda.is_available() or not _is_recorded(profile):
         return [set(cores)]
     return [set(cores[::2]), set(cores[1::2])]
+
+
+def _is_recorded(profile: Profile) -> bool:
+    """True where all evaluations of all tables have a record."""
+    from walkthrough.experiments.sweep import plan
+
+    try:
+        return not plan(profile).tasks
+    except UserError:  # such as images that are not there
+        return False
 
 
 def _executed(
@@ -266,7 +291,7 @@ def _executed(
     """Execute notebooks; yield each one's name when it has ended, and the description of its failure.
 
     One at a time is executed in this process and in order. Of several, those whose metadata say that they take minutes
-    come first, so that all cores are busy to the end.
+    come first, so that all cores are busy as long as there are several.
     """
     names = list(sources)
     if len(shares) == 1:
@@ -290,13 +315,16 @@ def _bind(shares: Sequence[set[int]], slot: int) -> None:
     """Give this process, and the kernels that it starts, their share of the cores."""
     global _slot
     _slot = slot
-    os.sched_setaffinity(0, shares[slot])
+    os.environ[ALL_CORES] = str(sum(map(len, shares)))
+    with suppress(OSError):  # in a sandbox that does not allow it
+        os.sched_setaffinity(0, shares[slot])
+    time.sleep(2 * slot)  # a kernel's free ports are chosen first and bound then: two at once might get the same
 
 
 def _execute(folder: Path, output: Path, values: Mapping[str, Any], terminal: bool, number: int, name: str) -> str:
     """Execute one notebook, in any process; return the description of its failure, empty if there is none."""
     cells = {"position": 1 + _slot, "leave": False, "desc": "cells"} if terminal else False
-    with _kernel_environment(values["profile"], output), sigterm_interrupts():
+    with sigterm_interrupts(), _kernel_environment(values["profile"], output):
         try:
             _papermill(folder / f"{name}.ipynb", output, values, cells)
         except (PapermillExecutionError, RuntimeError, TimeoutError) as error:  # the last two: the kernel died

@@ -1,12 +1,13 @@
 """Environment of a measurement: device, threads, versions, commit and peak memory."""
 
+import os
 import platform
 import subprocess
 from functools import lru_cache
 from importlib.metadata import version
 
 from deeplabv3.errors import UserError
-from deeplabv3.machine import available_cpus
+from deeplabv3.machine import ALL_CORES, available_cpus
 from walkthrough import paths
 
 
@@ -38,7 +39,8 @@ def environment(precision: str = "float32") -> dict:
 
     from deeplabv3.device import compute_settings
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({available_cpus()} cores)"
+    cores = os.environ.get(ALL_CORES) or available_cpus()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({cores} cores)"
     versions = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
     with compute_settings(precision):
         gpu = gpu_environment()

@@ -158,3 +158,11 @@ def test_depthwise_convolution_trains_in_float32_where_bfloat16_is_slow(stride, 
         assert torch.equal(found, layer(x.float()))
     found.sum().backward()
     assert x.grad.dtype == torch.bfloat16 and layer.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_network_of_another_type_trains(dtype):
+    model = DeepLabV3(small_config(backbone="mobilenet_v2")).to(dtype).train()
+    logits = model(torch.randn(2, 3, 65, 65, dtype=dtype))
+    logits.sum().backward()
+    assert logits.dtype == dtype

@@ -172,7 +172,7 @@ def test_profile_of_user_stays(command, target):
     path = target / "cracks.yaml"
     values = yaml.safe_load(path.read_text())
     assert values["data"] == {"kind": "voc", "root": ".", "classes": {0: "background", 1: "object"}}
-    path.write_text(path.read_text().replace(f"  lr: {values['training']['lr']}\n", "  lr: 0.0123\n"))
+    path.write_text(path.read_text().replace(f"  lr: {values['training']['lr']}", "  lr: 0.0123"))
     assert main(command) == 0
     assert "lr: 0.0123" in path.read_text()
 

@@ -83,7 +83,7 @@ def isolate(patch, library):
     (library / "model.py").write_text("one")
     patch.setattr(module, "PACKAGES", (library,))
     patch.setattr(module, "end_in_book", end_in_book)
-    patch.setattr(module, "shares_of_cores", lambda: [set()])  # one at a time, in this process
+    patch.setattr(module, "shares_of_cores", lambda profile: [set()])  # one at a time, in this process
     patch.setattr(report, "write_tables", write_tables)
     patch.setattr(page, "write_claims", write_claims)
     patch.delenv("DEEPLABV3_PROFILE", raising=False)

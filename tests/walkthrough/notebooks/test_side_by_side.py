@@ -11,6 +11,7 @@ from conftest import wait_for_end
 from notebook_helpers import NAMES, executed, isolate, load, run, state, write_notebook, write_notebooks
 
 from walkthrough.notebooks import run as module
+from walkthrough.profiles import load_profile
 
 ALL = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 pytestmark = pytest.mark.skipif(len(ALL) < 2, reason="needs two cores that processes can be bound to")
@@ -28,7 +29,7 @@ while not os.path.exists("../{other}") or not open("../{other}").read():
 def root(monkeypatch, tmp_path):
     """An empty folder; notebooks are executed on the first core and the second."""
     isolate(monkeypatch, tmp_path / "library")
-    monkeypatch.setattr(module, "shares_of_cores", lambda: [{core} for core in ALL[:2]])
+    monkeypatch.setattr(module, "shares_of_cores", lambda profile: [{core} for core in ALL[:2]])
     return tmp_path
 
 
@@ -93,15 +94,47 @@ def test_interrupt_ends_both(root, capfd):
         assert (root / "output" / f"0{'ab'.index(name)}_{name}.failed.ipynb").is_file()
 
 
-@pytest.mark.parametrize(("cores", "quota", "gpu", "shares"), [
-    ({0, 1}, 2, False, [{0}, {1}]),
-    ({0, 1, 2, 5, 7}, 5, False, [{0, 2, 7}, {1, 5}]),
-    ({3}, 1, False, [{3}]),
-    ({0, 1, 2, 3}, 2, False, [{0, 1, 2, 3}]),  # a container that may use two of four
-    ({0, 1}, 2, True, [{0, 1}]),
+def test_only_what_is_not_done_is_executed(root, capsys):
+    """Each notebook by itself: none reads what another one makes."""
+    write_notebooks(root / "notebooks")
+    assert run(root) == 0
+    executed(root)
+    write_notebook(root / "notebooks", "00_first", "print('changed')")
+    assert run(root) == 0
+    assert executed(root) == ["00_first"]
+
+
+def test_single_notebook_has_all_cores(root):
+    write_notebook(root / "notebooks", "00_a", "import os\nprint(os.sched_getaffinity(0))")
+    assert run(root) == 0
+    assert load(root / "output" / "00_a.ipynb").cells[-1].outputs[0].text == f"{set(ALL)}\n"
+
+
+@pytest.mark.parametrize(("cores", "quota", "gpu", "recorded", "shares"), [
+    ({0, 1}, 2, False, True, [{0}, {1}]),
+    ({0, 1, 2, 5, 7}, 5, False, True, [{0, 2, 7}, {1, 5}]),
+    ({3}, 1, False, True, [{3}]),
+    ({0, 1, 2, 3}, 2, False, True, [{0, 1, 2, 3}]),  # a container that may use two of four
+    ({0, 1}, 2, True, True, [{0, 1}]),
+    ({0, 1}, 2, False, False, [{0, 1}]),
 ])  # fmt: skip
-def test_shares_of_cores(monkeypatch, cores, quota, gpu, shares):
+def test_shares_of_cores(monkeypatch, profile, cores, quota, gpu, recorded, shares):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
     monkeypatch.setattr(module, "available_cpus", lambda: quota)
+    monkeypatch.setattr(module, "_is_recorded", lambda profile: recorded)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert module.shares_of_cores() == shares
+    assert module.shares_of_cores(profile) == shares
+
+
+def test_profile_is_recorded_if_no_evaluation_lacks_a_record(workspace):
+    recorded = {name: module._is_recorded(load_profile(name)) for name in ("offline", "smoke", "voc")}
+    assert recorded == {"offline": True, "smoke": False, "voc": False}
+    assert not module._is_recorded(load_profile("offline", {"seeds": 9}))
+
+
+def test_record_of_a_share_names_all_cores(root):
+    show = "from walkthrough.records.environment import environment\nprint(environment()['device'])"
+    meet(root, show, show)
+    assert run(root) == 0
+    shown = {load(root / "output" / f"{name}.ipynb").cells[-1].outputs[0].text for name in ("00_a", "01_b")}
+    assert shown == {"CPU (2 cores)\n"}
