@@ -1,4 +1,4 @@
-"""Execute the notebooks with papermill, two at a time, resume an interrupted run, and build a book of the results.
+"""Execute the notebooks with papermill, side by side, resume an interrupted run, and build a book of the results.
 
 The output folder holds the executed notebooks ``NN_name.ipynb``, ``summary.md``, the paper's tables, the book, and
 ``state.json``: each notebook's state and the hash of everything it depends on.
@@ -84,7 +84,7 @@ def walkthrough(
     state = _open_output(output, folder, sources)
 
     hashes = {name: _hash(sources[name], chosen, values) for name in names}
-    shares = shares_of_cores(chosen) if len(names) > 1 else [set()]
+    shares = shares_of_cores(chosen)
     done = [name for name in names if _is_done(output, name, state) and state[name]["hash"] == hashes[name]]
     if len(shares) == 1:  # a notebook may read what those before it have recorded
         done = list(takewhile(set(done).__contains__, names))
@@ -294,7 +294,7 @@ def _executed(
     come first, so that all cores are busy as long as there are several.
     """
     names = list(sources)
-    if len(shares) == 1:
+    if len(shares) == 1 or len(names) == 1:
         for name in names:
             start(name)
             yield name, execute(0, name)
