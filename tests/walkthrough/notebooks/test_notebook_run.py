@@ -10,6 +10,7 @@ from notebook_helpers import NAMES, executed, isolate, load, run, state, write_n
 
 from deeplabv3.errors import UserError
 from walkthrough import profiles
+from walkthrough.notebooks import execute
 from walkthrough.notebooks import run as module
 from walkthrough.notebooks.run import refresh
 
@@ -90,7 +91,7 @@ def test_changed_notebook_and_later_ones_are_executed(again):
 @pytest.mark.parametrize("change", ["library", "profile", "parameter", "executed file", "state"])
 def test_changed_dependency_executes_everything(again, monkeypatch, change):
     seen = []
-    monkeypatch.setattr(module, "_papermill", lambda source, *_: seen.append(source.stem))
+    monkeypatch.setattr(execute, "_papermill", lambda source, *_: seen.append(source.stem))
     own = again / "own.yaml"
     own.write_text((profiles.FOLDER / "smoke.yaml").read_text())
     run(again, profile=str(own))
@@ -121,7 +122,7 @@ def test_fresh_executes_everything(again):
 
 def test_killed_run_leaves_later_notebooks_not_executed(again, monkeypatch):
     seen = []
-    monkeypatch.setattr(module, "_papermill", lambda source, *_: seen.append(state(again / "output")))
+    monkeypatch.setattr(execute, "_papermill", lambda source, *_: seen.append(state(again / "output")))
     run(again, fresh=True)
     assert seen[0] == dict.fromkeys(NAMES, "not executed")
 
@@ -184,7 +185,7 @@ def test_failure_writes_no_tables(root):
 
 
 def test_user_errors_come_before_execution(root, monkeypatch):
-    monkeypatch.setattr(module, "_papermill", lambda *_: pytest.fail("executed"))
+    monkeypatch.setattr(execute, "_papermill", lambda *_: pytest.fail("executed"))
     with pytest.raises(UserError, match="no notebooks"):
         run(root)
     write_notebooks(root / "notebooks")

@@ -10,6 +10,7 @@ import torch
 from conftest import wait_for_end
 from notebook_helpers import NAMES, executed, isolate, load, run, state, write_notebook, write_notebooks
 
+from walkthrough.notebooks import execute
 from walkthrough.notebooks import run as module
 from walkthrough.profiles import load_profile
 
@@ -64,20 +65,18 @@ def test_those_that_take_minutes_come_first(root, capsys):
     assert run(root) == 0 and executed(root) == []
 
 
-def test_failure_stops_the_other(root, capsys):
-    meet(root, "1 / 0", "time.sleep(600)")
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("1 / 0", "00_a failed in cell [5]"),
+        # the process that executes the notebook, not its kernel
+        ("os.kill(os.getppid(), 9)\ntime.sleep(600)", "00_a failed: its process was killed"),
+    ],
+)
+def test_failure_stops_the_other(root, capsys, source, sentence):
+    meet(root, source, "time.sleep(600)")
     assert run(root) == 1
-    assert "00_a failed in cell [5]" in capsys.readouterr().err
-    assert state(root / "output") == {"00_a": "failed", "01_b": "interrupted"}
-    for name in "ab":
-        wait_for_end(int((root / name).read_text()))
-
-
-def test_killed_process_fails_its_notebook(root, capsys):
-    """The process that executes the notebook, not its kernel."""
-    meet(root, "os.kill(os.getppid(), 9)\ntime.sleep(600)", "time.sleep(600)")
-    assert run(root) == 1
-    assert "00_a failed: its process was killed" in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
     assert state(root / "output") == {"00_a": "failed", "01_b": "interrupted"}
     for name in "ab":
         wait_for_end(int((root / name).read_text()))
@@ -120,16 +119,16 @@ def test_single_notebook_has_all_cores(root):
 ])  # fmt: skip
 def test_shares_of_cores(monkeypatch, profile, cores, quota, gpu, recorded, shares):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
-    monkeypatch.setattr(module, "available_cpus", lambda: quota)
-    monkeypatch.setattr(module, "_is_recorded", lambda profile: recorded)
+    monkeypatch.setattr(execute, "available_cpus", lambda: quota)
+    monkeypatch.setattr(execute, "_is_recorded", lambda profile: recorded)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert module.shares_of_cores(profile) == shares
+    assert execute.shares_of_cores(profile) == shares
 
 
 def test_profile_is_recorded_if_no_evaluation_lacks_a_record(workspace):
-    recorded = {name: module._is_recorded(load_profile(name)) for name in ("offline", "smoke", "voc")}
+    recorded = {name: execute._is_recorded(load_profile(name)) for name in ("offline", "smoke", "voc")}
     assert recorded == {"offline": True, "smoke": False, "voc": False}
-    assert not module._is_recorded(load_profile("offline", {"seeds": 9}))
+    assert not execute._is_recorded(load_profile("offline", {"seeds": 9}))
 
 
 def test_record_of_a_share_names_all_cores(root):
