@@ -53,17 +53,18 @@ def test_autocast_gives_convolutions_the_precision(precision, dtype):
         assert torch.nn.Conv2d(1, 1, 1)(torch.zeros(1, 1, 2, 2)).dtype == dtype
 
 
+@pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize(
     ("precision", "native", "warned"), [("bfloat16", False, True), ("bfloat16", True, False), ("tf32", False, False)]
 )
-def test_emulated_bfloat16_is_warned_of(monkeypatch, precision, native, warned):
-    """As on a T4 or a V100, where PyTorch says that it is supported."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+def test_emulated_bfloat16_is_warned_of(monkeypatch, gpu, precision, native, warned):
+    """As on a T4 or a V100, where PyTorch says that it is supported, and on x86 without AVX512-BF16 or AMX."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": native})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with compute_settings(precision):
             pass
-    assert [str(one.message) for one in caught] == [
-        "this GPU only emulates bfloat16, which is slower than float32; set 'precision' to float32."
-    ] * warned
+    expected = "bfloat16 seems to be emulated here, up to 11 times slower than float32; set 'precision' to float32."
+    assert [str(one.message) for one in caught] == [expected] * warned

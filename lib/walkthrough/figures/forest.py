@@ -10,10 +10,10 @@ from matplotlib.lines import Line2D
 
 from walkthrough.figures.charts import BLUE, GREEN, ORANGE
 
-VERDICT_COLORS = {"supported": GREEN, "contradicted": ORANGE, "not decided": "#777777"}
-ONE_SEED_COLORS = {"higher": BLUE, "lower": BLUE, "open": "#777777"}
-MARKS = {"supported": "o", "contradicted": "X", "not decided": "s", "higher": ">", "lower": "<", "open": "s"}
-
+COLORS = {"supported": GREEN, "contradicted": ORANGE, "not decided": "#777777"}  # of several seeds
+COLORS |= {"higher": BLUE, "lower": BLUE, "open": "#777777"}  # of one
+COLORS |= {"other question": "#bbbbbb"}
+MARKS = {"supported": "o", "contradicted": "X", "not decided": "s", "higher": ">", "lower": "<", "open": "d"}
 
 APART = 0.18
 """Of a line's height: from its middle up to the paper's mark and down to ours, so that neither hides the other."""
@@ -47,7 +47,7 @@ def forest(rows: Sequence[ForestRow], title: str) -> Figure:
         axis.plot(row.paper, y - APART, "D", markersize=4.5, markerfacecolor="none", color="black", zorder=2)
         if row.bound:
             axis.plot(row.bound, y, "|", markersize=11, color="black", zorder=2)
-        color = (VERDICT_COLORS | ONE_SEED_COLORS).get(row.verdict, "#bbbbbb")
+        color = COLORS.get(row.verdict, "#bbbbbb")
         if row.ours is not None:
             difference, low, high = row.ours
             axis.plot([low, high], [y + APART] * 2, color=color, linewidth=2, zorder=3)
@@ -79,11 +79,11 @@ def forest(rows: Sequence[ForestRow], title: str) -> Figure:
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     handles = [Line2D([], [], marker="D", color="black", markerfacecolor="none", linestyle="", label="paper")]
     handles += [Line2D([], [], marker="|", markersize=11, color="black", linestyle="", label="bound, if not 0")]
-    for words in (VERDICT_COLORS, ONE_SEED_COLORS):
-        if any(row.verdict in words for row in rows):
-            handles += [
-                Line2D([], [], marker=MARKS[name], color=color, linewidth=2, label=f"ours, 95 %: {name}")
-                for name, color in words.items()
-            ]
+    shown_verdicts = {row.verdict for row in rows if row.ours is not None}
+    handles += [
+        Line2D([], [], marker=MARKS.get(name, "o"), color=color, linewidth=2, label=f"ours, 95 %: {name}")
+        for name, color in COLORS.items()
+        if name in shown_verdicts
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
     return figure

@@ -117,10 +117,11 @@ class Verdict:
         comparison, ours = self.weakest
         low, high = ours.interval()
         least = f"; the weakest of {len(self.measured)}" if len(self.measured) > 1 else ""
+        bound = f"; bound {comparison.bound:+g}" if comparison.bound else ""
         paper = "" if np.isnan(comparison.paper) else f"paper {comparison.paper:+.2f}, "
         agree = "{} of {} seeds agree".format(*self.agree)
         return (
-            f"{line} ({comparison.name}{least}: {paper}ours {ours.value:+.2f}, 95 % {low:+.2f} to {high:+.2f}"
+            f"{line} ({comparison.name}{least}{bound}: {paper}ours {ours.value:+.2f}, 95 % {low:+.2f} to {high:+.2f}"
             f"{f', {agree}' if self.several_seeds else ''})"
         )
 

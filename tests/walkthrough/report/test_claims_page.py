@@ -83,9 +83,9 @@ def test_forest_plot_has_one_line_per_claim(measured, tmp_path, seeds):
     assert labels == [verdict.label for verdict in view.verdicts if verdict.claim.counted]
     colors = {text.get_text(): text.get_color() for text in axis.texts}
     if seeds == 3:
-        assert colors["supported"] == forest.VERDICT_COLORS["supported"] != colors["contradicted"]
+        assert colors["supported"] == forest.COLORS["supported"] != colors["contradicted"]
     else:
-        assert colors["this network: higher"] not in forest.VERDICT_COLORS.values()
+        assert colors["this network: higher"] == forest.COLORS["higher"] != forest.COLORS["supported"]
     page.save_figure(view, tmp_path / "claims.png")
     assert Image.open(tmp_path / "claims.png").width > 1000
     with pytest.raises(UserError, match=r"should end in \.png, \.svg or \.pdf"):
