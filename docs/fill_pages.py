@@ -145,9 +145,6 @@ def fields_of(kind: type) -> list[tuple[str, object, str]]:
         code, _, comment = line.strip().partition("# ")
         if name := re.match(r"(\w+): ", code):
             rows.append((name[1], defaults[name[1]], comment))
-        elif code and comment and rows:  # a field of several lines
-            rows[-1] = (*rows[-1][:2], comment)
-            continue
         if name and above:
             rows[-1] = (*rows[-1][:2], f"{comment}. {above}".removeprefix(". "))
         above = f"{above} {comment}".strip() if comment and not code else ""

@@ -29,7 +29,6 @@ def compute_settings(precision: str, one_size: bool = False, deterministic: bool
         one_size: all batches have one size, so that cuDNN's trials of algorithms, seconds a size, are made once
         deterministic: equal runs on equal devices give equal bits, more slowly
     """
-    cuda = torch.cuda
     if precision == "bfloat16" and not has_bfloat16():
         text = "bfloat16 seems to be emulated here, up to 11 times slower than float32; set 'precision' to float32."
         warnings.warn(text, stacklevel=3)

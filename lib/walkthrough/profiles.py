@@ -85,9 +85,7 @@ class Profile:
     training: TrainingConfig
     evaluation: EvaluationConfig
     seed: int = 0
-    seeds: int = (
-        1  # number of seeds that a table's cell is trained with, from ``seed`` on; $DEEPLABV3_SEEDS overrides it
-    )
+    seeds: int = 1  # seeds of a table's cell, from ``seed`` on; $DEEPLABV3_SEEDS overrides it
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     coco: str = ""  # profile of the network on COCO that Table 6's last row starts from; empty: that row is not run
     cityscapes: bool = False  # the images are Cityscapes': Table 12 is run
@@ -100,6 +98,11 @@ class Profile:
     def all_seeds(self) -> range:
         """The seeds that a table's cell is trained with."""
         return range(self.seed, self.seed + self.seeds)
+
+    @property
+    def option(self) -> str:
+        """Value of ``--profile`` that names it."""
+        return self.name if self.name in profile_names() else f"{self.name}.yaml"
 
     @property
     def extra_data(self) -> tuple[str, ...]:

@@ -107,11 +107,6 @@ def _by_name(folder: Path, order: tuple[str, ...]) -> dict[str, Path]:
     return {key: folder / name for _, _, name, key in sorted(ranked, reverse=True)}
 
 
-def image_path(root: Path, name: str, list_name: str) -> Path:
-    """Return the file of a list's image; a missing one is a :class:`UserError`."""
-    return Files(root).image(name, list_name)
-
-
 def read_list(root: Path, list_name: str) -> list[str]:
     """Return the image names of a list, in order; a list that is missing or empty is a :class:`UserError`.
 

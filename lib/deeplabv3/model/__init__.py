@@ -1,1 +1,1 @@
-"""The network: strides and rates, backbones, heads, weights, checkpoints, export."""
+"""The network: strides and rates, backbones, heads, cost, weights, checkpoints."""

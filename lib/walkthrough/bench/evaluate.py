@@ -34,6 +34,7 @@ from deeplabv3.evaluation.predict import load_weights
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.deploy import optimize_for_inference
 from deeplabv3.model.weights import from_torchvision
+from walkthrough import paths
 from walkthrough.bench.model import randomize_statistics
 from walkthrough.bench.timing import describe_machine, threads, time_interleaved
 
@@ -133,7 +134,8 @@ class EvaluationBench:
         """Return the network for torchvision's loop, ours with the same weights, and label value to class name."""
         classes = dict(enumerate(VOC_CLASSES if self.data else config.SYNTHETIC_CLASSES))
         if self.weights:
-            ours, classes = load_weights(self.weights)
+            named = self.weights.startswith("torchvision")
+            ours, classes = load_weights(self.weights if named else str(paths.find_checkpoint(self.weights)))
             reference: nn.Module = _AsTorchvision(deepcopy(ours).set_output_stride(self.output_stride))
         else:
             torch.manual_seed(0)

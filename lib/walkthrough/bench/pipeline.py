@@ -50,7 +50,6 @@ class PipelineBench:
     target_rate: float = 533.0  # crops a second that the GPU needs
 
     def __post_init__(self):
-        object.__setattr__(self, "workers", tuple(self.workers))
         for name, lowest in (("images", 1), ("crop_size", 1), ("batch_size", 1), ("batches", 1), ("rounds", 3)):
             require(getattr(self, name) >= lowest, name, getattr(self, name), f"a whole number of at least {lowest}")
         require(min(self.workers, default=0) >= 0, "workers", self.workers, "whole numbers of at least 0")

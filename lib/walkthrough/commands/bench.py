@@ -5,6 +5,9 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +21,43 @@ def add(subparsers: Any) -> None:
     kinds = bench.add_subparsers(required=True, metavar="WHAT")
 
     kind = add_command(
-        kinds, "model", bench_model, "the network alone: ours, torchvision's, segmentation_models_pytorch's"
+        kinds,
+        "model",
+        partial(_bench, "model", "ModelBench"),
+        "the network alone: ours, torchvision's, segmentation_models_pytorch's",
     )
     kind.add_argument("--backbone", choices=("resnet50", "resnet101"), default="resnet50")
     kind.add_argument("--size", type=int, default=513, help="side of the square images, in pixels (513)")
     kind.add_argument("--batch-size", type=int, default=1, help="images at once (1; training takes at least 2)")
+    _rounds_option(kind, 9)
     kind.add_argument(
-        "--rounds", type=int, default=9, help="timings of each variant (9, interleaved; the median counts)"
+        "--no-compile", dest="compiled", action="store_false", help="leave torch.compile out (it compiles for a minute)"
     )
-    kind.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it compiles for a minute)")
     _inference_options(kind)
 
     kind = add_command(
-        kinds, "evaluate", bench_evaluate, "evaluation of whole images: ours and torchvision's reference loop"
+        kinds,
+        "evaluate",
+        partial(_bench, "evaluate", "EvaluationBench"),
+        "evaluation of whole images: ours and torchvision's reference loop",
     )
-    kind.add_argument("--weights", default="", metavar="CHECKPOINT", help="by default ResNet-50 with random weights")
+    kind.add_argument(
+        "--weights", default="", metavar="NETWORK", help="a run or a file (default: ResNet-50, random weights)"
+    )
     kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: synthetic images, enlarged)")
     kind.add_argument("--images", type=int, default=8, help="how many of the list val (8; 512 suits a GPU)")
     kind.add_argument("--output-stride", type=int, default=8, help="8, or another with --weights")
     kind.add_argument("--padding", choices=("tight", "crop"), default="tight")
     kind.add_argument("--batch-size", type=int, default=1, help="images at once, for ours (1; 16 suits a GPU)")
-    kind.add_argument(
-        "--rounds", type=int, default=5, help="timings of each variant (5, interleaved; the median counts)"
-    )
+    _rounds_option(kind, 5)
     kind.add_argument("--workers", type=int, default=0, help="processes that read for torchvision's loop (0)")
     _inference_options(kind)
 
     kind = add_command(
-        kinds, "train", bench_train, "a training step: ours, option by option, and that of torchvision's script"
+        kinds,
+        "train",
+        partial(_bench, "train", "TrainBench"),
+        "a training step: ours, option by option, and that of torchvision's script",
     )
     _network_options(kind, "resnet101 or resnet50")
     _training_options(kind)
@@ -53,7 +65,10 @@ def add(subparsers: Any) -> None:
     _json_option(kind)
 
     kind = add_command(
-        kinds, "step", bench_step, "our training step: by measure, what it waits for, what takes longest"
+        kinds,
+        "step",
+        partial(_bench, "step", "StepBench"),
+        "our training step: by measure, what it waits for, what takes longest",
     )
     _network_options(kind, "resnet101, or another of the library's")
     _training_options(kind)
@@ -63,7 +78,10 @@ def add(subparsers: Any) -> None:
     _json_option(kind)
 
     kind = add_command(
-        kinds, "convolutions", bench_convolutions, "time and error of each convolution of a training step in bfloat16"
+        kinds,
+        "convolutions",
+        partial(_bench, "convolutions", "ConvolutionBench"),
+        "time and error of each convolution of a training step in bfloat16",
     )
     _network_options(kind, "resnet101, or another of the library's")
     _training_options(kind)
@@ -80,7 +98,10 @@ def add(subparsers: Any) -> None:
     kind.add_argument("--toy", action="store_true", help="try every step on the CPU with tiny networks, in minutes")
 
     kind = add_command(
-        kinds, "pipeline", bench_pipeline, "training crops without a network, by the number of data workers"
+        kinds,
+        "pipeline",
+        partial(_bench, "pipeline", "PipelineBench"),
+        "training crops without a network, by the number of data workers",
     )
     kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: synthetic images, enlarged)")
     kind.add_argument("--list", default="train", dest="list_name", help="which list of --data (train)")
@@ -89,9 +110,7 @@ def add(subparsers: Any) -> None:
     kind.add_argument("--batch-size", type=int, default=16, help="crops at once (16)")
     kind.add_argument("--workers", type=int, nargs="+", default=(), help="how many to try (none up to one a core)")
     kind.add_argument("--batches", type=int, default=16, help="batches that are timed together, at least (16)")
-    kind.add_argument(
-        "--rounds", type=int, default=5, help="timings of each variant (5, interleaved; the median counts)"
-    )
+    _rounds_option(kind, 5)
     kind.add_argument(
         "--target-rate", type=float, default=533, help="crops a second that the GPU needs (533: 30 ms a step)"
     )
@@ -117,7 +136,14 @@ def _training_options(kind: argparse.ArgumentParser) -> None:
         "--rounds", type=int, help="timings of each variant (7; 3 on the CPU, interleaved; the median counts)"
     )
     kind.add_argument("--steps", type=int, help="training steps that are timed together (10; 1 on the CPU)")
-    kind.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it compiles for minutes)")
+    kind.add_argument(
+        "--no-compile", dest="compiled", action="store_false", help="leave torch.compile out (it compiles for minutes)"
+    )
+
+
+def _rounds_option(kind: argparse.ArgumentParser, default: int) -> None:
+    text = f"timings of each variant ({default}, interleaved; the median counts)"
+    kind.add_argument("--rounds", type=int, default=default, help=text)
 
 
 def _inference_options(kind: argparse.ArgumentParser) -> None:
@@ -135,42 +161,18 @@ def _json_option(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there as well")
 
 
-def bench_model(options: argparse.Namespace) -> int:
-    from walkthrough.bench.model import ModelBench, render
-
-    names = ("backbone", "size", "batch_size", "rounds", "device", "threads", "bf16")
-    values = {name: getattr(options, name) for name in names}
-    return _measure(lambda: ModelBench(**values, compiled=not options.no_compile), render, options.json)
+def _bench(module: str, kind: str, options: argparse.Namespace) -> int:
+    """Run the benchmark ``kind`` of a module in ``walkthrough.bench``."""
+    found = import_module(f"walkthrough.bench.{module}")
+    return _measure(lambda: _settings(getattr(found, kind), options), found.render, options.json)
 
 
-def bench_evaluate(options: argparse.Namespace) -> int:
-    from walkthrough.bench.evaluate import EvaluationBench, render
-
-    names = (
-        "weights", "data", "images", "output_stride", "padding", "batch_size", "rounds", "device", "threads", "workers",
-        "bf16",
-    )  # fmt: skip
-    values = {name: getattr(options, name) for name in names}
-    return _measure(lambda: EvaluationBench(**values), render, options.json)
-
-
-def bench_train(options: argparse.Namespace) -> int:
-    from walkthrough.bench.train import TrainBench, render
-
-    return _measure(lambda: TrainBench(**_training_values(options)), render, options.json)
-
-
-def bench_step(options: argparse.Namespace) -> int:
-    from walkthrough.bench.step import StepBench, render
-
-    values = _training_values(options) | {"modes": tuple(options.modes)}
-    return _measure(lambda: StepBench(**values), render, options.json)
-
-
-def bench_convolutions(options: argparse.Namespace) -> int:
-    from walkthrough.bench.convolutions import ConvolutionBench, render
-
-    return _measure(lambda: ConvolutionBench(**_training_values(options)), render, options.json)
+def _settings(kind: type, options: argparse.Namespace) -> Any:
+    """A benchmark's settings from the options of the same names; what is not given has its default on the device."""
+    given = {field.name: getattr(options, field.name, None) for field in fields(kind)}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    own = getattr(kind, "on_cpu", {}) if given.get("device") == "cpu" else {}
+    return kind(**own | {name: value for name, value in given.items() if value is not None})
 
 
 def bench_gpu(options: argparse.Namespace) -> int:
@@ -182,18 +184,10 @@ def bench_gpu(options: argparse.Namespace) -> int:
     return int("failed" in states.values())
 
 
-def bench_pipeline(options: argparse.Namespace) -> int:
-    from walkthrough.bench.pipeline import PipelineBench, render
-
-    names = ("data", "list_name", "images", "crop_size", "batch_size", "workers", "batches", "rounds", "target_rate")
-    values = {name: getattr(options, name) for name in names}
-    return _measure(lambda: PipelineBench(**values), render, options.json)
-
-
 def bench_all(options: argparse.Namespace) -> int:
     from walkthrough.bench import evaluate, model, pipeline, train
 
-    training = train.TrainBench(**_training_values(options))
+    training = _settings(train.TrainBench, options)
     data, crop_size, batch, rounds = options.data, training.crop_size, training.batch_size, training.rounds
     shared = {"batch_size": batch, "rounds": rounds, "device": options.device, "threads": options.threads, "bf16": True}
     workers = 0 if options.device == "cpu" else 8  # for torchvision's loop, lest reading holds it up
@@ -224,15 +218,6 @@ def bench_all(options: argparse.Namespace) -> int:
             failed = True
             print(f"bench {name}: {error}\n", file=sys.stderr)
     return int(failed)
-
-
-def _training_values(options: argparse.Namespace) -> dict[str, Any]:
-    from walkthrough.bench.train import ON_CPU
-
-    names = ("backbone", "output_stride", "crop_size", "batch_size", "rounds", "steps")
-    given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
-    machine = {"device": options.device, "threads": options.threads, "compiled": not options.no_compile}
-    return (ON_CPU if options.device == "cpu" else {}) | given | machine
 
 
 def _measure(make: Callable[[], Any], render: Callable[[dict], str], file: Path | None) -> int:

@@ -205,11 +205,9 @@ def load_network(weights: str | None, options: argparse.Namespace) -> "tuple[Dee
 
 def prepare(model: "DeepLabV3", strategy: EvaluationConfig) -> "DeepLabV3":
     """A fast copy of the network at the strategy's output stride, on the GPU where there is one."""
-    import torch
-
     from deeplabv3.model.deploy import optimize_for_inference
-    from walkthrough.experiments.task import limit_threads
+    from walkthrough.experiments.task import device, limit_threads
 
     limit_threads()
-    copy = optimize_for_inference(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    copy = optimize_for_inference(model).to(device())
     return copy.set_output_stride(strategy.output_stride)

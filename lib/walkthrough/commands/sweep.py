@@ -81,6 +81,7 @@ def show_plan(profile: "Profile", numbers: Sequence[int]) -> None:
 
 def _print_plan(profile: "Profile", plan: "SweepPlan", names: bool = True) -> None:
     from walkthrough.experiments import estimate, sweep
+    from walkthrough.experiments.task import parallel_runs
     from walkthrough.records.cells import waiting
 
     waits = waiting(profile, plan.numbers)
@@ -88,8 +89,8 @@ def _print_plan(profile: "Profile", plan: "SweepPlan", names: bool = True) -> No
     if not plan.tasks:
         print("Nothing else is missing." if waits else "Nothing is missing.")
         return
-    speed, workers = estimate.speed_of(profile, plan.tasks), estimate.workers_of(profile, plan.tasks)
-    print(sweep.describe(plan, speed, workers, names))
+    workers = min(parallel_runs(profile), len(plan.tasks))
+    print(sweep.describe(plan, estimate.speed_of(profile, plan.tasks), workers, names))
 
 
 def run_plan(plan: "SweepPlan", ray: str | None, title: str = "sweep") -> "dict[Task, BaseException]":
@@ -111,7 +112,7 @@ def _print_tables(plan: "SweepPlan") -> None:
     complete, incomplete = missing_per_table(plan.profile, plan.numbers)
     if complete:
         word = "Table" if len(complete) == 1 else "Tables"
-        hint = f"print one with: deeplabv3 table {complete[0]} --profile {plan.profile.name}"
+        hint = f"print one with: deeplabv3 table {complete[0]} --profile {plan.profile.option}"
         print(f"{word} {', '.join(map(str, complete))} complete; {hint}")
     for number, (missing, total) in incomplete.items():
         print(f"Table {number} lacks {missing} of {total} evaluations")

@@ -12,7 +12,7 @@ from deeplabv3.config import TrainingConfig
 from deeplabv3.machine import available_cpus
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.training.step import ModelWithLoss, make_optimizer, training_step
-from walkthrough.experiments.task import Task, device, image_work, parallel_runs, step_work, threads_of
+from walkthrough.experiments.task import Task, device, image_work, step_work, threads_of
 from walkthrough.profiles import Profile
 from walkthrough.records.catalogue import all_records
 from walkthrough.records.environment import environment
@@ -101,11 +101,6 @@ def estimate_hours(tasks: Sequence[Task], speed: Throughput, workers: int) -> fl
     for task in tasks:
         heapq.heapreplace(free, free[0] + speed.seconds(task))
     return max(free) / 3600
-
-
-def workers_of(profile: Profile, tasks: Sequence[Task]) -> int:
-    """Number of ``tasks`` that this machine works on at a time."""
-    return min(parallel_runs(profile), max(1, len(tasks)))
 
 
 def speed_of(profile: Profile, tasks: Sequence[Task]) -> Throughput:

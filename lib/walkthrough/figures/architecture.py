@@ -23,7 +23,7 @@ def bottleneck(in_channels: int, width: int) -> Figure:
     left, size = 1.2, "h x w"
     axis.text(0.4, 0, f"x\n{in_channels} channels\nh x w", ha="center", va="center", fontsize=SMALL_TEXT)
     for number, (text, channels, color) in enumerate(layers):
-        _arrow(axis, (left - 0.15, 0), (left + 0.2, 0))
+        arrow(axis, (left - 0.15, 0), (left + 0.2, 0))
         norm = "batch norm" + (", ReLU" if number < 2 else "")
         _box(axis, (left + 0.2, 0), (1.5, 1.1), f"{text}\n{norm}", color)
         size = "h/s x w/s" if number else size
@@ -33,11 +33,11 @@ def bottleneck(in_channels: int, width: int) -> Figure:
     axis.plot([1.15, 1.15, 2.7], [0, 1.2, 1.2], color=GRAY, linewidth=0.7)
     _box(axis, (2.7, 1.2), (4.1, 0.5), f"shortcut: {shortcut}", GREEN)
     axis.plot([6.8, left + 0.35], [1.2, 1.2], color=GRAY, linewidth=0.7)
-    _arrow(axis, (left + 0.35, 1.2), (left + 0.35, 0.22))
-    _arrow(axis, (left - 0.15, 0), (left + 0.13, 0))
+    arrow(axis, (left + 0.35, 1.2), (left + 0.35, 0.22))
+    arrow(axis, (left - 0.15, 0), (left + 0.13, 0))
     axis.add_patch(Circle((left + 0.35, 0), 0.22, facecolor="white", edgecolor=GREEN))
     axis.text(left + 0.35, 0, "+", ha="center", va="center")
-    _arrow(axis, (left + 0.57, 0), (left + 0.85, 0))
+    arrow(axis, (left + 0.57, 0), (left + 0.85, 0))
     axis.text(
         left + 1.55, 0, f"ReLU\n{out_channels} channels\nh/s x w/s", ha="center", va="center", fontsize=SMALL_TEXT
     )
@@ -140,12 +140,12 @@ def _draw_head(axis: Axes, branches: Sequence[Layer], tail: Sequence[Layer], row
     _box(axis, (0, middle), (1.15, 1.1), f"block4\n{channels}\n{width} x {height}", BLUE)
     for row, layer in enumerate(branches):
         y = top + PITCH * (row + 0.5)
-        _arrow(axis, (1.15, middle), (1.6, y))
+        arrow(axis, (1.15, middle), (1.6, y))
         _draw_weights(axis, (1.75, y - 0.43), 0.86, layer, (height, width))
         text = f"{layer.kernel}x{layer.kernel}" + (f", rate {layer.rate}" if layer.kernel > 1 else "")
         text = "mean, " + text if "image_pooling" in layer.name else text
         axis.text(2.8, y, f"{text}\n{layer.out_channels} channels", va="center", fontsize=SMALL_TEXT)
-        _arrow(axis, (4.4, y), (4.82, middle if not tail else y))
+        arrow(axis, (4.4, y), (4.82, middle if not tail else y))
     last = branches[-1] if not tail else tail[-1]
     if tail:
         text = f"concat {len(branches) * branches[0].out_channels}"
@@ -155,11 +155,11 @@ def _draw_head(axis: Axes, branches: Sequence[Layer], tail: Sequence[Layer], row
         axis.text(5.05, middle, "+", ha="center", va="center")
     left = 5.25
     for layer in tail[:-1]:
-        _arrow(axis, (left, middle), (left + 0.3, middle))
+        arrow(axis, (left, middle), (left + 0.3, middle))
         text = f"{layer.kernel}x{layer.kernel}\n{layer.out_channels}"
         _box(axis, (left + 0.3, middle), (0.7, 0.8), text, BLUE)
         left += 1
-    _arrow(axis, (left, middle), (left + 0.3, middle))
+    arrow(axis, (left, middle), (left + 0.3, middle))
     text = f"{'1x1, ' if tail else ''}logits\n{last.out_channels}\n{width} x {height}"
     _box(axis, (left + 0.3, middle), (1.2, 1.1), text, ORANGE)
 
@@ -204,7 +204,7 @@ def _box(axis: Axes, place: Point, size: Point, text: str, color: str, rotation:
     axis.text(left + width / 2, middle, text, ha="center", va="center", fontsize=SMALL_TEXT, rotation=rotation)
 
 
-def _arrow(axis: Axes, start: Point, end: Point) -> None:
+def arrow(axis: Axes, start: Point, end: Point) -> None:
     style = {"arrowstyle": "->", "color": GRAY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0}
     axis.annotate("", end, start, arrowprops=style)
 
@@ -253,8 +253,8 @@ def _connect(axis: Axes, start: Sequence[float], end: Sequence[float]) -> None:
     """Draw an arrow from slab to slab: up, down, or across where both are at the same height."""
     (x0, y0, w0, _), (x1, y1, w1, _) = start, end
     if y0 == y1:
-        _arrow(axis, (x0 + w0 / 2 + 0.05, y0 + 0.12), (x1 - w1 / 2 - 0.05, y1 + 0.12))
+        arrow(axis, (x0 + w0 / 2 + 0.05, y0 + 0.12), (x1 - w1 / 2 - 0.05, y1 + 0.12))
     elif y1 > y0:
-        _arrow(axis, (x0, y0 + 0.24), (x1, y1))
+        arrow(axis, (x0, y0 + 0.24), (x1, y1))
     else:
-        _arrow(axis, (x0, y0), (x1, y1 + 0.24))
+        arrow(axis, (x0, y0), (x1, y1 + 0.24))

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -53,15 +52,6 @@ def images(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = (), siz
     return figure
 
 
-def legend(names: Sequence[str], colors: np.ndarray) -> Figure:
-    """Legend of the classes' colors ``(K, 3)`` uint8."""
-    figure, axes = new_axes(width=6.4, height=0.32 * -(-len(names) // 5))
-    axes[0, 0].axis("off")
-    patches = [Patch(color=color / 255, label=name) for name, color in zip(names, colors, strict=True)]
-    figure.legend(handles=patches, ncols=5, loc="center")
-    return figure
-
-
 def lines(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     x_label: str,
@@ -77,16 +67,6 @@ def lines(
     axis.set(xlabel=x_label, ylabel=y_label, title=title)
     if len(series) > 1:
         axis.legend()
-    return figure
-
-
-def points(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> Figure:
-    """Named clouds of points ``{name: (x, y)}``, each with a marker of its own."""
-    figure, axes = new_axes(width=4.2, height=3.0)
-    for (name, (x, y)), marker in zip(series.items(), cycle("osD^v*"), strict=False):
-        axes[0, 0].plot(x, y, marker, label=name)
-    axes[0, 0].set(xlabel=x_label, ylabel=y_label)
-    axes[0, 0].legend()
     return figure
 
 

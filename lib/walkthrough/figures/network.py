@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from walkthrough.figures.architecture import Layer
+from walkthrough.figures.architecture import Layer, arrow
 from walkthrough.figures.charts import BLUE, GRAY, GREEN, ORANGE, SMALL_TEXT
 
 HEIGHT = 2.6
@@ -71,7 +71,7 @@ class _Drawing:
         """Draw a feature map around the middle line."""
         width, gap = 0.1 + 0.035 * channels**0.4, 0.0 if self.right == 0 else 0.5
         if gap:
-            self._arrow((self.right + 0.06, 0), (self.right + gap - 0.06, 0))
+            arrow(self.axis, (self.right + 0.06, 0), (self.right + gap - 0.06, 0))
         self._map(self.right + gap, 0, width, self._height(size), color)
         middle = self.right + gap + width / 2
         shape = f"{channels}\n{size[0]} x {size[1]}"
@@ -85,12 +85,12 @@ class _Drawing:
         width, height, pitch = 0.24, 0.36, 0.56
         for row, layer in enumerate(layers):
             y = pitch * ((len(layers) - 1) / 2 - row)
-            self._arrow((self.right + 0.06, 0), (self.right + 0.74, y))
+            arrow(self.axis, (self.right + 0.06, 0), (self.right + 0.74, y))
             self._map(self.right + 0.8, y, width, height, ORANGE if layer.rate > 1 else GREEN)
             text = f"{layer.kernel}x{layer.kernel}" + (f", rate {layer.rate}" if layer.kernel > 1 else "")
             text = "image pooling" if "image_pooling" in layer.name else text
             self.axis.text(self.right + 0.86 + width, y, text, va="center", fontsize=SMALL_TEXT)
-            self._arrow((self.right + 2.2, y), (self.right + 2.54, 0))
+            arrow(self.axis, (self.right + 2.2, y), (self.right + 2.54, 0))
         shape = f"{len(layers)} times {layers[0].out_channels}\n{features[0]} x {features[1]}"
         below = -pitch * (len(layers) - 1) / 2 - height / 2 - 0.08
         self.axis.text(self.right + 1.1, below, shape, ha="center", va="top", fontsize=SMALL_TEXT)
@@ -102,7 +102,3 @@ class _Drawing:
     def _map(self, left: float, middle: float, width: float, height: float, color: str) -> None:
         corner = (left, middle - height / 2)
         self.axis.add_patch(Rectangle(corner, width, height, facecolor=color, edgecolor="white", alpha=0.75))
-
-    def _arrow(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        style = {"arrowstyle": "->", "color": GRAY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0}
-        self.axis.annotate("", end, start, arrowprops=style)

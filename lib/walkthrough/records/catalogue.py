@@ -235,7 +235,7 @@ def _evaluation_problem(path: Path, values: dict, model: dict) -> str:
     if lacking := [part for part in ("run", "settings", "list", "images", "miou", "class_iou") if part not in values]:
         return f"damaged: it lacks {' and '.join(lacking)}."
     if not isinstance(values["miou"], int | float) or not isinstance(values["class_iou"], dict):
-        return "damaged: its mIoU or its class_iou is no number."
+        return "damaged: its mIoU is no number, or its class_iou no list of classes."
     reason = _refusal("evaluation", EvaluationConfig, values["settings"])
     if not reason and model:
         reason = _plan_refusal(model, {"output_stride": values["settings"].get("output_stride", 16)})

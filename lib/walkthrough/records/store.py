@@ -30,7 +30,7 @@ def read_counts(path: Path, content: bytes) -> np.ndarray:
     """Confusion matrices ``(images, K, K)`` int64; a damaged file is a :class:`UserError` that names it."""
     try:
         with np.load(io.BytesIO(content)) as file:
-            if "confusion" in file:  # as it was written up to version 0.2
+            if "confusion" in file:  # as version 0.1 wrote it
                 return file["confusion"].astype(np.int64)
             cells = np.zeros(file["shape"], dtype=np.int64)
             positive = np.unpackbits(file["positive"], count=cells.size).reshape(cells.shape)

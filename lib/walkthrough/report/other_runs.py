@@ -6,7 +6,7 @@ from typing import Any
 
 from deeplabv3.errors import attempt
 from walkthrough.paper.tables import ALL
-from walkthrough.profiles import Profile, profile_names
+from walkthrough.profiles import Profile
 from walkthrough.records import cells, compare
 from walkthrough.records.catalogue import RunRecord, run_records
 from walkthrough.records.naming import LOCAL, reading, recipe_name
@@ -38,7 +38,6 @@ def notes(number: int, profile: Profile) -> list[str]:
 
 def _line(record: RunRecord, shown: list[dict[str, Any]], number: int, profile: Profile) -> str:
     """A run's name, in what it differs from the most similar one of the table, and how to show it there."""
-    named = profile.name if profile.name in profile_names() else f"{profile.name}.yaml"
     settings = compare.settings_of(record)
     changed = min(
         ([one for one in compare.differences(other, settings) if one[0] != "seed"] for other in shown), key=len
@@ -46,9 +45,9 @@ def _line(record: RunRecord, shown: list[dict[str, Any]], number: int, profile: 
     texts = [f"{name} {_text(value)}, here {_text(other)}" for name, other, value in changed]
     if all(name.startswith("training.") for name, _, _ in changed):
         options = " ".join(f"--set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, _, value in changed)
-        end = f"shown by: deeplabv3 table {number} --profile {named} {options}"
+        end = f"shown by: deeplabv3 table {number} --profile {profile.option} {options}"
     else:
-        end = f"in no cell of this table: deeplabv3 records show {record.name} --profile {named}"
+        end = f"in no cell of this table: deeplabv3 records show {record.name} --profile {profile.option}"
     return f"  {record.name} ({'; '.join(texts)}), {end}"
 
 

@@ -1,7 +1,6 @@
 """A table with title and notes as text, Markdown, CSV, HTML and LaTeX."""
 
 import html
-import io
 from abc import ABC, abstractmethod
 
 import pandas as pd
@@ -54,9 +53,7 @@ class Rendered(ABC):
         return f"## {self.title}\n\n{markdown_rows(self.texts())}\n\n{notes}\n"
 
     def csv(self) -> str:
-        buffer = io.StringIO()
-        self.numbers().round(3).to_csv(buffer, index=False)
-        return buffer.getvalue()
+        return self.numbers().round(3).to_csv(index=False)
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in self.notes())

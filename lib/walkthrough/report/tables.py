@@ -8,7 +8,7 @@ import pandas as pd
 from deeplabv3.files import write_atomically
 from walkthrough.paper import claims, tables
 from walkthrough.paper.tables import Table
-from walkthrough.profiles import Profile, profile_names
+from walkthrough.profiles import Profile
 from walkthrough.records import cells
 from walkthrough.report import reproduction, verdicts
 from walkthrough.report.render import FORMATS, Rendered
@@ -95,8 +95,7 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
     wanted = profile.seeds * (sum(cell.variant is not None for cell in table.cells) - len(waits))
     if values["seeds"].sum() < wanted:
         more = f" --seeds {profile.seeds}" if profile.seeds > 1 else ""
-        name = profile.name if profile.name in profile_names() else f"{profile.name}.yaml"
-        notes.append(f"Missing cells: deeplabv3 table {table.number} --profile {name}{more} --run")
+        notes.append(f"Missing cells: deeplabv3 table {table.number} --profile {profile.option}{more} --run")
     return notes + waits
 
 
