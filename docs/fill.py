@@ -115,7 +115,10 @@ def _counts() -> str:
             "No records of the synthetic images ship yet; `make walkthrough` makes those of one seed. One seed decides "
             f"none of [the paper's {sum(claim.counted for claim in load())} claims](docs/results.md#claims)."
         )
-    return f"{view_of(profile.name).summary()} [Every claim, and why](docs/results.md#claims)."
+    real = [one.verdict for one in view_of("animals").verdicts if one.claim.counted] if shipped("animals") else []
+    decided = [f"{count} {word}" for word in verdicts.VERDICTS[:3] if (count := real.count(word))]
+    on_real = f" On real images: {', '.join(decided)}." if decided else ""
+    return f"{view_of(profile.name).summary()}{on_real} [Every claim, and why](docs/results.md#claims)."
 
 
 @cache
@@ -175,7 +178,7 @@ def minutes(command: str) -> str:
 def commands() -> str:
     """The two commands with their minutes."""
     texts = {
-        "make walkthrough": "notebooks, 11 trainings, a book; other rows of the tables are stored results",
+        "make walkthrough": "notebooks, 11 trainings, a book; other rows of the tables are stored",
         "make test": "ruff, mypy, pytest, nbval",
     }
     lines = [f"{command:17} # {minutes(command)}: {text}" for command, text in texts.items()]
