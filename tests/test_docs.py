@@ -101,7 +101,7 @@ def test_synthetic_column_follows_the_records(fill, monkeypatch, workspace):
     fill.results_of.cache_clear()
     text = fill.best()
     assert "| mIoU (95 %) | paper, VOC | synthetic images, 2 seeds |" in text
-    assert "| the same at output stride 8 | 75.18 | 40.0 (" in text
+    assert "| trained and evaluated at output stride 8 (Table 1) | 75.18 | 40.0 (" in text
     assert "| + flip | 79.77 | – |" in text
     assert re.search(r"Of 34 claims: .*\d+ missing.*1 measured in part", text)
     assert not (workspace / "synthetic").exists(), "no image is drawn for it"
