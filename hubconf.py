@@ -11,5 +11,8 @@ dependencies = ["torch", "torchvision", "numpy", "PIL", "safetensors"]
 
 
 def deeplabv3_mobilenet_v2_animals() -> DeepLabV3:
-    """DeepLabv3 with MobileNetV2, trained on the animals of VOC 2012: normalized images (N, 3, H, W) to logits."""
+    """DeepLabv3 with MobileNetV2, trained on the animals of VOC 2012: normalized images (N, 3, H, W) to logits.
+
+    The sides should be k * 16 + 1, such as 513 (docs/predict.md). ``deeplabv3.load_pretrained`` has the classes, too.
+    """
     return load_pretrained()[0]

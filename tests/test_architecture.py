@@ -199,7 +199,7 @@ def test_imports_have_no_cycle():
 
 def test_library_is_small():
     lines = sum(len(path.read_text().splitlines()) for path in (HOME / "lib" / "deeplabv3").rglob("*.py"))
-    assert lines <= 4200
+    assert lines <= 4250
 
 
 def test_public_api():

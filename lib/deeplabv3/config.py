@@ -73,7 +73,8 @@ class ModelConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         require(self.head in HEADS, "head", self.head, f"one of {', '.join(HEADS)}")
         require(self.stride_unit in STRIDE_UNITS, "stride_unit", self.stride_unit, "'last' or 'first'")
-        require(1 <= self.num_classes <= 255, "num_classes", self.num_classes, "a whole number from 1 to 255")
+        whole = isinstance(self.num_classes, int) and 1 <= self.num_classes <= 255
+        require(whole, "num_classes", self.num_classes, "a whole number from 1 to 255")
         require(self.head_channels >= 1, "head_channels", self.head_channels, "a whole number of at least 1")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
         rates = all(isinstance(rate, int) and rate >= 1 for rate in self.atrous_rates)

@@ -22,8 +22,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The folder is made. An ``OSError``, such as a full disk, becomes a :class:`UserError` that names ``path``.
     """
-    # Machines that share the folder, and threads, have equal process numbers.
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    # Machines that share the folder, and threads, have equal process numbers. A long name has no room for more.
+    partial = path.with_name(f".{path.stem[:40]}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial

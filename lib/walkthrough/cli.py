@@ -90,6 +90,8 @@ _formatted = warnings.formatwarning
 def script() -> None:
     """Entry point of the console script."""
     warnings.formatwarning = _warning
+    for stream in (sys.stdout, sys.stderr):  # which may know less than the names of files
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
         signal.signal(signal.SIGINT, _interrupt)
     try:

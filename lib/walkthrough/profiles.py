@@ -223,8 +223,8 @@ def _shares_of_steps(training: dict) -> dict:
     steps, found = training.get("iterations", TrainingConfig.iterations), {}
     for name in ("backbone_freeze_steps", "backbone_warmup_steps"):
         share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", str(training.get(name)))
-        if share and float(share[1]) <= 100 and isinstance(steps, int):
-            found[name] = round(steps * float(share[1]) / 100)
+        if share and float(share[1]) <= 100:  # of other steps than whole numbers, which are refused next
+            found[name] = round(steps * float(share[1]) / 100) if isinstance(steps, int) else 0
     return found
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from deeplabv3.errors import UserError
 from deeplabv3.machine import available_memory
@@ -62,16 +62,16 @@ def read_image(path: Path) -> np.ndarray:
     with _opened(path) as image:
         _load_turned(image)
         if image.mode == "F" or image.mode.startswith("I"):
-            return _gray(np.asarray(image), path)
+            return _gray(np.asarray(image), path, image.format == "PNG")
         if image.has_transparency_data:
             opaque = image.convert("RGBA")
             return np.asarray(Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB"))
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _gray(values: np.ndarray, path: Path) -> np.ndarray:
+def _gray(values: np.ndarray, path: Path, is_png: bool) -> np.ndarray:
     """Gray values ``(H, W)`` of 16 bits as an image ``(H, W, 3)`` uint8."""
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
+    if values.dtype.kind == "f" or (values.itemsize > 2 and not is_png) or values.min() < 0 or values.max() > 0xFFFF:
         raise UserError(
             f"image {path} has pixels of {8 * values.itemsize} bits, which have no fixed white; choose a LOW and a "
             f"HIGH for all of your images and convert them: {python_line(path, TO_8_BITS)}"
@@ -200,7 +200,8 @@ def readable(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f"image {path} takes more memory than there is; make it smaller, or cut it up.") from error
     except Exception as error:
-        hint = "replace the file." if path.suffix.lower() == ".png" else f"replace the file, or {conversion(path)}"
+        unknown = isinstance(error, UnidentifiedImageError) and path.is_file() and path.stat().st_size
+        hint = f"replace the file, or {conversion(path)}" if unknown else "replace the file."  # if it is damaged
         raise UserError(f"image {path} cannot be read ({error}); {hint}") from error
 
 

@@ -6,6 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from deeplabv3.config import MEAN, SCALES, STD, VOID, EvaluationConfig, ModelConfig
+from deeplabv3.errors import UserError
 
 MEAN_PIXEL = ModelConfig().mean_pixel
 
@@ -53,6 +54,12 @@ def random_crop(
         return np.asarray(resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else resized)
 
     return cut(image, Image.Resampling.BILINEAR, color), cut(label, Image.Resampling.NEAREST, VOID)
+
+
+def require_image(image: np.ndarray) -> None:
+    """Refuse what is no RGB image ``(H, W, 3)`` uint8: floats from 0 to 1, for one, would all become black."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise UserError(f"an image has shape {image.shape} and type {image.dtype}; give RGB, (H, W, 3) uint8.")
 
 
 def normalize(images: Tensor, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from deeplabv3.config import VOID, EvaluationConfig
-from deeplabv3.data.transforms import normalize, pad, padded_size
+from deeplabv3.data.transforms import normalize, pad, padded_size, require_image
 from deeplabv3.data.voc import VOCData
 from deeplabv3.device import autocast, compute_settings
 from deeplabv3.errors import UserError
@@ -163,6 +163,7 @@ def predict_batches(
             for size, indices in plan_batches(sizes, config, batch_size):
                 padded = torch.empty(len(indices), *size, 3, dtype=torch.uint8)  # (N, 513, 513, 3)
                 for index, image in zip(indices, padded.numpy(), strict=True):
+                    require_image(window[index])
                     pad(window[index], size, image, model.config.mean_pixel)
                 classes = np.empty(padded.shape[:3], dtype=np.uint8)  # (N, 513, 513)
                 for rows, columns, part in predict_parts(model, padded, config):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from deeplabv3.config import MAX_SIZE, VOC_CLASSES, EvaluationConfig
-from deeplabv3.data.transforms import pad, padded_size
+from deeplabv3.data.transforms import pad, padded_size, require_image
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation.inference import eval_mode, predict, probabilities
 from deeplabv3.files import CHECKPOINT
@@ -63,14 +63,17 @@ def _numbered(count: int) -> dict[int, str]:
 
 
 def predict_photo(
-    model: DeepLabV3, photo: np.ndarray, config: EvaluationConfig, max_size: int = MAX_SIZE
+    model: DeepLabV3, photo: np.ndarray, config: EvaluationConfig | None = None, max_size: int = MAX_SIZE
 ) -> np.ndarray:
     """Predicted class indices ``(H, W)`` uint8 of a photograph ``(H, W, 3)`` uint8 of any size, at that size.
 
     An image whose longer side exceeds ``max_size`` pixels is reduced to it, since the network knows objects of the size
     that VOC's images show; the class *probabilities* are then enlarged, which leaves smooth borders. Any other
-    image is predicted as in evaluation, and so is every image where ``config`` has a ``tile_size``.
+    image is predicted as in evaluation, and so is every image where ``config`` has a ``tile_size``. Without ``config``
+    the output stride is the model's. Anything but uint8 of three channels is a :class:`UserError`.
     """
+    config = config or EvaluationConfig(output_stride=model.output_stride, padding="tight")
+    require_image(photo)
     height, width, _ = photo.shape
     scale = max_size / max(height, width)
     if scale >= 1 or config.tile_size:

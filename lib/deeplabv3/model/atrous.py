@@ -114,7 +114,7 @@ def _check_plan(output_stride: int, multi_grid: tuple[int, ...], last_block: int
     if len(multi_grid) != 3 or any(not isinstance(r, int) or r < 1 for r in multi_grid):
         raise UserError(f"multi_grid is {multi_grid!r}; it takes three unit rates of at least 1, such as (1, 2, 4).")
     allowed = [stride for stride in (4, 8, 16, 32, 64, 128, 256) if stride <= nominal_stride(last_block)]
-    if output_stride not in allowed:
+    if output_stride not in allowed or not isinstance(output_stride, int):
         raise UserError(
             f"output_stride {output_stride!r} is not possible for a network that ends in block{last_block}; "
             f"choose one of {', '.join(map(str, allowed))}."

@@ -57,6 +57,11 @@ class DeepLabV3(nn.Module):
         return self.head(features)  # (N, 21, 33, 33)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits at the images' resolution, ``(N, num_classes, H, W)``, of normalized images ``(N, 3, H, W)``.
+
+        With aligned corners, sides other than k * output_stride + 1 pixels, such as 512, shift the answer by up to a
+        stride: pad them to such sides, as ``predict_photo`` and the exports do.
+        """
         logits = self.features_to_logits(images)  # (N, 3, 513, 513) to (N, 21, 33, 33)
         # The logits are upsampled rather than the labels downsampled (Section 4.1).
         return resize(logits, images.shape[2:], self.config.align_corners)  # (N, 21, 513, 513)

@@ -169,7 +169,8 @@ def from_torchvision(source: nn.Module | dict[str, Tensor], name: str = "these w
     torchvision trains and runs at output stride 8 with ASPP rates (12, 24, 36), that is (6, 12, 18) at 16, without a
     multi-grid, with strides in the first units, one more 3x3 convolution in the head, and corners not aligned. The
     auxiliary classifier, which only training uses, is left out. Weights of another network, or incomplete ones, are a
-    :class:`UserError` that calls them ``name``. The backbone may be torchvision's MobileNetV2 as well.
+    :class:`UserError` that calls them ``name``, and so are strides and rates of a module's own, which a state dict does
+    not tell. The backbone may be torchvision's MobileNetV2 as well.
     """
     state = source.state_dict() if isinstance(source, nn.Module) else source
     units = {
@@ -202,6 +203,12 @@ def from_torchvision(source: nn.Module | dict[str, Tensor], name: str = "these w
     keys = {ours: _torchvision_segmentation_name(model.backbone, ours) for ours in expected}
     if any(key not in state or state[key].shape != expected[ours].shape for ours, key in keys.items()):
         raise UserError(f"{name} lack layers of torchvision's DeepLabV3; fetch them again.")
+    if isinstance(source, nn.Module):
+        for ours, conv in model.named_modules():
+            if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
+                other = source.get_submodule(keys[f"{ours}.weight"].removesuffix(".weight"))
+                if (conv.stride, conv.dilation) != (other.stride, other.dilation):
+                    raise UserError(f"{name} have strides or rates of their own, which are not taken over ({ours}).")
     model.load_state_dict({ours: state[key] for ours, key in keys.items()})
     return model.eval()
 

@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from deeplabv3.errors import UserError
 from walkthrough.commands.options import add_command, load_network, weights_option
+from walkthrough.paths import workspace
 
 
 def add(subparsers: Any) -> None:
@@ -23,6 +25,8 @@ def add(subparsers: Any) -> None:
 def main(options: argparse.Namespace) -> int:
     from deeplabv3.evaluation.export import CHECKED, export_onnx, export_torch, export_weights
 
+    if options.file.is_file() and options.file.resolve().is_relative_to((workspace() / "runs").resolve()):
+        raise UserError(f"{options.file} belongs to a run, which needs it to go on; name another file.")
     model, classes = load_network(options.weights, options)
     if options.output_stride is not None:
         model.set_output_stride(options.output_stride)

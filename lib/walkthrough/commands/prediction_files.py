@@ -1,7 +1,9 @@
 """Files of ``predict``: the images that are named, the names of their results, and what may not be overwritten."""
 
+import csv
 import glob
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from deeplabv3.data.reading import SUFFIXES, UNREADABLE, conversion
@@ -11,6 +13,9 @@ OVERLAY, CLASSES, SHARES = "_overlay.jpg", "_classes.png", "shares.csv"
 UNFINISHED = "shares.unfinished.csv"  # while images are missing
 RESULTS = (OVERLAY, CLASSES)
 """Ends of the names of an image's two files."""
+
+MOST_BYTES = 200
+"""Of an image's name, so that those of its results are no longer than the 255 that file systems take."""
 
 ABOUT = ("file", "results", "width", "height", "seconds")
 """Columns of the table ``shares.csv`` before those of the classes."""
@@ -59,13 +64,16 @@ def _is_in(file: Path, folder: Path) -> bool:
     return file.parent.resolve() == folder.resolve()
 
 
-def refuse_to_overwrite(images: Iterable[Path], names: Iterable[str], output: Path) -> None:
+def refuse_to_overwrite(images: Collection[Path], names: Collection[str], output: Path) -> None:
     """Raise a :class:`UserError` where results would replace other files than earlier results, which have a table."""
     for image in images:
         if _is_in(image, output):
             raise UserError(f"image {image} lies in {output} itself; name another folder with --output.")
     tables = output / SHARES, output / UNFINISHED
-    if any(table.is_file() and table.read_bytes().startswith(",".join(ABOUT).encode()) for table in tables):
+    earlier = [table for table in tables if table.is_file() and table.read_bytes().startswith(",".join(ABOUT).encode())]
+    for table in earlier:
+        _refuse_others(dict(zip(names, images, strict=True)), table)
+    if earlier:
         return
     for file in (*tables, *(output / (name + end) for name in names for end in RESULTS)):
         if file.exists():
@@ -75,15 +83,25 @@ def refuse_to_overwrite(images: Iterable[Path], names: Iterable[str], output: Pa
             )
 
 
+def _refuse_others(images: Mapping[str, Path], table: Path) -> None:
+    """Refuse to replace the results, in ``table``, of another image of the same name that is still there."""
+    with open(table, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        for line in csv.DictReader(file):
+            image, other = images.get(line.get("results") or ""), Path(line["file"] or "")
+            if image and other.is_file() and not other.samefile(image):
+                raise UserError(f"{table} has results of {other}, which has {image}'s name; name another --output.")
+
+
 def output_names(images: Iterable[Path]) -> list[str]:
     """Name of each image's results: its stem, with a number behind it where another image has that name."""
     taken: set[str] = set()
     names = []
     for image in images:
-        name, number = image.stem, 1
+        stem = os.fsdecode(os.fsencode(image.stem)[:MOST_BYTES])
+        name, number = stem, 1
         while name.lower() in taken:  # some file systems do not tell Cat from cat
             number += 1
-            name = f"{image.stem}_{number}"
+            name = f"{stem}_{number}"
         taken.add(name.lower())
         names.append(name)
     return names

@@ -42,14 +42,14 @@ class Shares:
             name = line.get("results") or ""
             if self._is_whole(name) and line.get(MADE_FROM) == self._made_from.get(name, ""):
                 self.lines[name] = line
-        write_atomically(self._path, self._text([*self._columns, MADE_FROM], self.lines.values(), header=True))
+        self._write(UNFINISHED, [*self._columns, MADE_FROM], self.lines.values())
 
     def add(self, line: dict) -> None:
         """Add an image's line, after its results."""
         name = line["results"]
         self.lines[name] = line | {MADE_FROM: self._made_from[name]}
         try:
-            with open(self._path, "a", encoding="utf-8") as file:
+            with open(self._path, "a", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(self._text([*self._columns, MADE_FROM], [self.lines[name]]))
         except OSError as error:
             raise UserError(f"{self._path} cannot be written ({error}); the same command goes on.") from error
@@ -63,7 +63,7 @@ class Shares:
         if done:
             others = [line for line in _read(self._folder / SHARES) if self._is_other(line.get("results") or "")]
             columns = dict.fromkeys([*self._columns, *(column for line in others for column in line if column)])
-            write_atomically(self._folder / SHARES, self._text([*columns], [*others, *done], header=True))
+            self._write(SHARES, [*columns], [*others, *done])
         if len(done) in (0, len(self._made_from)):
             self._path.unlink(missing_ok=True)
 
@@ -73,6 +73,10 @@ class Shares:
 
     def _is_other(self, name: str) -> bool:
         return name not in self.lines and self._is_whole(name)
+
+    def _write(self, name: str, columns: Sequence[str], lines: Iterable[dict]) -> None:
+        text = self._text(columns, lines, header=True)  # names of files need not be UTF-8
+        write_atomically(self._folder / name, text.encode(errors="surrogateescape"))
 
     def _text(self, columns: Sequence[str], lines: Iterable[dict], header: bool = False) -> str:
         text = io.StringIO()
@@ -93,4 +97,4 @@ def _read(path: Path) -> list[dict]:
     """Lines of a table, if it is there; a line that was broken off lacks its last column, or has a part of it."""
     if not path.is_file():
         return []
-    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="replace"))))
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="surrogateescape"))))

@@ -13,7 +13,7 @@ from deeplabv3.config import MULTI_SCALE, VOC_CLASSES, EvaluationConfig
 from deeplabv3.data.voc import palette, palette_png
 from deeplabv3.errors import UserError
 from deeplabv3.evaluation import predict as predict_module
-from deeplabv3.evaluation.inference import predict
+from deeplabv3.evaluation.inference import predict, predict_batches
 from deeplabv3.evaluation.predict import (
     class_shares,
     load_weights,
@@ -140,6 +140,22 @@ def test_predict_photo_restores_model(make_model):
     model = make_model().train()
     predict_photo(model, photo(80, 90), TIGHT, max_size=50)
     assert model.training and model.output_stride == 16
+
+
+def test_photo_alone_is_predicted_at_the_models_output_stride(make_model):
+    model, photo = make_model().set_output_stride(8), np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    config = EvaluationConfig(output_stride=8, padding="tight")
+    assert np.array_equal(predict_photo(model, photo), predict_photo(model, photo, config))
+
+
+@pytest.mark.parametrize(
+    "photo", [np.zeros((9, 9, 3), np.float32), np.zeros((9, 9, 3), np.uint16), np.zeros((9, 9), np.uint8)]
+)
+def test_what_would_become_black_is_refused(make_model, photo):
+    with pytest.raises(UserError, match=r"give RGB, \(H, W, 3\) uint8"):
+        predict_photo(make_model(), photo)
+    with pytest.raises(UserError, match=r"give RGB, \(H, W, 3\) uint8"):
+        list(predict_batches(make_model(), [photo], EvaluationConfig()))
 
 
 def test_class_shares_are_percentages():

@@ -13,12 +13,14 @@ from conftest import randomize, small_config
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet50
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation import (
     deeplabv3_mobilenet_v3_large,
     deeplabv3_resnet50,
     deeplabv3_resnet101,
     fcn_resnet50,
 )
+from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from deeplabv3 import from_torchvision
 from deeplabv3.errors import UserError
@@ -332,6 +334,18 @@ def test_logits_match_torchvision_in_double_precision():
     images = torch.randn(1, 3, 49, 66, dtype=torch.double, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         torch.testing.assert_close(ours(images), reference.double()(images)["out"], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("changed", ["rates", "strides"])
+def test_modules_with_other_strides_or_rates_are_refused(changed):
+    """Their weights fit, and their logits are others."""
+    reference = torchvision_network(deeplabv3_resnet50)
+    if changed == "rates":
+        reference.classifier[0] = ASPP(2048, (6, 12, 18))
+    else:
+        reference.backbone = IntermediateLayerGetter(resnet50(weights=None), {"layer4": "out"})
+    with pytest.raises(UserError, match="strides or rates of their own"):
+        from_torchvision(reference)
 
 
 @pytest.mark.parametrize("make", [mobilenet_v2, fcn_resnet50, deeplabv3_mobilenet_v3_large])

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from conftest import CLASSES, read_until
 from PIL import Image
 
 from deeplabv3.config import VOC_CLASSES
+from deeplabv3.files import CHECKPOINT
 from deeplabv3.model.checkpoint import Checkpoint, save_checkpoint
 from walkthrough.cli import main
 from walkthrough.commands import predict as module
@@ -90,6 +92,31 @@ def test_images_of_one_name_have_two_results(tmp_path, weights):
     assert main(["predict", str(first), str(second), "--weights", weights, "--output", str(out)]) == 0
     assert [Image.open(out / f"{name}_classes.png").size for name in ("cat", "cat_2")] == [(50, 40), (40, 50)]
     assert [row["file"] for row in table(out)] == [str(first), str(second)]
+
+
+def test_results_of_another_image_are_not_replaced(tmp_path, weights, capsys):
+    """Cameras give many images one name, and all go to one folder by default."""
+    out = ["--weights", weights, "--output", str(tmp_path / "out")]
+    first, second = (make_photo(tmp_path / trip / "IMG_1.png", seed=number) for number, trip in enumerate("ab"))
+    assert main(["predict", str(first), *out]) == main(["predict", str(first), *out]) == 0
+    before = (tmp_path / "out" / "IMG_1_classes.png").read_bytes()
+    assert main(["predict", str(second), *out]) == 1
+    assert f"has results of {first}, which has {second}'s name" in capsys.readouterr().err
+    assert (tmp_path / "out" / "IMG_1_classes.png").read_bytes() == before
+    first.unlink()  # moved away, so that its results may go
+    assert main(["predict", str(second), *out]) == 0
+
+
+def test_names_that_are_long_or_not_utf_8(tmp_path, weights):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    make_photo(photos / "a.png")
+    for name in (b"bad\xff.png", b"L" * 249 + b".png", "ß".encode() * 120 + b".png"):
+        shutil.copy(photos / "a.png", os.fsencode(photos) + b"/" + name)
+    assert main(["predict", str(photos), "--weights", weights, "--output", str(out)]) == 0
+    with open(out / "shares.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and all(Path(row["file"]).is_file() for row in rows)
+    assert len(list(out.glob("*_classes.png"))) == 4
 
 
 def test_later_image_keeps_rows_of_earlier_results(tmp_path, weights, make_model):
@@ -438,6 +465,15 @@ def test_export_end_to_end(tmp_path, weights, kind, name, capsys):
     assert "logits (batch, 3, height, width), output stride 8" in out
     assert float(re.search(r"largest difference .*: ([\d.e-]+) \(", out)[1]) < 1e-3
     assert file.stat().st_size > 1e5
+
+
+def test_export_keeps_the_checkpoint_of_a_run(weights, workspace, capsys):
+    checkpoint = workspace / "runs" / "offline" / "aspp-0123456789ab" / CHECKPOINT
+    checkpoint.parent.mkdir(parents=True)
+    shutil.copy(weights, checkpoint)
+    assert main(["export", "weights", str(checkpoint), "--weights", str(checkpoint)]) == 1
+    assert "belongs to a run" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == Path(weights).read_bytes()
 
 
 def test_images_to_convert_are_named_once(tmp_path, weights, capsys):

@@ -41,6 +41,31 @@ def test_command_and_readers_name_the_same_kinds():
     assert tuple(importing.KINDS) == import_data.KINDS
 
 
+def use_names(monkeypatch, names: list[str]) -> None:
+    monkeypatch.setattr(tiny_exports, "NAMES", names)
+    monkeypatch.setattr(tiny_exports.write_images, "__defaults__", (".jpg", names))
+
+
+@pytest.mark.parametrize("kind", ["coco", "labelme"])
+def test_words_in_names_of_images_are_no_lists(tmp_path, target, monkeypatch, kind):
+    """An image ``test_3.jpg`` of the training set would silently leave it."""
+    use_names(monkeypatch, [f"{word}_{i}" for i, word in enumerate(("test", "val", "train") * 2)])
+    export = KINDS[kind][1](tmp_path / "export")
+    if kind == "coco":
+        export = export.rename(export.with_name("instances_train.json"))
+    assert main(["data", "import", kind, str(export), str(target)]) == 0
+    lists = target / "ImageSets" / "Segmentation"
+    assert len((lists / "trainval.txt").read_text().split()) == 6 and not (lists / "test.txt").exists()
+
+
+def test_names_that_lists_cannot_hold_are_refused(tmp_path, target, monkeypatch, capsys):
+    use_names(monkeypatch, ["a", "b", "trail ", " lead"])
+    export = tiny_exports.labelme(tmp_path / "export")
+    assert main(["data", "import", "labelme", str(export), str(target)]) == 1
+    assert capsys.readouterr().out.count("begins or ends with a space") == 2
+    assert sorted((target / "ImageSets/Segmentation/trainval.txt").read_text().split()) == ["a", "b"]
+
+
 @pytest.mark.parametrize("case", KINDS, ids=str)
 def test_each_kind_gives_exact_labels_and_passes_check(tmp_path, target, capsys, case):
     kind, make = KINDS[case]

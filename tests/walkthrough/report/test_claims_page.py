@@ -96,7 +96,11 @@ def test_write_claims_includes_other_recorded_profiles(measured, tmp_path):
     """Records of several seeds come with the project and are read without its images; those of one decide nothing."""
     page.write_claims(measured, tmp_path)
     text = (tmp_path / "claims.md").read_text()
-    assert f"profile {measured.name}, 3 seeds" in text and "profile animals, 3 seeds" in text and "profile mobile" not in text
+    assert (
+        f"profile {measured.name}, 3 seeds" in text
+        and "profile animals, 3 seeds" in text
+        and "profile mobile" not in text
+    )
     assert (tmp_path / "claims.png").is_file() and (tmp_path / f"claims_{measured.name}.csv").is_file()
     with open(tmp_path / "claims_animals.csv", newline="") as file:
         rows = {row["comparison"]: row for row in csv.DictReader(file)}

@@ -74,7 +74,8 @@ def read(settings: Settings) -> Export:
                 continue
             used.add(image)
             label = partial(_label, image, record, objects[record["id"]], names, table)
-            split = split_of(record["file_name"]) or split_of(path.stem) or split_of(path.parent.name)
+            # A word in a file's own name names no list.
+            split = split_of(Path(record["file_name"]).parent) or split_of(path.stem) or split_of(path.parent.name)
             export.items.append(Item(name_below(image, root), image, label, split))
     export.unlabeled = [image for image in below if image not in used]
     return export

@@ -63,7 +63,7 @@ def read(settings: Settings) -> Export:
             refused[str(path)] = f"its image {record.get('imagePath')} is not below {root}"
             continue
         label = partial(_label, images[name], record, path, table)
-        export.items.append(Item(name, images.pop(name), label, split_of(name)))
+        export.items.append(Item(name, images.pop(name), label, split_of(Path(name).parent)))
     export.unlabeled = [image for name, image in images.items() if name not in broken]
     return export
 

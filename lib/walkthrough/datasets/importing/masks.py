@@ -72,7 +72,7 @@ def read(settings: Settings) -> Export:
     if len(classes) > VOID - 1:
         raise UserError(f"masks below {settings.source} have {len(classes)} colors; labels hold 254 classes.")
     items = [
-        Item(name, image, colors.as_label(mask, values, in_color), split_of(name))
+        Item(name, image, colors.as_label(mask, values, in_color), split_of(Path(name).parent))
         for name, (image, mask) in pairs.items()
         if name in good
     ]

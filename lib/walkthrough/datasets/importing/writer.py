@@ -147,6 +147,8 @@ def _unique(export: Export) -> list[Item]:
     for item in export.items:
         if item.image.suffix.lower() in UNREADABLE:
             export.refused[str(item.image)] = f"cannot be read; {conversion(item.image)}"
+        elif item.name != item.name.strip() or len(item.name.splitlines()) > 1:
+            export.refused[str(item.image)] = "has a name that begins or ends with a space, or has two lines; rename it"
         elif item.name in items:
             export.refused[str(item.image)] = f"has the name of {items[item.name].image}; rename one of them"
         else:
