@@ -115,8 +115,8 @@ def _counts() -> str:
             "No records of the synthetic images ship yet; `make walkthrough` makes those of one seed. One seed decides "
             f"none of [the paper's {sum(claim.counted for claim in load())} claims](docs/results.md#claims)."
         )
-    real = [one.verdict for one in view_of("animals").verdicts if one.claim.counted] if shipped("animals") else []
-    decided = [f"{count} {word}" for word in verdicts.VERDICTS[:3] if (count := real.count(word))]
+    real = view_of("animals").counts() if shipped("animals") else {}
+    decided = [f"{real[word]} {word}" for word in verdicts.VERDICTS[:3] if word in real]
     on_real = f" On real images: {', '.join(decided)}." if decided else ""
     return f"{view_of(profile.name).summary()}{on_real} [Every claim, and why](docs/results.md#claims)."
 

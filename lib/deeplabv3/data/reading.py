@@ -76,6 +76,9 @@ def _gray(values: np.ndarray, path: Path, is_png: bool) -> np.ndarray:
             f"image {path} has pixels of {8 * values.itemsize} bits, which have no fixed white; choose a LOW and a "
             f"HIGH for all of your images and convert them: {python_line(path, TO_8_BITS)}"
         )
+    if values.max() < 0x2000:  # 12 bits and fewer
+        text = f"16-bit images in {path.parent} use few of 65536 levels and are nearly black; choose a LOW and a HIGH: "
+        warnings.warn(text + python_line(path, TO_8_BITS), stacklevel=2)
     return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
 
 

@@ -23,7 +23,7 @@ from torchvision.models import segmentation
 from torchvision.transforms import functional as transforms
 
 from deeplabv3 import config
-from deeplabv3.config import MEAN, STD, VOC_CLASSES, VOID, EvaluationConfig
+from deeplabv3.config import VOC_CLASSES, VOID, EvaluationConfig
 from deeplabv3.data import synthetic
 from deeplabv3.data.transforms import pad, padded_size
 from deeplabv3.data.voc import VOCData
@@ -33,6 +33,7 @@ from deeplabv3.evaluation.inference import evaluate, predict_batches
 from deeplabv3.evaluation.predict import load_weights
 from deeplabv3.model.deeplab import DeepLabV3
 from deeplabv3.model.deploy import optimize_for_inference
+from deeplabv3.model.pretrained import load_pretrained
 from deeplabv3.model.weights import from_torchvision
 from walkthrough import paths
 from walkthrough.bench.model import randomize_statistics
@@ -84,10 +85,13 @@ class EvaluationBench:
         """
         with threads(self.threads), tempfile.TemporaryDirectory() as folder:
             reference, ours, classes = self._networks()
-            data = VOCData(self.data or enlarged(Path(folder), self.images), "val", classes)
+            root = self.data or enlarged(Path(folder), self.images)
+            data = VOCData(root, "val", classes, unlisted_labels="ignore")  # neither loop counts them
             data.names = data.names[: self.images]
             strategy = self.strategy()
-            loader = DataLoader(_Samples(data, strategy), num_workers=self.workers, persistent_workers=self.workers > 0)
+            loader = DataLoader(
+                _Samples(data, strategy, ours.config), num_workers=self.workers, persistent_workers=self.workers > 0
+            )
             variants = {"ours, unmodified network": (ours, strategy), "ours": (optimize_for_inference(ours), strategy)}
             if self.bf16:
                 strategy = replace(strategy, precision="bfloat16")
@@ -134,8 +138,11 @@ class EvaluationBench:
         """Return the network for torchvision's loop, ours with the same weights, and label value to class name."""
         classes = dict(enumerate(VOC_CLASSES if self.data else config.SYNTHETIC_CLASSES))
         if self.weights:
-            named = self.weights.startswith("torchvision")
-            ours, classes = load_weights(self.weights if named else str(paths.find_checkpoint(self.weights)))
+            if self.weights == "pretrained":
+                ours, classes = load_pretrained()
+            else:
+                named = self.weights.startswith("torchvision")
+                ours, classes = load_weights(self.weights if named else str(paths.find_checkpoint(self.weights)))
             reference: nn.Module = _AsTorchvision(deepcopy(ours).set_output_stride(self.output_stride))
         else:
             torch.manual_seed(0)
@@ -169,8 +176,8 @@ class _AsTorchvision(nn.Module):
 class _Samples(Dataset):
     """Padded images ``(3, H, W)`` normalized, and labels ``(H, W)`` int64 with void padding, for torchvision's loop."""
 
-    def __init__(self, data: VOCData, strategy: EvaluationConfig):
-        self.data, self.strategy = data, strategy
+    def __init__(self, data: VOCData, strategy: EvaluationConfig, network: config.ModelConfig):
+        self.data, self.strategy, self.network = data, strategy, network
 
     def __len__(self) -> int:
         return len(self.data)
@@ -178,7 +185,8 @@ class _Samples(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, label = self.data[index]
         size = padded_size(label.shape[0], label.shape[1], self.strategy)
-        normalized = transforms.normalize(transforms.to_tensor(pad(image, size)), MEAN, STD)
+        padded_image = pad(image, size, color=self.network.mean_pixel)
+        normalized = transforms.normalize(transforms.to_tensor(padded_image), self.network.mean, self.network.std)
         padded = np.full(size, VOID, dtype=np.int64)
         padded[: label.shape[0], : label.shape[1]] = label
         return normalized, torch.from_numpy(padded)

@@ -41,9 +41,8 @@ def add(subparsers: Any) -> None:
         partial(_bench, "evaluate", "EvaluationBench"),
         "evaluation of whole images: ours and torchvision's reference loop",
     )
-    kind.add_argument(
-        "--weights", default="", metavar="NETWORK", help="a run or a file (default: ResNet-50, random weights)"
-    )
+    text = "a run, a file or 'pretrained', with --data (default: ResNet-50, random weights)"
+    kind.add_argument("--weights", default="", metavar="NETWORK", help=text)
     kind.add_argument("--data", default="", metavar="ROOT", help="VOC's layout (default: synthetic images, enlarged)")
     kind.add_argument("--images", type=int, default=8, help="how many of the list val (8; 512 suits a GPU)")
     kind.add_argument("--output-stride", type=int, default=8, help="8, or another with --weights")
@@ -84,7 +83,7 @@ def add(subparsers: Any) -> None:
         "time and error of each convolution of a training step in bfloat16",
     )
     _network_options(kind, "resnet101, or another of the library's")
-    _training_options(kind)
+    _training_options(kind, compiled=False)
     _device_options(kind)
     _json_option(kind)
 
@@ -129,16 +128,16 @@ def _network_options(kind: argparse.ArgumentParser, backbones: str) -> None:
     kind.add_argument("--output-stride", type=int, choices=(8, 16, 32), default=16)
 
 
-def _training_options(kind: argparse.ArgumentParser) -> None:
+def _training_options(kind: argparse.ArgumentParser, compiled: bool = True) -> None:
     kind.add_argument("--crop-size", type=int, help="in pixels (513; 257 on the CPU)")
     kind.add_argument("--batch-size", type=int, help="crops at once (16; 2 on the CPU)")
     kind.add_argument(
         "--rounds", type=int, help="timings of each variant (7; 3 on the CPU, interleaved; the median counts)"
     )
     kind.add_argument("--steps", type=int, help="training steps that are timed together (10; 1 on the CPU)")
-    kind.add_argument(
-        "--no-compile", dest="compiled", action="store_false", help="leave torch.compile out (it compiles for minutes)"
-    )
+    if compiled:
+        text = "leave torch.compile out (it compiles for minutes)"
+        kind.add_argument("--no-compile", dest="compiled", action="store_false", help=text)
 
 
 def _rounds_option(kind: argparse.ArgumentParser, default: int) -> None:

@@ -49,15 +49,19 @@ class ClaimsView(Rendered):
     def label(self) -> str:
         return "tab:claims"
 
-    def summary(self) -> str:
-        """Number of counted claims with each verdict, as a sentence."""
+    def counts(self) -> dict[str, int]:
+        """Number of counted claims with each verdict; of those that are measured in part apart."""
         counted = [verdict for verdict in self.verdicts if verdict.claim.counted]
         partly = [one for one in counted if one.found and not one.complete and one.asked]
         found = [verdict.verdict for verdict in counted if verdict not in partly]
-        counts = [f"{found.count(verdict)} {verdict}" for verdict in verdicts.VERDICTS if verdict in found]
-        counts += [f"{len(partly)} measured in part"] if partly else []
-        seeds = ", with one seed, which decides none" if self.profile.seeds == 1 else ""
-        return f"Of {len(counted)} claims{seeds}: {', '.join(counts)}."
+        counts = {verdict: found.count(verdict) for verdict in verdicts.VERDICTS if verdict in found}
+        return counts | ({"measured in part": len(partly)} if partly else {})
+
+    def summary(self) -> str:
+        """The same as a sentence."""
+        counts, seeds = self.counts(), ", with one seed, which decides none" if self.profile.seeds == 1 else ""
+        verdict_texts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        return f"Of {sum(counts.values())} claims{seeds}: {verdict_texts}."
 
     def notes(self) -> list[str]:
         several = any(verdict.several_seeds for verdict in self.verdicts)

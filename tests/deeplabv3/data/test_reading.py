@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -117,6 +118,16 @@ def test_16_bit_image_keeps_brightness(tmp_path, suffix):
     gray = np.array([[0, 255, 256, 0x8000, 0xFFFF]], dtype=np.uint16)
     Image.fromarray(gray).save(tmp_path / f"deep.{suffix}")
     assert read_image(tmp_path / f"deep.{suffix}")[0].tolist() == [[v] * 3 for v in (0, 0, 1, 128, 255)]
+
+
+@pytest.mark.parametrize(("white", "warned"), [(4095, True), (255, True), (0xFFFF, False)])
+def test_16_bit_image_of_few_levels_is_warned_of(tmp_path, white, warned):
+    """As cameras of 12 bits and many scripts write them: the network would see black."""
+    Image.fromarray(np.array([[0, white]], dtype=np.uint16)).save(tmp_path / "deep.png")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_image(tmp_path / "deep.png")
+    assert [f"16-bit images in {tmp_path} use few" in str(one.message) for one in caught] == [True] * warned
 
 
 def test_16_bit_color_png_keeps_its_upper_bits(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import CLASSES, write_voc
 
-from deeplabv3.config import SYNTHETIC_CLASSES, VOID, EvaluationConfig
+from deeplabv3.config import SYNTHETIC_CLASSES, VOID, EvaluationConfig, ModelConfig
 from deeplabv3.data.transforms import normalize, pad, padded_size
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
@@ -31,11 +31,15 @@ def checkpoint(make_model, tmp_path):
 
 @pytest.mark.parametrize("padding", ["tight", "crop"])
 def test_both_loops_get_equal_images(voc_root, padding):
+    own = ModelConfig(mean=(0.2, 0.6, 0.5), std=(0.3, 0.2, 0.25))
     data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationConfig(8, crop_size=65, padding=padding)
-    for index, (normalized, label) in enumerate(_Samples(data, settings)[index] for index in range(len(data))):
+    for index, (normalized, label) in enumerate(_Samples(data, settings, own)[index] for index in range(len(data))):
         image, truth = data[index]
         size = padded_size(*truth.shape, settings)
-        torch.testing.assert_close(normalized[None], normalize(torch.from_numpy(pad(image, size)[None])))
+        torch.testing.assert_close(
+            normalized[None],
+            normalize(torch.from_numpy(pad(image, size, color=own.mean_pixel)[None]), own.mean, own.std),
+        )
         assert np.array_equal(label[: truth.shape[0], : truth.shape[1]], truth)
         assert label.shape == size and (label != VOID).sum() == (truth != VOID).sum()
 
@@ -44,7 +48,7 @@ def test_both_loops_get_equal_images(voc_root, padding):
 def test_both_loops_count_equally(make_model, voc_root, workers):
     data, settings = VOCData(voc_root, "trainval", CLASSES), EvaluationConfig(padding="tight")
     model: DeepLabV3 = make_model().eval()
-    loader = torch.utils.data.DataLoader(_Samples(data, settings), num_workers=workers)
+    loader = torch.utils.data.DataLoader(_Samples(data, settings, ModelConfig()), num_workers=workers)
     reference = reference_loop(_AsTorchvision(model), loader, "cpu")
     ours = evaluate(model, data, settings, batch_size=4).sum(0)
     assert reference.sum() == ours.sum() > 0
@@ -92,25 +96,27 @@ def test_command_measures_a_checkpoint(checkpoint, tmp_path, capsys):
 
 
 def test_checkpoint_without_classes_uses_output_numbers(make_model, tmp_path, capsys):
-    """Its label values are then the numbers of its outputs, and a label with others is named."""
+    """Its label values are then the numbers of its outputs; others are void."""
     model = make_model()
     save_checkpoint(
         tmp_path / "c.safetensors", Checkpoint(1, 1.0, {"model": vars(model.config)}, model.state_dict(), {})
     )
     root = write_voc(tmp_path / "images", train=1, val=3)
     command = ["bench", "evaluate", "--weights", str(tmp_path / "c.safetensors"), "--data", str(root)]
-    assert main([*command, "--rounds", "3", "--images", "2"]) == 1
-    assert "not in the class list" in capsys.readouterr().err
+    assert main([*command, "--rounds", "3", "--images", "2", "--json", str(tmp_path / "b.json")]) == 0
+    data = VOCData(root, "val", CLASSES)
+    counted = sum(np.isin(data[index][1], range(3)).sum() for index in range(2))
+    assert 0 < json.loads((tmp_path / "b.json").read_text())["pixels"] <= counted
 
 
 def test_differing_pixel_is_counted(make_model, data):
     """One pixel of ours changed, one more where the truth is void: one is counted."""
     model, settings = make_model().eval(), EvaluationConfig(padding="tight")
     reference = _AsTorchvision(model)
-    loader = torch.utils.data.DataLoader(_Samples(data, settings))
+    loader = torch.utils.data.DataLoader(_Samples(data, settings, ModelConfig()))
     predictions = [
         reference(image[None])["out"].argmax(1)[0].numpy()[: data[index][1].shape[0], : data[index][1].shape[1]]
-        for index, (image, _) in enumerate(_Samples(data, settings)[index] for index in range(len(data)))
+        for index, (image, _) in enumerate(_Samples(data, settings, ModelConfig())[index] for index in range(len(data)))
     ]
     assert bench._count_differing(reference, loader, predictions) == 0
     for place in ((data[3][1] != VOID).nonzero(), (data[3][1] == VOID).nonzero()):

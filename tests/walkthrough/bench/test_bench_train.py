@@ -63,7 +63,7 @@ def test_equal_weights_give_equal_loss(output_stride):
     """Our loss, as the trainer computes it from uint8 images, and the script's without the auxiliary head."""
     reference = torchvision_network("resnet50", output_stride).eval()
     nn.init.normal_(reference.classifier[4].bias)
-    ours = from_torchvision(reference).set_output_stride(output_stride)
+    ours = from_torchvision(reference.state_dict()).set_output_stride(output_stride)
     images, labels = TrainBench(**TINY | {"crop_size": 65}).random_batch()
     with torch.no_grad():
         expected = F.cross_entropy(reference(normalize(images))["out"], labels.long(), ignore_index=VOID)
