@@ -66,6 +66,15 @@ def test_names_that_lists_cannot_hold_are_refused(tmp_path, target, monkeypatch,
     assert sorted((target / "ImageSets/Segmentation/trainval.txt").read_text().split()) == ["a", "b"]
 
 
+def test_too_few_images_are_told_with_those_refused(tmp_path, target, monkeypatch, capsys):
+    use_names(monkeypatch, ["a", "b"])
+    export = tiny_exports.labelme(tmp_path / "export")
+    (export / "b.jpg").write_bytes(b"")
+    assert main(["data", "import", "labelme", str(export), str(target)]) == 1
+    error = capsys.readouterr().err
+    assert "there is one image to draw train and val from" in error and "b.jpg cannot be read" in error
+
+
 @pytest.mark.parametrize("case", KINDS, ids=str)
 def test_each_kind_gives_exact_labels_and_passes_check(tmp_path, target, capsys, case):
     kind, make = KINDS[case]

@@ -113,7 +113,11 @@ def write(export: Export, target: Path, settings: Settings, split: lists.Split, 
     if not imported:
         reason = next(iter(export.refused.values()), "all images have too few pixels of objects")
         raise UserError(f"none of {len(items):,} images can be imported; the first: {reason}")
-    account.lists, account.about_lists = lists.draw(imported, split)
+    try:
+        account.lists, account.about_lists = lists.draw(imported, split)
+    except UserError as error:
+        refused = [f"{image}: {reason}" for image, reason in export.refused.items()]
+        raise UserError("\n".join([str(error), *refused])) from error
     for name in ("train", "val", "trainval", "test", lists.TRAINVAL_COARSE):
         path = target / LISTS / f"{name}.txt"
         if name in account.lists:
