@@ -178,7 +178,7 @@ def minutes(command: str) -> str:
 def commands() -> str:
     """The two commands with their minutes."""
     texts = {
-        "make walkthrough": "notebooks, 11 trainings, a book; other rows of the tables are stored",
+        "make walkthrough": "notebooks, 11 trainings, a book; other table rows are stored",
         "make test": "ruff, mypy, pytest, nbval",
     }
     lines = [f"{command:17} # {minutes(command)}: {text}" for command, text in texts.items()]
