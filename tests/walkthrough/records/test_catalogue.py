@@ -55,7 +55,7 @@ STALE_EVALUATIONS = {
         "output_stride 64 is not possible",
     ),
     "another name": (lambda record: record["settings"].update(flip=True), "stale: an evaluation with its settings is"),
-    "no number": (lambda record: record.update(miou="high"), "damaged: its mIoU or its class_iou is no number"),
+    "no number": (lambda record: record.update(miou="high"), "damaged: its mIoU is no number"),
     "nothing in it": (lambda record: record.pop("miou"), "damaged: it lacks miou"),
     "another number": (lambda record: record.update(images=41), "are not those of 41 images"),
     "other counts": (lambda record: record.update(counts="0" * 16), "are not those that it was written with"),
