@@ -153,7 +153,7 @@ losses at the end of a run are not read | deeplabv3/training/trainer.py | deepla
     if self.steps_done % READ_EVERY.get(self.device.type, 1) and not validates and not finished:
     if self.steps_done % READ_EVERY.get(self.device.type, 1) and not validates:
 a record's counts are not compared with its JSON | walkthrough/records/store.py | walkthrough/records/test_store.py -k killed_writer
-    return content if values[COUNTS] == counts_hash(content) else None
+    return content if values.get(COUNTS) == counts_hash(content) else None
     return content
 a checkpoint's checksum is not compared | deeplabv3/model/checkpoint.py | deeplabv3/model/test_checkpoint.py -k flipped
     if header.get("crc32", checksum) != checksum:

@@ -9,14 +9,14 @@ pipeline``), so augmentation on the GPU would only take time from the network.
 
 import os
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from deeplabv3.config import SCALES, TrainingConfig
+from deeplabv3.config import TrainingConfig
 from deeplabv3.data.transforms import MEAN_PIXEL, random_crop
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError, attempt
@@ -26,47 +26,26 @@ class TrainingSamples(Dataset):
     """Random crops of the training images: image and crop of sample ``n`` depend on ``(seed, n)`` alone.
 
     Each epoch is a permutation of the images, cut to whole batches (10,582 mod 16 = 6 images are left out of it).
+    Images with one of ``config.hard_classes`` are in it ``hard_class_copies`` times (Section 4.3).
 
     Args:
         data: training images
-        crop_size: pixels a side
-        batch_size: crops in a step, over all processes
+        config: batch and crop size, scales, flip and hard classes
         seed: of the order, the crops and the flips
-        scales: drawn from at random
-        flip: flip left to right at random
-        repeated_indices: images that an epoch has once more, for each time that they are named here
         color: that crops are padded with
     """
 
-    def __init__(
-        self,
-        data: VOCData,
-        crop_size: int,
-        batch_size: int,
-        seed: int,
-        scales: tuple[float, ...] = SCALES,
-        flip: bool = True,
-        repeated_indices: Sequence[int] = (),
-        color: tuple[int, ...] = MEAN_PIXEL,
-    ):
-        self.data, self.crop_size, self.seed = data, crop_size, seed
-        self.scales, self.flip, self.color = scales, flip, color
-        self._indices = np.concatenate([np.arange(len(data)), np.array(repeated_indices, dtype=np.int64)])
-        self.per_epoch = len(self._indices) // batch_size * batch_size
+    def __init__(self, data: VOCData, config: TrainingConfig, seed: int, color: tuple[int, ...] = MEAN_PIXEL):
+        self.data, self.config, self.seed, self.color = data, config, seed, color
+        hard_indices = data.indices_with_classes(config.hard_classes) if config.hard_classes else []
+        self._indices = np.array([*range(len(data)), *hard_indices * (config.hard_class_copies - 1)], dtype=np.int64)
+        self.per_epoch = len(self._indices) // config.batch_size * config.batch_size
         if self.per_epoch == 0:
             raise UserError(
-                f"list {data.list_name!r} has {len(data)} images, fewer than 'batch_size' {batch_size}; lower it."
+                f"list {data.list_name!r} has {len(data)} images, fewer than 'batch_size' {config.batch_size}; lower "
+                "it."
             )
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
-
-    @classmethod
-    def of(
-        cls, data: VOCData, config: TrainingConfig, seed: int, color: tuple[int, ...] = MEAN_PIXEL
-    ) -> "TrainingSamples":
-        """Samples of a run with ``config``: images with one of its hard classes are repeated (Section 4.3)."""
-        hard_indices = data.indices_with_classes(config.hard_classes) if config.hard_classes else []
-        repeated_indices = hard_indices * (config.hard_class_copies - 1)
-        return cls(data, config.crop_size, config.batch_size, seed, config.scales, config.flip, repeated_indices, color)
 
     def index(self, n: int) -> int:
         """Index of the image that sample ``n`` is cut from."""
@@ -78,8 +57,8 @@ class TrainingSamples(Dataset):
     def __getitem__(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Image ``(crop_size, crop_size, 3)`` and label ``(crop_size, crop_size)`` of sample ``n``, both uint8."""
         image, label = self.data[self.index(n)]
-        rng = np.random.default_rng([self.seed, n, 1])
-        return random_crop(image, label, self.crop_size, rng, self.scales, self.flip, self.color)
+        rng, config = np.random.default_rng([self.seed, n, 1]), self.config
+        return random_crop(image, label, config.crop_size, rng, config.scales, config.flip, self.color)
 
 
 class _ErrorsAsValues(Dataset):
@@ -122,7 +101,6 @@ def batches(
     samples: TrainingSamples,
     first: int,
     last: int,
-    batch_size: int,
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -132,14 +110,14 @@ def batches(
     The data workers start in this call.
 
     Args:
-        samples: samples of the run; batch ``b`` has samples ``b * batch_size`` … ``(b + 1) * batch_size - 1``
+        samples: samples of the run; batch ``b`` has ``b * batch_size`` … ``(b + 1) * batch_size - 1`` of them
         first: number of the first batch
         last: number after the last batch
-        batch_size: crops in a batch, over all processes
         num_workers: data workers; 0 cuts the crops in this process
         rank: number of this process
         world_size: number of processes; each yields its even share, ``N = batch_size / world_size`` crops a batch
     """
+    batch_size = samples.config.batch_size
     share = batch_size // world_size
     fork = num_workers > 0 and sys.platform == "linux"
     if fork and samples.data.cached and (last - first) * share > len(samples.data):

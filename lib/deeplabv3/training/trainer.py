@@ -61,10 +61,10 @@ class Trainer:
         self.resume()
         if self.steps_done >= num_steps:
             return self.seconds
-        samples = TrainingSamples.of(self.data, config, self.seed, self.model.config.mean_pixel)
+        samples = TrainingSamples(self.data, config, self.seed, self.model.config.mean_pixel)
         steps, share = (self.steps_done, num_steps), (self.processes.rank, world_size)
         # First of all data workers are forked: CUDA's and TensorBoard's threads may hold locks that a child waits for.
-        stream = batches(samples, *steps, config.batch_size, self.runtime.num_workers, *share)
+        stream = batches(samples, *steps, self.runtime.num_workers, *share)
         switches = compute_settings(config.precision, one_size=True, deterministic=self.runtime.deterministic)
         with switches, stop_requests() as stop, ThreadPoolExecutor(1) as self.writer:
             self.setup()

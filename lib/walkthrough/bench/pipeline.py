@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deeplabv3 import config
-from deeplabv3.config import VOC_CLASSES
+from deeplabv3.config import VOC_CLASSES, TrainingConfig
 from deeplabv3.data.loader import TrainingSamples, batches, collate
 from deeplabv3.data.transforms import random_crop
 from deeplabv3.data.voc import VOCData
@@ -68,9 +68,8 @@ class PipelineBench:
                 sources["memory"].cache_all()
             else:
                 del sources["memory"]
-            samples = {
-                name: TrainingSamples(data, self.crop_size, self.batch_size, seed=0) for name, data in sources.items()
-            }
+            config = TrainingConfig(batch_size=self.batch_size, crop_size=self.crop_size)
+            samples = {name: TrainingSamples(data, config, seed=0) for name, data in sources.items()}
             pairs = [(name, workers) for workers in self.workers or all_workers() for name in samples]
             times: dict[tuple[str, int], list[tuple[float, float]]] = {pair: [] for pair in pairs}
             calls = pairs * (self.rounds + 1)
@@ -109,7 +108,7 @@ class PipelineBench:
     def _time_batches(self, samples: TrainingSamples, workers: int, warmup: int, timed: int) -> tuple[float, float]:
         """Seconds of ``timed`` batches after ``warmup`` ones, and CPU seconds of everything."""
         cpu = _cpu_seconds()
-        stream = batches(samples, 0, warmup + timed, self.batch_size, workers)
+        stream = batches(samples, 0, warmup + timed, workers)
         for _ in range(warmup):
             next(stream)
         start = time.perf_counter()

@@ -79,7 +79,7 @@ def long_main(options: argparse.Namespace) -> int:
 def list_main(options: argparse.Namespace) -> int:
     from deeplabv3.errors import UserError
     from walkthrough.records.catalogue import run_records
-    from walkthrough.records.frame import as_csv
+    from walkthrough.records.rows import as_csv
 
     profile = profile_of(options)
     if options.format == "csv":

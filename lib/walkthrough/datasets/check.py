@@ -5,20 +5,18 @@ Every image and label of every list is decoded once; the result is one line for 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from deeplabv3 import config
 from deeplabv3.data import lists as voc_lists
 from deeplabv3.data import reading, voc
 from deeplabv3.errors import attempt
-from deeplabv3.machine import available_cpus
+from walkthrough.datasets.progress import in_threads
 from walkthrough.datasets.propose import propose
 from walkthrough.datasets.survey import LabelSurvey, without_repeated_hints
 
@@ -176,9 +174,7 @@ def _decode(
         label, label_error = attempt(_label, files, name, list_names[name]) if needed else (None, "")
         return picture, label, [error for error in (image_error, label_error) if error]
 
-    with ThreadPoolExecutor(available_cpus()) as threads:
-        decoded = threads.map(decode, list_names)
-        found = list(tqdm(decoded, total=len(list_names), desc="checking", unit="image", disable=None, leave=False))
+    found = in_threads("checking", decode, list(list_names))
     pictures = {picture.name: picture for picture, _, _ in found if picture}
     labels = {label.name: label for _, label, _ in found if label}
     errors = [(name, error) for name, (_, _, errors) in zip(list_names, found, strict=True) for error in errors]

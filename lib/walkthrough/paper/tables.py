@@ -42,7 +42,8 @@ class Table:
     number: int
     title: str
     section: str  # that speaks of it
-    cells: tuple[Cell, ...]
+    settings: Callable[[dict[str, str]], dict[str, Any]]  # of a cell with these keys
+    cells: tuple[Cell, ...] = ()
     across: str = ""  # key whose values are the columns, as the paper prints it; empty: every cell is a row
     measure: str = "mIoU on VOC 2012 val"  # the paper's numbers
     remark: str = ""  # what its numbers need to be read rightly
@@ -178,47 +179,41 @@ def _shown(keys: dict[str, str]) -> dict[str, Any]:
     return {}
 
 
-@dataclass(frozen=True)
-class _Kind:
-    title: str
-    section: str
-    settings: Callable[[dict[str, str]], dict[str, Any]]
-    across: str = ""
-    measure: str = "mIoU on VOC 2012 val"
-    remark: str = ""
-
-
-_TABLES = {
-    1: _Kind(
+_TABLES = [
+    Table(
+        1,
         "Going deeper with atrous convolution: ResNet-50 with block7, by output stride",
         "Section 4.2",
         _output_stride,
         across="output_stride",
     ),
-    2: _Kind(
+    Table(
+        2,
         "ResNet-50 and ResNet-101 with more cascaded blocks, output stride 16",
         "Section 4.2",
         _depth,
         across="last_block",
     ),
-    3: _Kind("Multi-grid in the cascade, ResNet-101, output stride 16", "Section 4.2", _grid, across="last_block"),
-    4: _Kind("Inference with the cascade: block7, multi-grid (1,2,1)", "Section 4.2", _cascade_inference),
-    5: _Kind(
+    Table(3, "Multi-grid in the cascade, ResNet-101, output stride 16", "Section 4.2", _grid, across="last_block"),
+    Table(4, "Inference with the cascade: block7, multi-grid (1,2,1)", "Section 4.2", _cascade_inference),
+    Table(
+        5,
         "Atrous spatial pyramid pooling with multi-grid and image-level features, output stride 16",
         "Section 4.3",
         _aspp,
     ),
-    6: _Kind("Inference with ASPP: multi-grid (1,2,4), image pooling", "Section 4.3", _aspp_inference),
-    7: _Kind("The VOC 2012 test set", "Section 4.3", _shown, measure="mIoU on VOC 2012 test"),
-    8: _Kind("Training protocol: crop, upsampled logits, fine-tuned batch norm", "Appendix A", _protocol),
-    9: _Kind("Batch size", "Appendix A", _batch, across="batch"),
-    10: _Kind(
-        "Output stride in training, with the batch that fitted, and in evaluation", "Appendix A", _training_stride
+    Table(6, "Inference with ASPP: multi-grid (1,2,4), image pooling", "Section 4.3", _aspp_inference),
+    Table(7, "The VOC 2012 test set", "Section 4.3", _shown, measure="mIoU on VOC 2012 test"),
+    Table(8, "Training protocol: crop, upsampled logits, fine-tuned batch norm", "Appendix A", _protocol),
+    Table(9, "Batch size", "Appendix A", _batch, across="batch"),
+    Table(
+        10, "Output stride in training, with the batch that fitted, and in evaluation", "Appendix A", _training_stride
     ),
-    11: _Kind("Asynchronous training on several machines", "Appendix B", _shown),
-    12: _Kind("Cityscapes, trained on train_fine", "Appendix C", _cityscapes, measure="mIoU on Cityscapes val"),
-    13: _Kind("The Cityscapes test set", "Appendix C", _shown, measure="mIoU on Cityscapes test"),
-    14: _Kind(
+    Table(11, "Asynchronous training on several machines", "Appendix B", _shown),
+    Table(12, "Cityscapes, trained on train_fine", "Appendix C", _cityscapes, measure="mIoU on Cityscapes val"),
+    Table(13, "The Cityscapes test set", "Appendix C", _shown, measure="mIoU on Cityscapes test"),
+    Table(
+        14,
         "DeepLabv2 beside DeepLabv3, and batch norm (not a table of the paper)",
         "Section 4.3",
         _versions,
@@ -228,12 +223,12 @@ _TABLES = {
         "out. DeepLabv2's head: the same four classifiers in DeepLabv3's protocol, multi-grid (1,2,4). Heads without "
         "batch norm are trained with DeepLabv2's learning rate, 0.001 where DeepLabv3's is 0.007.",
     ),
-}
+]
 
-NUMBERS = tuple(number for number, kind in _TABLES.items() if kind.settings not in (_shown, _cityscapes))
+NUMBERS = tuple(table.number for table in _TABLES if table.settings not in (_shown, _cityscapes))
 """The tables that are regenerated."""
 
-ALL = tuple(_TABLES)
+ALL = tuple(table.number for table in _TABLES)
 """Tables 7, 11 and 13 are shown with the paper's values; 12 is regenerated on Cityscapes alone; 14 is ours."""
 
 
@@ -247,15 +242,15 @@ def load(number: int, data: Collection[str] = ()) -> Table:
 
     Cells that need other data than VOC's and ``data`` are not run.
     """
-    if number not in _TABLES:
-        raise UserError(f"there is no table {number}; choose one from 1 to {max(_TABLES)}.")
-    kind = _TABLES[number]
+    if number not in ALL:
+        raise UserError(f"there is no table {number}; choose one from 1 to {max(ALL)}.")
+    table = _TABLES[number - 1]
     with open(paths.home() / "data" / "paper" / f"table_{number:02d}.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     cells = []
     for row in rows:
         miou, source_quality = float(row.pop("miou") or "nan"), row.pop("source_quality")
-        cell = Cell(row, miou, source_quality, **kind.settings(row))
+        cell = Cell(row, miou, source_quality, **table.settings(row))
         is_run = not cell.needs or cell.needs in data
         cells.append(cell if is_run else replace(cell, variant=None, training={}))
-    return Table(number, kind.title, kind.section, tuple(cells), kind.across, kind.measure, kind.remark)
+    return replace(table, cells=tuple(cells))

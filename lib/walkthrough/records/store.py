@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplabv3.errors import UserError, attempt
+from deeplabv3.errors import UserError
 from deeplabv3.files import write_atomically
 
 COUNTS = "counts"
-"""Key in an evaluation's JSON file: the hash of the NPZ file beside it. Early records lack it."""
+"""Key in an evaluation's JSON file: the hash of the NPZ file beside it."""
 
 
 def read_json(path: Path) -> dict:
@@ -30,8 +30,6 @@ def read_counts(path: Path, content: bytes) -> np.ndarray:
     """Confusion matrices ``(images, K, K)`` int64; a damaged file is a :class:`UserError` that names it."""
     try:
         with np.load(io.BytesIO(content)) as file:
-            if "confusion" in file:  # as version 0.1 wrote it
-                return file["confusion"].astype(np.int64)
             cells = np.zeros(file["shape"], dtype=np.int64)
             positive = np.unpackbits(file["positive"], count=cells.size).reshape(cells.shape)
             cells[positive == 1] = np.ascontiguousarray(file["bytes"].T).view("<u4")[:, 0]
@@ -72,9 +70,7 @@ def counts_beside(path: Path, values: dict) -> bytes | None:
         content = path.with_suffix(".npz").read_bytes()
     except OSError:
         return None
-    if COUNTS not in values:
-        return content if attempt(read_counts, path, content)[0] is not None else None
-    return content if values[COUNTS] == counts_hash(content) else None
+    return content if values.get(COUNTS) == counts_hash(content) else None
 
 
 class PartialCounts:

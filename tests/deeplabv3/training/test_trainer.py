@@ -49,7 +49,7 @@ def test_training_equals_sgd_by_hand(tmp_path, data, changes):
     model = new_model().set_batch_norm_momentum(0.1).train()
     if config.freeze_batch_norm:
         model.freeze_batch_norm()
-    samples = TrainingSamples(data, 33, 2, 2, config.scales, config.flip)
+    samples = TrainingSamples(data, config, 2)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     velocity = {name: torch.zeros_like(p) for name, p in parameters.items()}
     warmup = {1: [0, 0.5, 1, 1], 0: [1, 1, 1, 1]}[config.backbone_freeze_steps]
@@ -96,9 +96,10 @@ def test_network_sees_the_normalized_samples(tmp_path, data, monkeypatch, change
 
     monkeypatch.setattr(step_module, "segmentation_loss", spy)
     model = new_model(**changes)
-    train(model, data, short_config(scales=(0.25,)), tmp_path, seed=9)
-    samples = TrainingSamples(data, 33, 2, 9, (0.25,), color=model.config.mean_pixel)
-    expected = list(batches(samples, 0, 4, 2))
+    config = short_config(scales=(0.25,))
+    train(model, data, config, tmp_path, seed=9)
+    samples = TrainingSamples(data, config, 9, model.config.mean_pixel)
+    expected = list(batches(samples, 0, 4))
     corner = torch.tensor(model.config.mean_pixel, dtype=torch.uint8)
     assert all((images[:, -1, -1] == corner).all() or (images[:, -1, 0] == corner).all() for images, _ in expected)
     assert len(seen) == 4

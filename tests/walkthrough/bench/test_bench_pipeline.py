@@ -46,7 +46,7 @@ def test_worker_startup_is_not_counted(monkeypatch, tmp_path):
     """Workers that take 10 s of the cores to start, and 0.5 s a batch."""
     cpu = [0.0]
 
-    def batches(samples, first, last, batch_size, workers):
+    def batches(samples, first, last, workers):
         cpu[0] += 10
         for _ in range(first, last):
             cpu[0] += 0.5

@@ -61,7 +61,7 @@ def test_interrupted_import_goes_on(command, target, capsys, monkeypatch):
 
     real = writer.palette_png
     monkeypatch.setattr(writer, "palette_png", stops)
-    monkeypatch.setattr("walkthrough.datasets.importing.progress.available_cpus", lambda: 1)
+    monkeypatch.setattr("walkthrough.datasets.progress.available_cpus", lambda: 1)
     assert main(command) == 130
     assert not [path for path in target.rglob("*") if "partial" in path.name]
     assert not (target / "ImageSets").exists()

@@ -6,7 +6,7 @@ import pytest
 from record_helpers import PROFILE, recorded, run_of, setting
 
 from deeplabv3.errors import UserError
-from walkthrough.records import catalogue, store
+from walkthrough.records import catalogue
 from walkthrough.records.run import Run
 
 
@@ -88,7 +88,7 @@ def test_damaged_file_is_named_and_skipped(run, profile, content, training):
 
 
 def test_early_records_are_valid(run):
-    """Settings with a default came later, as did the images' fingerprint, the counts' hash and the speed."""
+    """Settings with a default came later, as did the images' fingerprint and the speed."""
 
     def as_before(record: dict) -> None:
         for part, names in (
@@ -99,7 +99,7 @@ def test_early_records_are_valid(run):
                 del record["settings"][part][name]
 
     def evaluated_before(record: dict) -> None:
-        for name in ("fingerprint", "images_per_second", "peak_memory_mib", store.COUNTS):
+        for name in ("fingerprint", "images_per_second", "peak_memory_mib"):
             del record[name]
         del record["settings"]["precision"]
 

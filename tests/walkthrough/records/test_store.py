@@ -89,9 +89,3 @@ def test_packed_counts_are_smaller_than_matrices():
     buffer = io.BytesIO()
     np.savez_compressed(buffer, confusion=confusions)
     assert len(store.pack_counts(confusions)) < 0.7 * len(buffer.getvalue())
-
-
-def test_counts_of_earlier_format_are_read():
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, confusion=counts_of(5).astype(np.int32))
-    assert np.array_equal(store.read_counts(Path("eval.npz"), buffer.getvalue()), counts_of(5))

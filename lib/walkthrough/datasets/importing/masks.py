@@ -22,7 +22,7 @@ from walkthrough.datasets.importing.export import (
     name_below,
     split_of,
 )
-from walkthrough.datasets.importing.progress import in_threads
+from walkthrough.datasets.progress import in_threads
 
 WORDS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations",

@@ -22,7 +22,7 @@ from deeplabv3.errors import UserError, attempt
 from deeplabv3.files import abandoned, atomic_path, write_atomically
 from walkthrough.datasets.importing import lists
 from walkthrough.datasets.importing.export import BACKGROUND, Export, Item, Settings
-from walkthrough.datasets.importing.progress import in_threads
+from walkthrough.datasets.progress import in_threads
 
 STATE = "import.json"
 LISTS = "ImageSets/Segmentation"

@@ -1,18 +1,15 @@
-"""A profile's records as a table: a row for every evaluation, as a list, as CSV and as a pandas DataFrame."""
+"""A profile's records as a table: a row for every evaluation, as a list and as CSV."""
 
 import csv
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deeplabv3.errors import attempt
 from walkthrough import paths
-from walkthrough.profiles import Profile, load_profile
+from walkthrough.profiles import Profile
 from walkthrough.records.catalogue import Evaluation, RunRecord, run_records
 from walkthrough.records.cells import cells_by_run, cells_text
 from walkthrough.records.compare import label, settings_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def rows(profile: Profile) -> list[dict[str, Any]]:
@@ -54,11 +51,3 @@ def as_csv(profile: Profile) -> str:
         writer.writeheader()
     writer.writerows(found)
     return buffer.getvalue()
-
-
-def frame(profile: str | Profile | None = None) -> "pd.DataFrame":
-    """:func:`rows` as a DataFrame; lists such as multi-grids are tuples, so that one can group by them."""
-    import pandas as pd
-
-    found = rows(load_profile(profile))
-    return pd.DataFrame([{n: tuple(v) if isinstance(v, list) else v for n, v in row.items()} for row in found])
