@@ -26,5 +26,5 @@ def main(options: argparse.Namespace) -> int:
     view = page.claims_view(profile_of(options))
     print(FORMATS[options.format](view))
     if options.figure:
-        page.save_figure(view, options.figure)
+        page.save_figure(view.figure(), options.figure)
     return 0

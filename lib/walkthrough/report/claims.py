@@ -217,11 +217,11 @@ def figure_format(path: Path) -> str:
     return form
 
 
-def save_figure(view: ClaimsView, path: Path) -> None:
-    """Write the forest plot of ``view``; the file's ending is its format."""
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a forest plot; the file's ending is its format."""
     form = figure_format(path)
     buffer = io.BytesIO()
-    view.figure().savefig(buffer, format=form, dpi=130)
+    figure.savefig(buffer, format=form, dpi=130)
     write_atomically(path, buffer.getvalue())
 
 
@@ -235,7 +235,7 @@ def write_claims(profile: Profile, output: Path) -> None:
     write_atomically(output / "claims.md", "\n".join(view.markdown() for view in views))
     for view in views:
         write_atomically(output / f"claims_{view.profile.name}.csv", view.csv())
-    save_figure(views[0], output / "claims.png")
+    save_figure(views[0].figure(), output / "claims.png")
 
 
 def recorded_profiles() -> list[str]:

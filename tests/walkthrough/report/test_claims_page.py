@@ -86,10 +86,10 @@ def test_forest_plot_has_one_line_per_claim(measured, tmp_path, seeds):
         assert colors["supported"] == forest.COLORS["supported"] != colors["contradicted"]
     else:
         assert colors["this network: higher"] == forest.COLORS["higher"] != forest.COLORS["supported"]
-    page.save_figure(view, tmp_path / "claims.png")
+    page.save_figure(view.figure(), tmp_path / "claims.png")
     assert Image.open(tmp_path / "claims.png").width > 1000
     with pytest.raises(UserError, match=r"should end in \.png, \.svg or \.pdf"):
-        page.save_figure(view, tmp_path / "claims.txt")
+        page.save_figure(view.figure(), tmp_path / "claims.txt")
 
 
 def test_write_claims_includes_other_recorded_profiles(measured, tmp_path):
