@@ -141,7 +141,7 @@ parts of a batch are averaged | deeplabv3/training/step.py | deeplabv3/training/
     if parts > 1 or processes.world_size > 1:
     if processes.world_size > 1:
 every process trains on the whole batch | deeplabv3/training/trainer.py | deeplabv3/test_distributed.py -k two_processes_equal
-    config.batch_size, self.runtime.num_workers, *share)
+    self.runtime.num_workers, *share)
     config.batch_size, self.runtime.num_workers)
 the checkpoint before is not tried | deeplabv3/training/trainer.py | deeplabv3/training/test_resume.py -k gives_way
     if number == len(paths):

@@ -1,13 +1,10 @@
 """Profiles: validated YAML files with the data, networks and training budget of the walkthrough."""
 
-import difflib
 import os
 import re
 import shutil
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +15,7 @@ from deeplabv3.errors import UserError, require
 from deeplabv3.files import is_old
 from deeplabv3.model.atrous import BACKBONES
 from walkthrough import paths
+from walkthrough.yaml_settings import build, parse_value, set_value
 
 if TYPE_CHECKING:
     from deeplabv3.data.voc import VOCData
@@ -210,10 +208,10 @@ def load_profile(profile: "str | Profile | None" = None, overrides: Mapping[str,
     for key, value in (overrides or {}).items():
         if whole := next((other for other in overrides or {} if key.startswith(f"{other}.")), None):
             raise UserError(f"settings {whole!r} and {key!r} are both changed, and one is part of the other; give one.")
-        _set(values, key, value, path)
+        set_value(values, key, value, path)
     if isinstance(training := values.get("training"), dict):
         values["training"] = training | _shares_of_steps(training)
-    built = _build(Profile, values, f"profile {path.name}", "")
+    built = build(Profile, values, f"profile {path.name}", "")
     _refuse_idle(built, values, path)
     return built
 
@@ -255,101 +253,6 @@ def _with_own_root(data: dict, folder: Path) -> dict:
         return data
     own = (folder / Path(root).expanduser()).resolve()
     return data if root == VOC_ROOT and not own.exists() else data | {"root": str(own)}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML loader that reads 1e-3 as a number and refuses a key that is given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys: list[Any] = []
-        for item, _ in node.value:
-            if item.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(item, deep=True)
-            if key in keys:
-                raise yaml.YAMLError(f"{key!r} is given twice, again in line {item.start_mark.line + 1}")
-            keys.append(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
-)
-
-
-def parse_value(text: str) -> Any:
-    """Parse YAML such as ``[0.5, 1]`` or ``1e-3``; whatever is not valid is a :class:`yaml.YAMLError`."""
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise
-    except Exception as error:  # a date such as 2001-99-99 or lists too deep fail in PyYAML in other ways
-        raise yaml.YAMLError(str(error) or type(error).__name__) from error
-
-
-def _set(values: dict, dotted: str, value: Any, path: Path) -> None:
-    *sections, last = dotted.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise UserError(f"profile {path.name}: setting {dotted!r} does not exist; {section!r} has no parts.")
-    # Keys such as those of ``rates`` are numbers in YAML too.
-    values[int(last) if last.isdecimal() else last] = value
-
-
-def _build(kind: type, values: Any, where: str, name: str) -> Any:
-    """Build a dataclass from plain values; an unknown, missing or mistyped setting is a :class:`UserError`."""
-    if not isinstance(values, dict):
-        raise UserError(f"{where}: setting {name!r} is {values!r}; it takes settings of its own.")
-    known = {item.name: item for item in fields(kind)}
-    for key in values:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
-            raise UserError(f"{where}: setting {_dotted(name, key)!r} is unknown; {hint}")
-    missing = [n for n, i in known.items() if i.default is MISSING and i.default_factory is MISSING and n not in values]
-    if missing:
-        raise UserError(f"{where}: setting {_dotted(name, missing[0])!r} is missing; add it.")
-    hints = typing.get_type_hints(kind)
-    built = {key: _checked(hints[key], value, where, _dotted(name, key)) for key, value in values.items()}
-    try:
-        return kind(**built)
-    except UserError as error:
-        raise UserError(f"{where}{', ' if name else ''}{name}: {error}") from error
-
-
-def _dotted(name: str, key: Any) -> str:
-    return f"{name}.{key}" if name else str(key)
-
-
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-
-
-def _checked(kind: Any, value: Any, where: str, name: str) -> Any:
-    """Return ``value`` as the type ``kind``, checked down to the items of lists and mappings."""
-    if is_dataclass(kind):
-        return _build(typing.cast(type, kind), value, where, name)
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    or_null = ""
-    if origin is types.UnionType:  # ``float | None``
-        if value is None:
-            return None
-        kind, or_null = parts[0], " or null"
-        origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple and isinstance(value, list | tuple):
-        inner = parts[0] if parts[-1] is Ellipsis else None
-        if inner or len(value) == len(parts):
-            return tuple(_checked(inner or parts[n], item, where, name) for n, item in enumerate(value))
-    if origin is Mapping and isinstance(value, dict):
-        pairs = ((_checked(parts[0], key, where, name), key, item) for key, item in value.items())
-        return {key: _checked(parts[1], item, where, _dotted(name, raw)) for key, raw, item in pairs}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind in _WORDS and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
-        return value
-    wanted = _WORDS.get(kind) or ("a list" if origin is tuple else "'key: value' lines")
-    quotes = ", in quotes" if kind is str and isinstance(value, bool | int | float) else ""  # YAML's no is False
-    raise UserError(f"{where}: setting {name!r} is {value!r}; it takes {wanted}{quotes}{or_null}.")
 
 
 def with_data(profile: Profile, root: Path | str | None = None, backbone_weights: Path | str | None = None) -> Profile:

@@ -17,7 +17,8 @@ from deeplabv3.data.reading import read_image, read_label
 from deeplabv3.data.voc import VOCData
 from deeplabv3.errors import UserError
 from walkthrough.commands.options import pairs
-from walkthrough.profiles import ModelSection, Profile, load_profile, parse_value
+from walkthrough.profiles import ModelSection, Profile, load_profile
+from walkthrough.yaml_settings import parse_value
 
 SECTIONS = {
     "data": DataConfig,

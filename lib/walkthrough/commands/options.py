@@ -12,7 +12,8 @@ import yaml
 from deeplabv3.config import MULTI_SCALE, VOC_CLASSES, EvaluationConfig, ModelConfig
 from deeplabv3.errors import UserError, attempt
 from walkthrough import paths
-from walkthrough.profiles import Profile, load_profile, parse_value, profile_names, with_data
+from walkthrough.profiles import Profile, load_profile, profile_names, with_data
+from walkthrough.yaml_settings import parse_value
 
 if TYPE_CHECKING:
     from deeplabv3.model.deeplab import DeepLabV3
