@@ -142,7 +142,7 @@ parts of a batch are averaged | deeplabv3/training/step.py | deeplabv3/training/
     if processes.world_size > 1:
 every process trains on the whole batch | deeplabv3/training/trainer.py | deeplabv3/test_distributed.py -k two_processes_equal
     self.runtime.num_workers, *share)
-    config.batch_size, self.runtime.num_workers)
+    self.runtime.num_workers)
 the checkpoint before is not tried | deeplabv3/training/trainer.py | deeplabv3/training/test_resume.py -k gives_way
     if number == len(paths):
     if True:
