@@ -49,6 +49,7 @@ class ModelSection:
     atrous_rates: tuple[int, ...] | None = None  # as the paper has them; null: (6, 12, 18), or init_from's
     image_pooling: bool | None = None  # null: yes, or init_from's
     backbone_weights: str = ""  # a file, "imagenet" (downloaded), or nothing: from scratch
+    extra_blocks: bool = True  # false: table rows with block5 to block7, which no weights on ImageNet have, are not run
     init_from: str = ""  # a checkpoint to start from, as stage 2 does; "?" asks for one by name
     new_classes: bool = False  # with init_from: the checkpoint has other classes, and the last layer is learned anew
 

@@ -8,7 +8,7 @@ from deeplabv3.model.checkpoint import load_model
 from deeplabv3.model.deeplab import DeepLabV3
 
 FILE = Path(__file__).parents[1] / "pretrained" / "mobilenet_v2_animals.safetensors"
-SHA256 = "2da1596bf0b0c029de9e2cc1e74fa5d00c805258a0b546ec7e8dcaccd4d76839"
+SHA256 = "75638382cf421d822215e406116b9615d3c86a73f407825255adc3ab55a26e32"
 
 
 def load_pretrained() -> tuple[DeepLabV3, dict[int, str]]:

@@ -122,13 +122,17 @@ def evaluations_of(profile_name: str, run: str) -> list[Evaluation]:
 
 
 def recorded_inputs(profile_name: str, list_name: str, classes: dict[str, str]) -> set[tuple[str, str]]:
-    """Return (fingerprint of the images, backbone's weights) of the recorded runs on these classes of this list."""
-    inputs = set()
+    """Return (fingerprint of the images, backbone's weights) of the recorded runs on these classes of this list.
+
+    A run that started from a whole network says nothing of the backbone's weights; it counts where there is no other.
+    """
+    inputs: dict[bool, set[tuple[str, str]]] = {False: set(), True: set()}
     for training, _ in all_records(profile_name):
-        data = training["settings"]["data"]
-        if data["list"] == list_name and data["classes"] == classes:
-            inputs.add((data["fingerprint"], training["settings"].get("backbone_weights", "")))
-    return inputs
+        settings = training["settings"]
+        if settings["data"]["list"] == list_name and settings["data"]["classes"] == classes:
+            found = settings["data"]["fingerprint"], settings.get("backbone_weights", "")
+            inputs["init_from" in settings].add(found)
+    return inputs[False] or inputs[True]
 
 
 def recorded_seeds(profile_name: str) -> set[int]:

@@ -90,6 +90,8 @@ def cell_jobs(cell: Cell, profile: Profile) -> list[Job]:
     """Return the jobs of ``cell`` for each of the profile's seeds; none if the cell is not run, or waits."""
     if cell.variant is None or waits_for(cell, profile):
         return []
+    if cell.variant.get("last_block", 4) > 4 and not profile.model.extra_blocks:
+        return []
     return [cell_job(cell, replace(profile, seed=seed)) for seed in profile.all_seeds()]
 
 

@@ -185,6 +185,15 @@ def test_cell_without_variant_has_no_job(profile):
     assert tuple(range(1, 15)) == tables.ALL
 
 
+def test_profile_without_extra_blocks_leaves_their_rows_out(profile):
+    without = replace(profile, model=replace(profile.model, extra_blocks=False))
+    for block in ("block4", "block5", "block7"):
+        cell = tables.load(3).cell(last_block=block)
+        assert len(cell_jobs(cell, profile)) == 1
+        assert len(cell_jobs(cell, without)) == (block == "block4")
+    assert not table_jobs(tables.load(4), without) and table_jobs(tables.load(6), without)
+
+
 def test_every_seed_is_its_own_run(profile):
     jobs = cell_jobs(tables.load(1).cell(output_stride="8"), replace(profile, seed=2, seeds=3))
     assert [run.seed for run, _ in jobs] == [2, 3, 4]
