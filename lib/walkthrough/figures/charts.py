@@ -65,7 +65,9 @@ def lines(
     for name, (x, y) in series.items():
         axis.plot(x, y, marker=marker, label=name)
     axis.set(xlabel=x_label, ylabel=y_label, title=title)
-    if len(series) > 1:
+    if len(series) > 4:
+        figure.legend(loc="outside right upper")
+    elif len(series) > 1:
         axis.legend()
     return figure
 
