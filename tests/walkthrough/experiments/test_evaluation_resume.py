@@ -310,7 +310,7 @@ def test_record_has_both_mious(run, profile_file, capsys, tmp_path):
     from walkthrough.commands.evaluate import show_evaluation
 
     path = run.record_folder() / f"{run.evaluation_name(run.profile.evaluation)}.json"
-    old = {**record, "miou": 40.0, "class_iou": {"background": 80.0, "square": 0.0, "disc": None}}
+    old = {**json.loads(path.read_text()), "miou": 40.0, "class_iou": {"background": 80.0, "square": 0.0, "disc": None}}
     for changes in ({"miou_all_classes": 26.667}, {}):
         old.pop("miou_all_classes", None)
         path.write_text(json.dumps(old | changes))

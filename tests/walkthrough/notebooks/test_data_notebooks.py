@@ -17,6 +17,7 @@ from deeplabv3.errors import UserError
 from deeplabv3.model import atrous, cost
 from deeplabv3.training import step as library
 from walkthrough import paths
+from walkthrough.experiments.shown import PRETRAINED
 from walkthrough.notebooks.sample_images import open_photographs
 from walkthrough.profiles import load_profile
 
@@ -188,15 +189,16 @@ def test_memory_grows_with_crop_and_resolution(training_page):
 
 
 def test_main_curves_are_the_librarys_runs():
-    """Their records ship with logs of as many steps as they have, and the second has the network's settings."""
+    """Their records ship with logs of as many steps as they have, and the last has the network's settings."""
     (source,) = [cell.source for cell in cells(TRAINING) if "RUNS = " in cell.source]
     runs = ast.literal_eval(ast.parse(source).body[0].value)
     records = [pd.read_json(folder / "run.json", typ="series") for folder in map(log_folder, runs)]
     for folder, record in zip(map(log_folder, runs), records, strict=True):
         assert len(pd.read_csv(folder / "log.csv")) == record["settings"]["training"]["iterations"]
-    assert records[1]["started_from"] == runs[0]
+    assert [record["started_from"] for record in records[1:]] == list(runs[:-1])
+    assert runs[-1] == PRETRAINED
     config = load_pretrained()[0].config
-    assert all(getattr(config, name) == as_tuple(value) for name, value in records[1]["settings"]["model"].items())
+    assert all(getattr(config, name) == as_tuple(value) for name, value in records[-1]["settings"]["model"].items())
 
 
 def log_folder(run: str):
