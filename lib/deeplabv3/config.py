@@ -32,6 +32,9 @@ MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 MAX_SIZE = 513
 """Pixels of the longer side of an image as the network sees it: VOC's images, and so its objects, are of that size."""
 
+PRETRAINED_MAX_SIZE = 385
+"""The same for the network in the library: of five sizes it segments VOC's images best at 0.75 (docs/model_card.md)."""
+
 HEADS = ("aspp", "cascade", "v2")
 STRIDE_UNITS = ("last", "first")
 PRECISIONS = ("float32", "tf32", "bfloat16")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from deeplabv3.config import MAX_SIZE
+from deeplabv3.config import MAX_SIZE, PRETRAINED_MAX_SIZE
 from deeplabv3.errors import UserError, is_out_of_memory, require
 from walkthrough.commands.options import (
     add_command,
@@ -31,8 +31,8 @@ def add(subparsers: Any) -> None:
     strategy_options(parser)
     parser.add_argument(
         "--max-size", type=int, metavar="PIXELS",
-        help=f"the network sees larger images reduced to this ({MAX_SIZE}); results have the image's own size. With "
-        "--tile it sees them at their own size",
+        help=f"the network sees larger images reduced to this ({MAX_SIZE}; the one in the library "
+        f"{PRETRAINED_MAX_SIZE}); results have the image's own size. With --tile it sees them at their own size",
     )  # fmt: skip
 
 
@@ -56,7 +56,8 @@ def main(options: argparse.Namespace) -> int:
 
     if options.tile and options.max_size is not None:
         raise UserError("--max-size has no effect with --tile, which leaves images at their size; give one of them.")
-    max_size = MAX_SIZE if options.max_size is None else options.max_size
+    default = PRETRAINED_MAX_SIZE if options.weights in (None, "pretrained") else MAX_SIZE
+    max_size = default if options.max_size is None else options.max_size
     require(max_size >= 1, "max_size", max_size, "a whole number of at least 1")
     images = find_images(options.images, options.output)
     names = output_names(images)

@@ -126,13 +126,10 @@ def recorded_inputs(profile_name: str, list_name: str, classes: dict[str, str]) 
 
     A run that started from a whole network says nothing of the backbone's weights; it counts where there is no other.
     """
-    inputs: dict[bool, set[tuple[str, str]]] = {False: set(), True: set()}
-    for training, _ in all_records(profile_name):
-        settings = training["settings"]
-        if settings["data"]["list"] == list_name and settings["data"]["classes"] == classes:
-            found = settings["data"]["fingerprint"], settings.get("backbone_weights", "")
-            inputs["init_from" in settings].add(found)
-    return inputs[False] or inputs[True]
+    recorded = [training["settings"] for training, _ in all_records(profile_name)]
+    found = [one for one in recorded if one["data"]["list"] == list_name and one["data"]["classes"] == classes]
+    from_backbone = [one for one in found if "init_from" not in one]
+    return {(one["data"]["fingerprint"], one.get("backbone_weights", "")) for one in from_backbone or found}
 
 
 def recorded_seeds(profile_name: str) -> set[int]:

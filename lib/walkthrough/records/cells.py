@@ -86,11 +86,16 @@ def waiting(profile: Profile, numbers: Sequence[int]) -> list[str]:
     ]
 
 
+def is_run(cell: Cell, profile: Profile) -> bool:
+    """True unless the paper's value is all there is: other data would be needed, or the profile leaves the cell out."""
+    if cell.variant is None:
+        return False
+    return profile.model.extra_blocks or cell.variant.get("last_block", 4) == 4
+
+
 def cell_jobs(cell: Cell, profile: Profile) -> list[Job]:
     """Return the jobs of ``cell`` for each of the profile's seeds; none if the cell is not run, or waits."""
-    if cell.variant is None or waits_for(cell, profile):
-        return []
-    if cell.variant.get("last_block", 4) > 4 and not profile.model.extra_blocks:
+    if not is_run(cell, profile) or waits_for(cell, profile):
         return []
     return [cell_job(cell, replace(profile, seed=seed)) for seed in profile.all_seeds()]
 

@@ -140,10 +140,10 @@ class Overview:
     def _tables(self, numbers: Sequence[int]) -> Iterator[TableView]:
         """The tables under each profile that has records for half of the cells; those that are not run once."""
         for number in numbers:
-            is_run = [cell.variant is not None for cell in paper_tables.load(number).cells]
-            for results in self.results if any(is_run) else self.results[:1]:
+            is_run = any(cell.variant is not None for cell in paper_tables.load(number).cells)
+            for results in self.results if is_run else self.results[:1]:
                 found = tables.view(number, results.profile, results)
-                if (found.values["seeds"] > 0).sum() >= sum(is_run) / 2:
+                if not is_run or tables.is_half_measured(found.table, found.profile, found.values):
                     yield found
 
     def summaries(self) -> list[str]:

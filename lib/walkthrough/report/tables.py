@@ -39,12 +39,12 @@ def frame(table: Table, profile: Profile, results: CellResults | None = None) ->
     return pd.DataFrame(rows, columns=names).rename(columns=lambda name: name.replace("_", " "))
 
 
-def _measures(table: Table, values: pd.DataFrame) -> pd.DataFrame:
+def _measures(table: Table, profile: Profile, values: pd.DataFrame) -> pd.DataFrame:
     """The columns :data:`MEASURES` as texts, without those that are empty in every row."""
     found = pd.DataFrame({"paper": ["" if pd.isna(value) else f"{value:.2f}" for value in values["paper"]]})
     if all(cell.variant is None for cell in table.cells):
         return found
-    absent = ["not run" if cell.variant is None else "missing" for cell in table.cells]
+    absent = ["missing" if cells.is_run(cell, profile) else "not run" for cell in table.cells]
     texts = [_row_texts(row, word) for row, word in zip(values.to_dict("records"), absent, strict=True)]
     for name, column in zip(MEASURES[1:], zip(*texts, strict=True), strict=True):
         found[name] = column
@@ -60,9 +60,9 @@ def _row_texts(row: dict, absent: str) -> tuple[str, str, str, str]:
     return f"{row['ours']:.2f}", f"{row['low']:.1f} to {row['high']:.1f}", seeds, difference
 
 
-def _layout(table: Table, values: pd.DataFrame) -> pd.DataFrame:
+def _layout(table: Table, profile: Profile, values: pd.DataFrame) -> pd.DataFrame:
     """The table in the paper's layout: one row a cell, or the values of ``across`` as columns."""
-    measures = _measures(table, values)
+    measures = _measures(table, profile, values)
     keys = [name.replace("_", " ") for name in table.cells[0].keys]
     if not table.across:
         return pd.concat([values[keys], measures], axis=1)
@@ -92,11 +92,17 @@ def _notes(table: Table, profile: Profile, values: pd.DataFrame) -> list[str]:
     if profile.from_scratch and any(cell.training.get("freeze_batch_norm") for cell in table.cells):
         notes.append(verdicts.FROM_SCRATCH)
     waits = cells.waiting(profile, [table.number])
-    wanted = profile.seeds * (sum(cell.variant is not None for cell in table.cells) - len(waits))
+    wanted = profile.seeds * (sum(cells.is_run(cell, profile) for cell in table.cells) - len(waits))
     if values["seeds"].sum() < wanted:
         more = f" --seeds {profile.seeds}" if profile.seeds > 1 else ""
         notes.append(f"Missing cells: deeplabv3 table {table.number} --profile {profile.option}{more} --run")
     return notes + waits
+
+
+def is_half_measured(table: Table, profile: Profile, values: pd.DataFrame) -> bool:
+    """True where at least half of the cells that the profile runs have records; ``values`` are :func:`frame`'s."""
+    measured = int((values["seeds"] > 0).sum())
+    return measured > 0 and measured >= sum(cells.is_run(cell, profile) for cell in table.cells) / 2
 
 
 def _substitutes(table: Table, profile: Profile) -> list[str]:
@@ -134,7 +140,7 @@ class TableView(Rendered):
         return f"tab:{self.table.number}"
 
     def texts(self) -> pd.DataFrame:
-        return _layout(self.table, self.values)
+        return _layout(self.table, self.profile, self.values)
 
     def numbers(self) -> pd.DataFrame:
         return self.values.assign(table=self.table.number)

@@ -58,6 +58,7 @@ STALE_EVALUATIONS = {
     "no number": (lambda record: record.update(miou="high"), "damaged: its mIoU is no number"),
     "nothing in it": (lambda record: record.pop("miou"), "damaged: it lacks miou"),
     "another number": (lambda record: record.update(images=41), "are not those of 41 images"),
+    "no hash": (lambda record: record.pop("counts"), "are not those that it was written with"),
     "other counts": (lambda record: record.update(counts="0" * 16), "are not those that it was written with"),
 }
 
@@ -130,3 +131,14 @@ def test_run_is_found_by_abbreviated_name_or_hash(profile):
     for unlike in ("zzz", ""):
         with pytest.raises(UserError, match="'deeplabv3 records list' shows"):
             catalogue.find(PROFILE, unlike)
+
+
+def test_run_that_started_from_a_network_says_nothing_of_the_backbones_weights(run, profile):
+    """It counts where there is no other."""
+    classes = run.identity["data"]["classes"]
+    started = Run(run.profile, run.identity | {"init_from": "f" * 16, "backbone_weights": "imagenet"})
+    started.write_training_record(1.0)
+    for weights in ("imagenet", ""):
+        expected = {(run.identity["data"]["fingerprint"], weights)}
+        assert catalogue.recorded_inputs(PROFILE, "train", classes) == expected
+        run.write_training_record(1.0)

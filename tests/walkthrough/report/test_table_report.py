@@ -41,6 +41,22 @@ def test_missing_cell_names_command(half_measured, form):
     assert f"deeplabv3 table 1 --profile {half_measured.name}.yaml --run" in text
 
 
+def test_cells_that_the_profile_leaves_out_are_not_run(profile):
+    """They are not missing: no command would fill them."""
+    without = replace(profile, model=replace(profile.model, extra_blocks=False))
+    text = report.render(3, without)
+    assert text.count("not run") == 15 and text.count("missing") >= 5
+    for cell in tables.load(3).cells:
+        for run, settings in cell_jobs(cell, without):
+            run.write_evaluation_record(
+                settings, run.evaluation_values(settings, np.eye(3)[None], 1.0), np.eye(3)[None]
+            )
+    assert "Missing cells" in text and "Missing cells" not in report.render(3, without)
+    values = report.view(3, without).values
+    assert report.is_half_measured(tables.load(3), without, values)
+    assert not report.is_half_measured(tables.load(3), profile, values)
+
+
 def test_notes_name_substitutes_for_crop_and_batch(profile):
     text = report.render(8, profile)
     assert "In this profile crop 321 is 17, crop 513 is 33." in text
