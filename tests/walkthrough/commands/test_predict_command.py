@@ -17,6 +17,7 @@ from conftest import CLASSES, read_until
 from PIL import Image
 
 from deeplabv3.config import VOC_CLASSES
+from deeplabv3.errors import UserError
 from deeplabv3.files import CHECKPOINT
 from deeplabv3.model.checkpoint import Checkpoint, save_checkpoint
 from walkthrough.cli import main
@@ -139,6 +140,22 @@ def test_later_image_keeps_rows_of_earlier_results(tmp_path, weights, make_model
         ("a", True, False),
     ]
     assert {name: share for name, share in rows[0].items() if share} == before[2]
+
+
+@pytest.mark.parametrize(("options", "expected"), [([], 385), (["--max-size", "129"], 129), (["--weights"], 513)])
+def test_photographs_are_reduced_to_the_networks_size(tmp_path, weights, monkeypatch, options, expected):
+    """The network in the library has a size of its own."""
+    sizes = []
+
+    def spy(path, name, network, max_size):
+        sizes.append(max_size)
+        raise UserError("seen")
+
+    monkeypatch.setattr(module, "_predict", spy)
+    named = [str(weights)] if options == ["--weights"] else []
+    photo = make_photo(tmp_path / "photo.png")
+    assert main(["predict", str(photo), *options, *named, "--output", str(tmp_path / "out")]) == 1
+    assert sizes == [expected]
 
 
 def test_strategy_options_change_the_prediction(tmp_path, weights):
